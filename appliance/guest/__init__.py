@@ -1,0 +1,1 @@
+"""What runs inside every domain, and all that a component may import of the appliance."""
