@@ -1,0 +1,37 @@
+"""The first and only program of a domain: import, attach, build, seal, wait for GO, run.
+
+Started by the monitor as ``python -I -S -B boot.py`` with the file descriptors of docs/architecture.md. Everything that
+can fail to open is opened here, before the seal; the first byte of input is read after it.
+"""
+
+import sys
+
+BOOT_FD = 3
+STATUS_FD = 4
+LAST_WORDS_FD = 2
+
+
+def _read_description() -> dict[str, object]:
+    """The boot description: JSON in a sealed memfd, which is closed once it is read."""
+    import json
+    import os
+
+    size = os.fstat(BOOT_FD).st_size
+    description = json.loads(os.pread(BOOT_FD, size, 0))
+    os.close(BOOT_FD)
+    assert isinstance(description, dict)
+    return description
+
+
+def main() -> None:
+    """Never returns while the domain lives. Exits 1, with its last words on fd 2, for whatever goes wrong."""
+    description = _read_description()
+    # -I -S left only the standard library; the monitor says where the rest lies, and nothing else is looked at.
+    sys.path.extend(description["path"])  # type: ignore[arg-type]
+    from appliance.guest import domain
+
+    domain.live(description)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""The loop of a domain: sources are polled in turn while there is work, and slept on when there is none.
+
+One idea: a *source* is anything that can be given a turn (a stream's consumer end, a server, a device). A turn does a
+bounded amount of work and says whether there may be more. Notifications go out once a turn, so a busy box neither
+sleeps nor wakes anybody.
+"""
+
+from __future__ import annotations
+
+import gc
+import select
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from appliance.guest.log import Log
+from appliance.guest.ports import BlockingOut, Client, DroppingOut, Port
+from appliance.guest.status import Counter, State, StatusPage
+from appliance.vchan.endpoint import Endpoint
+from appliance.vchan.ring import PeerViolation, Side
+
+BURST: Final = 8  # messages of one source in one turn
+HEARTBEAT: Final = 0.5  # seconds: the longest sleep; also the backstop behind a lost wake
+CONTROL_FD: Final = 5
+
+type_Handler = Callable[..., Any]
+
+
+class Source(Protocol):
+    def turn(self, now: float) -> bool:
+        """Does a bounded amount of work; True if there may be more at once."""
+
+
+class _In:
+    """Consumer's end of a stream: messages go to the handler while every Out of ``into`` has room."""
+
+    def __init__(self, guest: Guest, port: Port, handler: type_Handler, into: Sequence[DroppingOut]) -> None:
+        self._guest = guest
+        self._port = port
+        self._receive = port.endpoint.receive
+        self._handler = handler
+        self._into = tuple(into)
+
+    def turn(self, now: float) -> bool:
+        for _ in range(BURST):
+            for out in self._into:
+                if not out.ready(now):
+                    return False
+            try:
+                message = self._receive()
+            except PeerViolation as violation:
+                self._guest.accuse(self._port, violation)
+                return False
+            if message is None:
+                return False
+            self._handler(message, now)
+        return True
+
+
+class _Server:
+    """Server's end of a call."""
+
+    def __init__(self, guest: Guest, port: Port, handler: type_Handler) -> None:
+        self._guest = guest
+        self._port = port
+        self._handler = handler
+
+    def turn(self, now: float) -> bool:
+        endpoint = self._port.endpoint
+        try:
+            request = endpoint.receive()
+        except PeerViolation as violation:
+            self._guest.accuse(self._port, violation)
+            return False
+        if request is None:
+            return False
+        # A reply always has room: the ring holds the largest one, and a caller has one call outstanding. A caller that
+        # does not take its replies finds the next one dropped, which is its own deadline to meet.
+        endpoint.send(self._handler(self._port.peer, request))
+        return True
+
+
+class _Device:
+    """A readable file descriptor. Edge-triggered, so that a device waiting for room elsewhere does not spin."""
+
+    def __init__(self, fd: int, handler: Callable[[float], bool], into: Sequence[DroppingOut]) -> None:
+        self.fd = fd
+        self._handler = handler
+        self._into = tuple(into)
+        self.is_ready = True
+
+    def turn(self, now: float) -> bool:
+        if not self.is_ready:
+            return False
+        for out in self._into:
+            if not out.ready(now):
+                return False
+        self.is_ready = self._handler(now)
+        return self.is_ready
+
+
+class Guest:
+    """What a component sees of the world: its ports, devices, settings, counters and the clock's ``now``.
+
+    ``build(guest)`` of the component registers handlers; nothing is read before ``run``. See docs/architecture.md.
+    """
+
+    def __init__(
+        self, name: str, settings: dict[str, Any], devices: dict[str, int], ports: Sequence[Port], page: StatusPage
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.devices = devices
+        self._page = page
+        self._ports: dict[str, list[Port]] = {}
+        for port in ports:
+            self._ports.setdefault(port.name, []).append(port)
+        self._all = list(ports)
+        self._outs = [port for port in ports if isinstance(port, DroppingOut)]
+        self._sources: list[Source] = []
+        self._device_sources: dict[int, _Device] = {}
+        self._opened: dict[str, type_Handler] = {}
+        self._closed: dict[str, type_Handler] = {}
+        self._timers: list[Callable[[float], float | None]] = []
+        self._deadline: float | None = None
+        self._epoll = select.epoll(len(ports) + 8)
+        self._epoll.register(CONTROL_FD, select.EPOLLIN | select.EPOLLET)
+        for port in ports:
+            self._epoll.register(port.endpoint.fileno(), select.EPOLLIN | select.EPOLLET)
+        logs = self._ports.get("log", [])
+        self.log = Log(logs[0] if logs and isinstance(logs[0], DroppingOut) else None)
+
+    # what a component calls in build() ------------------------------------------------------------------------------
+
+    def _one(self, name: str, kind: type) -> Any:
+        found = self._ports.get(name, [])
+        if len(found) != 1 or not isinstance(found[0], kind):
+            raise ValueError(f"{self.name} has no {kind.__name__} port {name!r}; its ports are {sorted(self._ports)}")
+        return found[0]
+
+    def out(self, port: str) -> DroppingOut:
+        """The producer's end of stream ``port``."""
+        out: DroppingOut = self._one(port, DroppingOut)
+        return out
+
+    def client(self, port: str) -> Client:
+        """The caller's end of ``port``."""
+        client: Client = self._one(port, Client)
+        return client
+
+    def receive(self, port: str, handler: Callable[[Any, float], Any], into: Sequence[DroppingOut] = ()) -> None:
+        """``handler(message, now)`` for each message, while every Out of ``into`` has room."""
+        self._sources.append(_In(self, self._one(port, Port), handler, into))
+
+    def receive_many(self, port: str, handler: Callable[[str, Any, float], Any]) -> None:
+        """``handler(sender, message, now)`` for each message of each sender joined to ``port``."""
+        for one in self._ports.get(port, []):
+
+            def bound(message: Any, now: float, sender: str = one.peer) -> Any:
+                return handler(sender, message, now)
+
+            self._sources.append(_In(self, one, bound, ()))
+
+    def serve(self, port: str, handler: Callable[[str, Any], Any]) -> None:
+        """``handler(consumer, request) -> reply`` for each request of each consumer joined to ``port``."""
+        self._sources.extend(_Server(self, one, handler) for one in self._ports.get(port, []))
+
+    def readable(self, device: str, handler: Callable[[float], bool], into: Sequence[DroppingOut] = ()) -> None:
+        """``handler(now) -> bool`` when ``device`` can be read; True while there may be more without a new event."""
+        source = _Device(self.devices[device], handler, into)
+        self._epoll.register(source.fd, select.EPOLLIN | select.EPOLLET)
+        self._device_sources[source.fd] = source
+        self._sources.append(source)
+
+    def on_open(self, port: str, handler: Callable[[float], Any]) -> None:
+        """``handler(now)`` whenever the peer of ``port`` appears: at the start, and each time it was rebuilt."""
+        self._one(port, Port)
+        self._opened[port] = handler
+
+    def on_close(self, port: str, handler: Callable[[float], Any]) -> None:
+        """``handler(now)`` whenever the peer of ``port`` is gone."""
+        self._one(port, Port)
+        self._closed[port] = handler
+
+    def timer(self, handler: Callable[[float], float | None]) -> None:
+        """``handler(now) -> when`` is called after every turn that did something, and at ``when`` at the latest."""
+        self._timers.append(handler)
+
+    def counter(self, name: str) -> Counter:
+        """The counter declared under that name in component.toml."""
+        return self._page.counter(name)
+
+    @staticmethod
+    def wall() -> float:
+        """Seconds since 1970, for TAI64N; everything else uses ``now``."""
+        return time.time()
+
+    # what boot.py calls -----------------------------------------------------------------------------------------------
+
+    def file_descriptors(self) -> list[int]:
+        """Those that the loop goes on using, for the seal to keep."""
+        waiting = [port.fd for port in self._all if isinstance(port, Client | BlockingOut)]
+        return [self._epoll.fileno(), CONTROL_FD, *waiting, *self.devices.values()]
+
+    def wait_for_go(self) -> None:
+        """Sleeps until the monitor says that the whole box is built."""
+        while not any(fd == CONTROL_FD for fd, _ in self._epoll.poll(HEARTBEAT)):
+            self._page.beat()
+
+    def run(self) -> None:
+        """The loop. It returns never: a domain ends when the monitor or the kernel ends it."""
+        gc.collect()
+        gc.freeze()  # what the imports left behind is never garbage
+        self._page.state(State.RUNNING)
+        while True:
+            self._turn()
+
+    # the loop ---------------------------------------------------------------------------------------------------------
+
+    def accuse(self, port: Port, violation: PeerViolation) -> None:
+        """Closes ``port`` for good as far as this peer goes, and says so where the monitor looks."""
+        port.endpoint.close()
+        self._page.accuse(port.index)
+        self.log.error("peer-violation", f"{port.name} from {port.peer}: {violation}")
+        self._told_closed(port, time.monotonic())
+
+    def _told_closed(self, port: Port, now: float) -> None:
+        handler = self._closed.get(port.name)
+        if handler is not None:
+            handler(now)
+
+    def _progress(self, port: Port, now: float) -> None:
+        try:
+            change = port.endpoint.progress()
+        except PeerViolation as violation:
+            self.accuse(port, violation)
+            return
+        if change == "opened":
+            self._page.pardon(port.index)
+            handler = self._opened.get(port.name)
+            if handler is not None:
+                handler(now)
+        elif change == "closed":
+            self._told_closed(port, now)
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        self._page.beat()
+        busy = False
+        for port in self._all:
+            self._progress(port, now)
+        for source in self._sources:
+            if source.turn(now):
+                busy = True
+        self._deadline = None
+        for timer in self._timers:
+            when = timer(now)
+            if when is not None and (self._deadline is None or when < self._deadline):
+                self._deadline = when
+        for port in self._all:
+            port.endpoint.flush()
+        if not busy:
+            self._sleep()
+
+    def _sleep(self) -> None:
+        stalled = False
+        safe = True
+        armed: list[Endpoint] = []
+        for port in self._all:
+            space = isinstance(port, DroppingOut) and port.wants_space
+            stalled = stalled or space
+            armed.append(port.endpoint)
+            if not port.endpoint.arm(space):
+                safe = False
+                break
+        if safe:
+            now = time.monotonic()
+            longest = 0.02 if stalled else HEARTBEAT
+            if self._deadline is not None:
+                longest = min(longest, max(0.0, self._deadline - now))
+            for fd, _ in self._epoll.poll(longest):
+                device = self._device_sources.get(fd)
+                if device is not None:
+                    device.is_ready = True
+        for endpoint in armed:
+            endpoint.disarm()
+        for out in self._outs:
+            out.wants_space = False
+
+
+__all__ = ["Guest", "Side", "Source"]
