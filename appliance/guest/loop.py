@@ -23,7 +23,7 @@ BURST: Final = 8  # messages of one source in one turn
 HEARTBEAT: Final = 0.5  # seconds: the longest sleep; also the backstop behind a lost wake
 CONTROL_FD: Final = 5
 
-type_Handler = Callable[..., Any]
+Handler = Callable[..., Any]
 
 
 class Source(Protocol):
@@ -34,7 +34,7 @@ class Source(Protocol):
 class _In:
     """Consumer's end of a stream: messages go to the handler while every Out of ``into`` has room."""
 
-    def __init__(self, guest: Guest, port: Port, handler: type_Handler, into: Sequence[DroppingOut]) -> None:
+    def __init__(self, guest: Guest, port: Port, handler: Handler, into: Sequence[DroppingOut]) -> None:
         self._guest = guest
         self._port = port
         self._receive = port.endpoint.receive
@@ -60,7 +60,7 @@ class _In:
 class _Server:
     """Server's end of a call."""
 
-    def __init__(self, guest: Guest, port: Port, handler: type_Handler) -> None:
+    def __init__(self, guest: Guest, port: Port, handler: Handler) -> None:
         self._guest = guest
         self._port = port
         self._handler = handler
@@ -119,8 +119,8 @@ class Guest:
         self._outs = [port for port in ports if isinstance(port, DroppingOut)]
         self._sources: list[Source] = []
         self._device_sources: dict[int, _Device] = {}
-        self._opened: dict[str, type_Handler] = {}
-        self._closed: dict[str, type_Handler] = {}
+        self._opened: dict[str, Handler] = {}
+        self._closed: dict[str, Handler] = {}
         self._timers: list[Callable[[float], float | None]] = []
         self._deadline: float | None = None
         self._epoll = select.epoll(len(ports) + 8)
