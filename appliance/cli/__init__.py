@@ -1,0 +1,1 @@
+"""`septum`, the command on the box."""

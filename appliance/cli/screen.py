@@ -1,0 +1,58 @@
+"""How `septum` speaks: tables and colour on a terminal, JSON for machines, one clear line for what went wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+COLOURS = {"RED": "red", "BLACK": "bright_black", "KEY": "yellow", "CONTROL": "cyan", "PUBLIC": "green"}
+
+
+def as_json(value: object) -> None:
+    """Prints ``value`` for machines."""
+    json.dump(value, sys.stdout, indent=2, sort_keys=True, default=str)
+    sys.stdout.write("\n")
+
+
+def fail(why: str, then: str = "", code: int = 1) -> NoReturn:
+    """Ends the command: what is wrong, and what to do next."""
+    err.print(Text.assemble(("septum: ", "bold red"), why))
+    if then:
+        err.print(Text.assemble(("  try: ", "bold"), then))
+    raise typer.Exit(code)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Prints a table; a column whose cells are all numbers is set flush right."""
+    body = [[cell if isinstance(cell, Text) else str(cell) for cell in row] for row in rows]
+    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    for i, column in enumerate(columns):
+        cells = [str(row[i]).rstrip("%") for row in body]
+        numeric = bool(cells) and all(cell.replace(".", "", 1).replace(",", "").isdigit() for cell in cells)
+        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in body:
+        shown.add_row(*row)
+    out.print(shown)
+
+
+def good(flag: bool, text: str) -> Text:
+    return Text(text, style="green" if flag else "bold red")
+
+
+def amount(count: float) -> str:
+    """Bytes with a binary unit, as ``wg show`` prints them."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
