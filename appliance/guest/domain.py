@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import mmap
+import os
 import sys
 import time
 from typing import Any, Final
@@ -13,7 +14,7 @@ from appliance.guest.imports import close_gate
 from appliance.guest.lastwords import last_words
 from appliance.guest.loop import Guest
 from appliance.guest.ports import BlockingOut, Client, DroppingOut, Port
-from appliance.guest.status import SIZE, State, StatusPage
+from appliance.guest.status import State, StatusPage
 from appliance.monitor.sandbox.plan import SealPlan
 from appliance.monitor.sandbox.seal import seal
 from appliance.vchan import memfd
@@ -61,7 +62,7 @@ def _seal(guest: Guest, description: dict[str, Any], page: StatusPage) -> None:
 
 def live(description: dict[str, Any]) -> None:
     """Builds, seals and runs the domain that ``description`` describes. Never returns."""
-    page = StatusPage(memoryview(mmap.mmap(STATUS_FD, SIZE)), description["counters"])
+    page = StatusPage(memoryview(mmap.mmap(STATUS_FD, os.fstat(STATUS_FD).st_size)), description["counters"])
     page.state(State.STARTING)
     try:
         guest = _build(description, page)

@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from appliance.guest.log import Log
 from appliance.guest.ports import BlockingOut, Client, DroppingOut, Port
-from appliance.guest.status import Counter, State, StatusPage
+from appliance.guest.status import Counter, PeerRow, State, StatusPage, write_row
 from appliance.vchan.endpoint import Endpoint
 from appliance.vchan.ring import PeerViolation, Side
 
@@ -189,6 +189,10 @@ class Guest:
     def counter(self, name: str) -> Counter:
         """The counter declared under that name in component.toml."""
         return self._page.counter(name)
+
+    def show_peer(self, row: PeerRow) -> None:
+        """Puts ``row`` where ``septum status`` reads it. Only for roles with ``board = N`` in component.toml."""
+        write_row(self._page.board, row)
 
     @staticmethod
     def wall() -> float:

@@ -5,8 +5,9 @@ Layout: docs/architecture.md, "The status page". Every word has one writer, so n
 
 from __future__ import annotations
 
+import struct
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 MAGIC: Final = 0x4D55545045530001
 SIZE: Final = 4096
@@ -46,13 +47,59 @@ class Counter:
         return number
 
 
+class PeerRow(NamedTuple):
+    """What ``septum status`` shows of one tunnel peer. Rows lie behind the status page, one slot of 64 bytes a peer."""
+
+    peer: int  # 1..65535; the slot is peer - 1
+    handshake: int  # seconds since 1970 of the latest one; 0: none yet
+    received: int  # bytes
+    sent: int  # bytes
+    address: bytes  # 4 or 16 bytes, or empty
+    port: int
+
+
+_ROW: Final = struct.Struct("<IIQQQ16sHB")
+ROW_SIZE: Final = 64
+
+
+def write_row(board: memoryview, row: PeerRow) -> None:
+    """Writes ``row`` into its slot; a board that is too small leaves it out.
+
+    The first word is odd while the slot is being written (a seqlock): the reader tries again, or gives up.
+    """
+    offset = (row.peer - 1) * ROW_SIZE
+    if offset + ROW_SIZE > len(board):
+        return
+    words = board[offset : offset + ROW_SIZE].cast("I")
+    sequence = (words[0] + 1) | 1
+    words[0] = sequence & 0xFFFFFFFF
+    address = row.address.ljust(16, b"\0")
+    packed = _ROW.pack(0, row.peer, row.handshake, row.received, row.sent, address, row.port, len(row.address))
+    board[offset + 4 : offset + _ROW.size] = packed[4:]
+    words[0] = (sequence + 1) & 0xFFFFFFFF
+
+
+def read_row(board: memoryview, peer: int) -> PeerRow | None:
+    """The row of ``peer``, copied out and checked; None if it was never written or is being written over and over."""
+    offset = (peer - 1) * ROW_SIZE
+    for _ in range(8):
+        before = bytes(board[offset : offset + _ROW.size])
+        if before == bytes(board[offset : offset + _ROW.size]):
+            sequence, number, handshake, received, sent, address, port, length = _ROW.unpack(before)
+            if sequence == 0 or sequence & 1 or number != peer or length not in (0, 4, 16):
+                return None
+            return PeerRow(peer, handshake, received, sent, address[:length], port)
+    return None
+
+
 class StatusPage:
-    """The domain's side of its status page. ``memory`` is the 4096 bytes shared with the monitor."""
+    """The domain's side of its status page. ``memory`` is the 4096 bytes shared with the monitor, and the board's rows."""
 
     def __init__(self, memory: memoryview, counters: list[str]) -> None:
         if len(counters) > MOST_COUNTERS:
             raise ValueError(f"{len(counters)} counters do not fit on a status page; it holds {MOST_COUNTERS}")
-        self.words = memory.cast("B").cast("Q")
+        self.words = memory[:SIZE].cast("Q")
+        self.board = memory[SIZE:]
         self.words[WORD_MAGIC] = MAGIC
         self.words[WORD_VIOLATIONS] = 0
         self._counters = {name: Counter(self.words, FIRST_COUNTER + i) for i, name in enumerate(counters)}
