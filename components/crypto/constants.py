@@ -1,0 +1,54 @@
+"""The numbers of WireGuard's transport data, in one table.
+
+Source: J. Donenfeld, "WireGuard: Next Generation Kernel Network Tunnel", sections 5.4.6 and 6.1; the sizes of queues
+and windows are those of the Linux implementation.
+"""
+
+from struct import Struct
+from typing import Final
+
+# Section 5.4.6: type 4, three reserved zero bytes, receiver index, 64-bit counter; all little-endian
+TRANSPORT_DATA: Final = 4
+HEADER: Final = Struct("<IIQ")
+HEADER_BYTES: Final = 16
+TAG_BYTES: Final = 16
+OVERHEAD: Final = HEADER_BYTES + TAG_BYTES
+# RFC 8439 section 2.8: a 96-bit nonce, here 32 bits of zeros and the counter
+NONCE: Final = Struct("<4xQ")
+KEY_BYTES: Final = 32
+PADDING: Final = 16
+
+# Section 6.1
+REJECT_AFTER_TIME: Final = 180.0  # seconds
+REJECT_AFTER_MESSAGES: Final = 2**64 - 2**13 - 1
+
+# RFC 6479; the ring is a power of two, the window 64 less, as in Linux
+WINDOW_RING: Final = 8192
+WINDOW: Final = WINDOW_RING - 64
+
+# What waits for a session
+STAGED_PACKETS: Final = 128  # for one peer
+STAGED_BYTES: Final = 256 * 1024  # for one peer
+STAGED_BYTES_IN_ALL: Final = 32 * 1024 * 1024
+
+# One call of the kernel takes at most UDP_MAX_SEGMENTS segments and one IP datagram's worth of bytes
+GROUP_ITEMS: Final = 64
+GROUP_DATAGRAM_BYTES: Final = 65_000
+GROUP_PACKET_BYTES: Final = 65_535
+
+# What one key domain may make another remember
+MOST_PREFIXES: Final = 65_536
+MOST_SESSIONS: Final = 8192
+REMEMBERED_SESSIONS: Final = 65_536
+
+REPORT_INTERVAL: Final = 0.25  # seconds between two reports of one peer or session
+URGENT_INTERVAL: Final = 0.02  # seconds between two reports of a peer whose endpoint keeps changing
+
+# IP headers (RFC 791 section 3.1, RFC 8200 section 3), as far as they are looked at. The first 32 bits tell both the
+# version and, in IPv4, the total length.
+IPV4_HEADER: Final = 20
+IPV6_HEADER: Final = 40
+TO_IPV4: Final = Struct("!I12xI")  # first word, destination
+FROM_IPV4: Final = Struct("!I8xI")  # first word, source
+TO_IPV6: Final = Struct("!4xH18xQQ")  # payload length, destination
+FROM_IPV6: Final = Struct("!4xH2xQQ")  # payload length, source

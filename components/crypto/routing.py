@@ -1,0 +1,97 @@
+"""Cryptokey routing: which peer an address inside the tunnel belongs to (WireGuard paper, section 2).
+
+Addresses are integers (32 bits for IPv4, 128 for IPv6), as the data path reads them. A prefix belongs to one peer: the
+last one it was given to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from components.crypto.constants import MOST_PREFIXES
+
+NO_PEER: Final = 0
+_CACHED: Final = 4096
+
+
+class TooManyPrefixes(Exception):
+    """The table is full; nothing of the refused order was taken."""
+
+
+class PrefixTable:
+    """Longest-prefix match over addresses of ``width`` bits.
+
+    One dictionary for each distinct prefix length, longest first, and a bounded cache of answers before them: a lookup
+    costs as many steps as there are lengths, a repeated one costs one.
+    """
+
+    __slots__ = ("_answers", "_lengths", "_owners", "width")
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self._owners: dict[tuple[int, int], int] = {}  # (mask, network) -> peer
+        self._lengths: list[tuple[int, dict[int, int]]] = []  # (mask, network -> peer), longest first
+        self._answers: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def prefix(self, address: int, bits: int) -> tuple[int, int]:
+        """(mask, network) of a prefix; host bits are cleared."""
+        mask = ((1 << bits) - 1) << (self.width - bits)
+        return mask, address & mask
+
+    def replace(self, peer: int, prefixes: Iterable[tuple[int, int]]) -> None:
+        """Makes ``prefixes`` all that ``peer`` has; those that another peer had are taken from it."""
+        owners = {prefix: owner for prefix, owner in self._owners.items() if owner != peer}
+        owners.update(dict.fromkeys(prefixes, peer))
+        self._owners = owners
+        by_mask: dict[int, dict[int, int]] = {}
+        for (mask, network), owner in owners.items():
+            by_mask.setdefault(mask, {})[network] = owner
+        self._lengths = sorted(by_mask.items(), reverse=True)
+        self._answers.clear()
+
+    def lookup(self, address: int) -> int:
+        """The peer of the longest prefix that holds ``address``; NO_PEER if there is none."""
+        peer = self._answers.get(address)
+        if peer is not None:
+            return peer
+        peer = NO_PEER
+        for mask, networks in self._lengths:
+            found = networks.get(address & mask)
+            if found is not None:
+                peer = found
+                break
+        if len(self._answers) >= _CACHED:
+            self._answers.clear()
+        self._answers[address] = peer
+        return peer
+
+
+class CryptokeyRouting:
+    """The AllowedIPs of all peers, both families."""
+
+    __slots__ = ("v4", "v6")
+
+    def __init__(self) -> None:
+        self.v4 = PrefixTable(32)
+        self.v6 = PrefixTable(128)
+
+    def replace(self, peer: int, allowed_ips: Iterable[tuple[bytes, int]]) -> None:
+        """Makes ``allowed_ips`` all that ``peer`` may use; none removes it. An item is (4 or 16 bytes, prefix length).
+
+        Errors: ValueError for an address or a length that is none, TooManyPrefixes; the table is as it was then.
+        """
+        v4, v6 = [], []
+        for address, bits in allowed_ips:
+            width = len(address) * 8
+            if width not in (32, 128) or not 0 <= bits <= width:
+                raise ValueError(f"not a prefix: {len(address)} bytes, /{bits}")
+            table, chosen = (self.v4, v4) if width == 32 else (self.v6, v6)
+            chosen.append(table.prefix(int.from_bytes(address, "big"), bits))
+        if len(self.v4) + len(self.v6) + len(v4) + len(v6) > MOST_PREFIXES:
+            raise TooManyPrefixes(f"more than {MOST_PREFIXES} prefixes in all")
+        self.v4.replace(peer, v4)
+        self.v6.replace(peer, v6)
