@@ -63,7 +63,9 @@ def _the_box(name: str) -> str:
     boxes = list_boxes()
     if name:
         if name not in boxes:
-            screen.fail(f"no box named {name!r} is up", f"one of: {', '.join(boxes)}" if boxes else "septum up wg0.conf")
+            screen.fail(
+                f"no box named {name!r} is up", f"one of: {', '.join(boxes)}" if boxes else "septum up wg0.conf"
+            )
         return name
     if len(boxes) == 1:
         return boxes[0]
@@ -84,15 +86,19 @@ def _ask(name: str, operation: str) -> dict[str, Any]:
 @app.command()
 def up(
     file: File,
-    lan: Annotated[str | None, typer.Option(help="Interface of the protected side; moves into red's namespace.")] = None,
+    lan: Annotated[
+        str | None, typer.Option(help="Interface of the protected side; moves into red's namespace.")
+    ] = None,
     wan: Annotated[str | None, typer.Option(help="Interface to the world; moves into black's namespace.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the box; the file's name if not given.")] = None,
-    foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and log to the terminal (for systemd).")] = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay, and log to the terminal (for systemd).")
+    ] = False,
 ) -> None:
     """Build the box from FILE and start it.
 
-    With --lan and --wan the box is inline: both interfaces leave the host, and come back on `septum down`. Without them the
-    tunnel interface appears on the host, as wg-quick makes it.
+    With --lan and --wan the box is inline: both interfaces leave the host, and come back on `septum down`. Without
+    them the tunnel interface appears on the host, as wg-quick makes it.
     """
     from appliance.monitor.main import BuildError, run, start_background
 
@@ -170,13 +176,17 @@ def check(file: File, json_: Json = False) -> None:
         screen.as_json({"name": assembly.name, "domains": [domain.name for domain in assembly.domains]})
         return
     screen.out.print(
-        f"{file}: good; {len(assembly.domains)} domains, {len(assembly.channels)} channels", style="green", soft_wrap=True
+        f"{file}: good; {len(assembly.domains)} domains, {len(assembly.channels)} channels",
+        style="green",
+        soft_wrap=True,
     )
 
 
 @app.command()
 def graph(
-    file: Annotated[Path | None, typer.Argument(help="A wg-quick file or an assembly; the vpn assembly if absent.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="A wg-quick file or an assembly; the vpn assembly if absent.")
+    ] = None,
     svg: Annotated[bool, typer.Option("--svg", help="Print an SVG picture.")] = False,
     dot: Annotated[bool, typer.Option("--dot", help="Print Graphviz DOT.")] = False,
 ) -> None:

@@ -93,7 +93,7 @@ def read_row(board: memoryview, peer: int) -> PeerRow | None:
 
 
 class StatusPage:
-    """The domain's side of its status page. ``memory`` is the 4096 bytes shared with the monitor, and the board's rows."""
+    """The domain's side of its status page. ``memory`` is shared with the monitor: 4096 bytes, then the board."""
 
     def __init__(self, memory: memoryview, counters: list[str]) -> None:
         if len(counters) > MOST_COUNTERS:
