@@ -1,0 +1,15 @@
+"""A laboratory: a small world of network namespaces in which tunnel ends of any make face each other."""
+
+from .capture import Capture, Datagram
+from .conf import Conf, Keys, PeerConf, endpoint, pair, preshared_key
+from .ends import Direct, End, OpenVpn, Septum, WireguardGo
+from .ends.end import pss_kib, wait_for
+from .namespace import LabError, Namespace
+from .topology import Lab, Site
+from .traffic import BLOCK, MARKER, Pings, Transfer, iperf_server, ping, reaches, tcp_mbit, udp_loss
+
+__all__ = [
+    "BLOCK", "MARKER", "Capture", "Conf", "Datagram", "Direct", "End", "Keys", "Lab", "LabError", "Namespace",
+    "OpenVpn", "PeerConf", "Pings", "Septum", "Site", "Transfer", "WireguardGo", "endpoint", "iperf_server", "pair",
+    "ping", "preshared_key", "pss_kib", "reaches", "tcp_mbit", "udp_loss", "wait_for",
+]  # fmt: skip

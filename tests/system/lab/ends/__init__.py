@@ -1,0 +1,9 @@
+"""Tunnel ends, all alike from outside: stock ones to compare with and talk to, and Septum."""
+
+from .direct import Direct
+from .end import End
+from .openvpn import OpenVpn
+from .septum import Septum
+from .wireguard_go import WireguardGo
+
+__all__ = ["Direct", "End", "OpenVpn", "Septum", "WireguardGo"]

@@ -1,0 +1,91 @@
+"""What every tunnel end can do, whatever it is made of."""
+
+from __future__ import annotations
+
+import abc
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Self
+
+from ..conf import Conf
+from ..namespace import LabError
+from ..topology import Site
+
+
+def wait_for(what: str, condition: Callable[[], object], seconds: float = 10, every: float = 0.02) -> None:
+    """Returns once the condition holds. Raises LabError, naming what was waited for, if it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f"waited {seconds} s in vain for {what}")
+        time.sleep(every)
+
+
+def pss_kib(pids: list[int]) -> int:
+    """Proportional set size: what these processes cost, shared pages divided among those who share them."""
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1])
+    return total
+
+
+class End(abc.ABC):
+    """One end of a tunnel, running in the gateway namespace of a site from entry to exit."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, site: Site, conf: Conf) -> None:
+        self.site = site
+        self.conf = conf
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Returns once this end is ready to send and receive."""
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """Leaves nothing behind; may be called twice, and after a start that failed."""
+
+    @abc.abstractmethod
+    def pids(self) -> list[int]:
+        """Every process that this end is made of."""
+
+    @abc.abstractmethod
+    def version(self) -> str: ...
+
+    def reconfigure(self, conf: Conf) -> None:
+        """Stops, and starts again with another configuration: a restart in which everything is forgotten."""
+        self.stop()
+        self.conf = conf
+        self.start()
+
+    def restart(self) -> None:
+        self.reconfigure(self.conf)
+
+    def handshakes(self) -> dict[str, float]:
+        """Unix time of the latest handshake with each peer, by public key; 0 for none yet."""
+        raise LabError(f"{self.kind} has no handshakes to show")
+
+    def shaken(self, since: float = 0) -> bool:
+        """Whether some peer has completed a handshake since then."""
+        return any(when and when >= since for when in self.handshakes().values())
+
+    def wait_for_handshake(self, since: float = 0, seconds: float = 15) -> None:
+        wait_for(f"a handshake at the {self.site.name} {self.kind}", lambda: self.shaken(since), seconds)

@@ -1,0 +1,68 @@
+"""The stock userspace WireGuard, driven by the stock `wg`."""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+from pathlib import Path
+
+from ..conf import Conf
+from ..namespace import run, stop, tool
+from ..topology import Site
+from .end import End, wait_for
+
+
+class WireguardGo(End):
+    """wireguard-go on a TUN of its own. `program` may name another build of it."""
+
+    kind = "wireguard-go"
+
+    def __init__(self, site: Site, conf: Conf, program: str = "wireguard-go") -> None:
+        super().__init__(site, conf)
+        self.program = program
+        self.interface = f"wg{secrets.token_hex(3)}"  # unique on the machine: the control socket is named after it
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        environment = {"WG_PROCESS_FOREGROUND": "1", "LOG_LEVEL": "error"}
+        self._process = self.site.gateway.start(self.program, "-f", self.interface, env=environment)
+        control = Path(f"/var/run/wireguard/{self.interface}.sock")
+        wait_for(f"{self.program} to listen", control.exists)
+        gateway = self.site.gateway
+        gateway.run("wg", "setconf", self.interface, "/dev/stdin", stdin=self.conf.wg_setconf())
+        for address in self.conf.addresses:
+            gateway.run("ip", "address", "add", address, "dev", self.interface)
+        gateway.run("ip", "link", "set", self.interface, "mtu", str(self.conf.mtu), "up")
+        for peer in self.conf.peers:
+            for network in peer.allowed_ips:
+                family = "-6" if ":" in network else "-4"
+                gateway.run("ip", family, "route", "replace", network, "dev", self.interface)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            stop(self._process)
+            self._process = None
+            Path(f"/var/run/wireguard/{self.interface}.sock").unlink(missing_ok=True)
+
+    def pids(self) -> list[int]:
+        return [self._process.pid] if self._process else []
+
+    def version(self) -> str:
+        first = run(tool(self.program), "--version").split("\n", 1)[0]
+        return first.removeprefix("wireguard-go").strip()
+
+    def show(self, what: str) -> list[list[str]]:
+        """`wg show INTERFACE WHAT` as rows of fields."""
+        shown = self.site.gateway.run("wg", "show", self.interface, what)
+        return [line.split("\t") for line in shown.splitlines()]
+
+    def handshakes(self) -> dict[str, float]:
+        return {key: float(when) for key, when in self.show("latest-handshakes")}
+
+    def endpoint(self, public_key: str) -> str:
+        """Where this end believes that peer to be."""
+        return dict(self.show("endpoints"))[public_key]  # type: ignore[arg-type]
+
+    def roam(self, port: int) -> None:
+        """Goes on from another port, as behind a NAT that forgot."""
+        self.site.gateway.run("wg", "set", self.interface, "listen-port", str(port))

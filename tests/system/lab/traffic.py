@@ -1,0 +1,197 @@
+"""Traffic between two namespaces, and what is measured on it."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from .ends.end import wait_for
+from .namespace import LabError, Namespace, family_of, stop
+
+MARKER = b"SEPTUM-PLAINTEXT"  # 16 bytes: any 31 bytes cut out of a transfer contain it whole
+BLOCK = MARKER * 4096
+READ = 4 * len(BLOCK)
+EXPECTED = MARKER * (READ // len(MARKER) + 1)
+IPERF_PORT = 5201
+
+
+@dataclass(frozen=True)
+class Pings:
+    """Round trips in microseconds."""
+
+    sent: int
+    times: list[float]
+
+    @property
+    def loss(self) -> float:
+        return 1 - len(self.times) / self.sent if self.sent else 1.0
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.times)
+
+    @property
+    def p99(self) -> float:
+        return sorted(self.times)[min(len(self.times) - 1, int(len(self.times) * 0.99))]
+
+
+def ping(source: Namespace, address: str, count: int = 3, interval: float = 0.2, patience: float = 2) -> Pings:
+    """Echo requests from a namespace. Never raises for lost ones: ask `.loss`."""
+    shown = source.run(
+        "ping", "-n", "-c", str(count), "-i", str(interval), "-W", str(patience), address,
+        check=False, timeout=count * interval + patience + 10,
+    )  # fmt: skip
+    sent = re.search(r"(\d+) packets transmitted", shown)
+    return Pings(int(sent[1]) if sent else count, [float(ms) * 1000 for ms in re.findall(r"time=([\d.]+) ms", shown)])
+
+
+def reaches(source: Namespace, address: str, seconds: float = 10) -> bool:
+    """Whether one echo comes back within that time; tries every 100 ms."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if ping(source, address, count=1, patience=0.3).times:
+            return True
+    return False
+
+
+@contextmanager
+def iperf_server(namespace: Namespace) -> Iterator[None]:
+    server = namespace.start("iperf3", "-s", "--forceflush", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        listening = f":{IPERF_PORT} "
+        wait_for("iperf3 to listen", lambda: listening in namespace.run("ss", "-Hltn"))
+        yield
+    finally:
+        stop(server)
+
+
+def iperf(client: Namespace, address: str, seconds: float, *options: str) -> Any:
+    """iperf3's own JSON of one run against the server at `address`."""
+    command = ["iperf3", "-c", address, "-t", str(seconds), "-J", "--connect-timeout", "5000", *options]
+    shown = client.run(*command, timeout=seconds + 20, check=False)
+    try:
+        result = json.loads(shown)
+    except ValueError:
+        raise LabError(f"{' '.join(command)}: {shown!r}") from None
+    if "error" in result:
+        raise LabError(f"{' '.join(command)}: {result['error']}")
+    return result
+
+
+def tcp_mbit(client: Namespace, address: str, seconds: float, streams: int = 1, reverse: bool = False) -> float:
+    """Goodput in Mbit/s, as the receiver counted it."""
+    options = ["-P", str(streams), *(["-R"] if reverse else [])]
+    return float(iperf(client, address, seconds, *options)["end"]["sum_received"]["bits_per_second"]) / 1e6
+
+
+def udp_loss(
+    client: Namespace, address: str, seconds: float, packets_per_second: int, size: int = 64
+) -> tuple[float, float]:
+    """(fraction lost, packets a second sent) for UDP payloads of `size` bytes."""
+    rate = packets_per_second * size * 8
+    total = iperf(client, address, seconds, "-u", "-l", str(size), "-b", str(rate), "--pacing-timer", "200")["end"][
+        "sum"
+    ]
+    return float(total["lost_percent"]) / 100, float(total["packets"]) / float(total["seconds"])
+
+
+class Transfer:
+    """One TCP connection that carries the marker, over and over, from one namespace to another.
+
+    The receiver notes when bytes arrive: `longest_silence` is the gap that a user of the connection would have felt.
+    `rate` bounds it, in bytes a second; None is as fast as it goes. `total` ends it by itself.
+    """
+
+    def __init__(
+        self, source: Namespace, sink: Namespace, address: str, rate: float | None = None, total: int | None = None
+    ) -> None:
+        self.received = 0
+        self.intact = True
+        self.arrivals: list[float] = []
+        self.error: OSError | None = None
+        self._rate, self._total = rate, total
+        self._stop = threading.Event()
+        family = family_of(address)
+        listener = sink.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, 0))
+        listener.listen(1)
+        listener.settimeout(20)
+        self._sender = source.socket(family)
+        self._sender.settimeout(20)
+        try:
+            self._sender.connect((address, listener.getsockname()[1]))
+            self._receiver, _ = listener.accept()
+        except OSError:
+            self._sender.close()
+            raise
+        finally:
+            listener.close()
+        self._receiver.settimeout(60)
+        self._sender.settimeout(60)
+        self.began = time.monotonic()
+        self._threads = [
+            threading.Thread(target=self._send, daemon=True),
+            threading.Thread(target=self._receive, daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self) -> None:
+        sent = 0
+        chunk = len(BLOCK) if self._rate is None else max(16, min(len(BLOCK), int(self._rate / 200) // 16 * 16))
+        try:
+            while not self._stop.is_set() and (self._total is None or sent < self._total):
+                self._sender.sendall(BLOCK[:chunk])
+                sent += chunk
+                if self._rate is not None:
+                    time.sleep(max(0.0, self.began + sent / self._rate - time.monotonic()))
+            self._sender.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self.error = error
+
+    def _receive(self) -> None:
+        offset = 0
+        try:
+            while data := self._receiver.recv(READ):
+                self.arrivals.append(time.monotonic())
+                self.intact &= EXPECTED[offset : offset + len(data)] == data
+                offset = (offset + len(data)) % 16
+                self.received += len(data)
+        except OSError as error:
+            self.error = error
+        self.ended = time.monotonic()
+
+    def running(self) -> bool:
+        return self.error is None and all(thread.is_alive() for thread in self._threads)
+
+    def finish(self) -> None:
+        """Ends the transfer in good order and waits for the last byte. Raises LabError if the connection was lost."""
+        self._stop.set()
+        self.wait()
+
+    def wait(self, seconds: float = 90) -> None:
+        for thread in self._threads:
+            thread.join(seconds)
+        self._sender.close()
+        self._receiver.close()
+        if self.error is not None:
+            raise LabError(f"the connection was lost after {self.received} bytes: {self.error}")
+
+    @property
+    def mbit(self) -> float:
+        return self.received * 8 / 1e6 / (self.ended - self.began)
+
+    def longest_silence(self, since: float = 0, until: float = float("inf")) -> float:
+        """Seconds of the longest gap between arrivals, one end of which lies in that span of time.monotonic()."""
+        gaps = zip(self.arrivals, self.arrivals[1:], strict=False)
+        return max((b - a for a, b in gaps if b >= since and a <= until), default=float("inf"))
