@@ -1,0 +1,76 @@
+# Everything a newcomer types. Each target sets up what it needs first; what is set up already costs nothing.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test bench lint check-generated proto lock clean
+
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3) python3)
+BIN := .venv/bin
+export PYTHON
+export PYTHONUNBUFFERED := 1
+
+help:  ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+
+demo: packages-demo .venv/.runtime  ## the main job in a minute: LAN, Septum, WAN and a stock peer (STAY=1: leave it running)
+	@$(BIN)/python -m demo $(if $(STAY),--stay)
+
+test: packages-test .venv/.dev  ## every test (as root; ARGS="-k rekey" goes to pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+bench: packages-bench .venv/.dev  ## measure against wireguard-go, OpenVPN and no tunnel (PEER=path: another wireguard-go)
+	@$(BIN)/python -m bench $(if $(PEER),--peer $(PEER)) $(ARGS)
+
+lint: .venv/.dev check-generated  ## style, types, and who may import whom
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy -p appliance -p components -p tests.system -p bench -p demo
+	@$(BIN)/lint-imports --no-timing
+
+# Protobuf -----------------------------------------------------------------------------------------------------------
+
+SCHEMAS := $(wildcard proto/septum/v1/*.proto)
+PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --python_out=$(1) --mypy_out=quiet:$(1)
+
+proto: .venv/.dev  ## generate the Python of proto/septum/v1/*.proto
+	@$(call PROTOC,proto) $(SCHEMAS)
+
+check-generated: .venv/.dev  ## is the committed Python of the schemas what they generate?
+	@rm -rf build/proto && mkdir -p build/proto
+	@$(call PROTOC,build/proto) $(SCHEMAS)
+	@for file in build/proto/septum/v1/* proto/septum/v1/*_pb2.py*; do \
+	    name=septum/v1/$$(basename $$file); \
+	    cmp -s build/proto/$$name proto/$$name || { echo "proto/$$name is not what its schema generates: make proto" >&2; exit 1; }; \
+	done
+
+# Set-up -------------------------------------------------------------------------------------------------------------
+
+.PHONY: packages-demo packages-test packages-bench
+packages-demo packages-test packages-bench: packages-%:
+	@tools/packages $*
+
+.venv/.runtime: requirements.lock pyproject.toml | packages
+	@tools/venv requirements.lock
+	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation --no-index --disable-pip-version-check -e .
+	@$(BIN)/python -m compileall -q appliance components proto
+	@touch $@
+
+.venv/.dev: requirements-dev.lock .venv/.runtime
+	@tools/venv requirements-dev.lock
+	@touch $@
+
+.PHONY: packages
+packages:
+	@tools/packages venv
+
+PIP_COMPILE = CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile -q --generate-hashes --allow-unsafe --strip-extras \
+	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options $(if $(UPGRADE),--upgrade)
+
+lock: .venv/.dev  ## pin the dependencies of pyproject.toml, with hashes (UPGRADE=1: to their newest)
+	@$(PIP_COMPILE) --build-deps-for=editable -o requirements.lock pyproject.toml
+	@$(PIP_COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+
+clean:  ## remove everything that was generated or installed here
+	@rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
