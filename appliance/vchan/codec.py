@@ -1,0 +1,186 @@
+"""Bytes to message and back, with every check of the schema on both ways.
+
+Messages of the data path are *flat*: one blob and a few small fields. They are written and read in protobuf's wire
+format without a protobuf object: going out, the blob is handed to the ring as it is; coming in, it is a view of the one
+copy made. The parser is stricter than protobuf's: each field at most once and in order, shortest varints, no defaults
+spelled out, nothing unknown. All it takes, protobuf takes and means the same; all that protobuf writes, it takes.
+
+All other messages go through protobuf's own parser, after the size was checked and before every field is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError
+
+from appliance.vchan.messages import FLAT
+from appliance.vchan.schema import FieldRule, MessageRule, SchemaError, Violation
+
+Buffer = bytes | bytearray | memoryview
+
+_VARINT: Final = 0
+_LENGTH: Final = 2
+_INTEGERS: Final = (FieldDescriptor.TYPE_UINT32, FieldDescriptor.TYPE_UINT64)
+
+
+def _uvarint(value: int) -> bytes:
+    if value < 0x80:
+        return bytes((value,))
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _read_uvarint(untrusted: bytes, at: int) -> tuple[int, int]:
+    """Value and end of the shortest varint of at most 64 bits at ``at``. Errors: Violation; IndexError at the end."""
+    value = shift = 0
+    while True:
+        byte = untrusted[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if byte == 0 and shift:
+                raise Violation("", "varint longer than it need be")
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise Violation("", "varint of more than 64 bits")
+
+
+class Codec:
+    """Encodes and decodes the message of ``rule``.
+
+    Errors: SchemaError if a flat message is not what messages.py says it is.
+    """
+
+    def __init__(self, rule: MessageRule) -> None:
+        self.rule = rule
+        flat = FLAT.get(rule.name)
+        self.encode: Callable[[Any], tuple[Buffer, ...]]
+        """``encode(message)``: the encoding in pieces, to be written one after the other.
+
+        Errors: Violation (a ValueError) naming the field that breaks the schema; TypeError for another kind of message.
+        """
+        self.decode: Callable[[bytes], Any]
+        """``decode(untrusted)``: the message in exactly these bytes, every bound checked.
+
+        Errors: Violation, and nothing else whatever the bytes.
+        """
+        if flat is None:
+            self.encode, self.decode = self._encode, self._decode
+        else:
+            codec = _Flat(rule, flat)
+            self.encode, self.decode = codec.encode, codec.decode
+
+    def _encode(self, message: Any) -> tuple[Buffer, ...]:
+        if not isinstance(message, self.rule.message_class):
+            raise TypeError(f"a {self.rule.name} goes here, not a {type(message).__name__}")
+        self.rule.check(message)
+        return (message.SerializeToString(),)
+
+    def _decode(self, untrusted: bytes) -> Any:
+        if len(untrusted) > self.rule.max_bytes:
+            raise Violation("", f"{len(untrusted)} bytes, at most {self.rule.max_bytes} are legal")
+        try:
+            message = self.rule.message_class.FromString(untrusted)
+        except DecodeError as error:
+            raise Violation("", f"not a {self.rule.name}: {error}") from None
+        self.rule.check(message)
+        return message
+
+
+class _Flat:
+    """The codec of one flat message."""
+
+    def __init__(self, rule: MessageRule, flat: type[tuple[Any, ...]]) -> None:
+        fields: tuple[str, ...] = getattr(flat, "_fields", ())
+        if tuple(one.name for one in rule.fields) != fields:
+            raise SchemaError(f"{rule.name}: its fields are not {fields}")
+        if rule.fields[0].type != FieldDescriptor.TYPE_BYTES or not all(map(self._is_plain, rule.fields)):
+            raise SchemaError(f"{rule.name}: a flat message is one blob, then single integers and short bytes")
+        self._rule = rule
+        self._flat = flat
+        # (tag, is it bytes, low, high, name)
+        self._plan = tuple((self._tag(one), self._is_bytes(one), one.low, one.high, one.name) for one in rule.fields)
+        self._blob, self._rest = self._plan[0], self._plan[1:]
+
+    @staticmethod
+    def _is_bytes(field: FieldRule) -> bool:
+        return field.type == FieldDescriptor.TYPE_BYTES
+
+    @staticmethod
+    def _is_plain(field: FieldRule) -> bool:
+        kinds = (FieldDescriptor.TYPE_BYTES, *_INTEGERS)
+        return field.type in kinds and field.max_items is None and not field.has_presence and field.number < 16
+
+    @staticmethod
+    def _tag(field: FieldRule) -> int:
+        return field.number << 3 | (_LENGTH if field.type == FieldDescriptor.TYPE_BYTES else _VARINT)
+
+    def encode(self, message: Any) -> tuple[Buffer, ...]:
+        if type(message) is not self._flat:
+            raise TypeError(f"a {self._flat.__name__} goes here, not a {type(message).__name__}")
+        tag, _, low, high, name = self._blob
+        blob = message[0]
+        if type(blob) is not bytes:
+            blob = memoryview(blob).cast("B")
+        length = len(blob)
+        if not low <= length <= high:
+            raise Violation(name, f"{length} bytes, not {low} to {high}")
+        tail = bytearray()
+        for value, (tag_, is_bytes, low, high, name) in zip(message[1:], self._rest, strict=True):
+            if is_bytes:
+                length_ = len(value)
+                if not low <= length_ <= high:
+                    raise Violation(name, f"{length_} bytes, not {low} to {high}")
+                if length_:
+                    tail.append(tag_)
+                    tail += _uvarint(length_)
+                    tail += value
+            else:
+                if not low <= value <= high:
+                    raise Violation(name, f"{value}, not {low} to {high}")
+                if value:
+                    tail.append(tag_)
+                    tail += _uvarint(value)
+        if not length:  # proto3 leaves out what is empty
+            return (tail,)
+        return bytes((tag,)) + _uvarint(length), blob, tail
+
+    def decode(self, untrusted: bytes) -> Any:
+        end = len(untrusted)
+        if end > self._rule.max_bytes:
+            raise Violation("", f"{end} bytes, at most {self._rule.max_bytes} are legal")
+        values: list[Any] = []
+        at = 0
+        try:
+            for tag, is_bytes, low, high, name in self._plan:
+                if at < end and untrusted[at] == tag:
+                    value, at = _read_uvarint(untrusted, at + 1)
+                    if not value:
+                        raise Violation(name, "zero or empty, and spelled out all the same")
+                else:
+                    value = 0
+                if not low <= value <= high:
+                    raise Violation(name, f"{value}{' bytes' if is_bytes else ''}, not {low} to {high}")
+                if is_bytes:
+                    start, at = at, at + value
+                    if at > end:
+                        raise Violation(name, f"{value} bytes, but only {end - start} are there")
+                    values.append(untrusted[start:at] if values else memoryview(untrusted)[start:at])
+                else:
+                    values.append(value)
+        except IndexError:
+            raise Violation("", "ends in the middle of a field") from None
+        if at != end:
+            raise Violation("", f"unknown, repeated or misplaced field at byte {at}")
+        return self._flat(*values)
+
+
+__all__: Sequence[str] = ["Buffer", "Codec"]

@@ -1,0 +1,289 @@
+"""One end of a channel: whole, checked messages in and out of a vchan. What the guest's ports are made of.
+
+Nothing here sleeps or reads a clock. The loop above calls ``progress`` each turn, sends and receives, ``flush``es once,
+and sleeps on ``fileno`` only between ``arm`` and ``disarm``.
+
+Closing: an end that closes, dies or is shut out is seen at the next ``progress`` as "closed"; what was sent and not
+yet received is lost with the session, and the next one starts from serial 0. A session opens by itself ("opened") as
+soon as both ends agree that the last one is over.
+
+Back-pressure: ``send`` returns False when the message does not fit, and nothing of it is written; ``room`` says whether
+the largest would; ``arm(space=True)`` has the peer wake us when it has read. Only the caller knows whether to drop or
+to wait, and how long.
+
+A peer that is dead is "closed". One that is stalled looks like a full or an empty ring for as long as the caller cares
+to wait: that is the caller's deadline. One that breaks the rules is PeerViolation, raised by ``receive`` and
+``progress`` only; the endpoint has then closed itself until that peer has died and its replacement attached. ``send``,
+``room`` and ``arm`` may find a violation too (the peer's index is theirs to read): they say no, and the next
+``progress`` raises it, so that a component in the midst of something else is never interrupted by its peer's fault.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from appliance.vchan.codec import Codec
+from appliance.vchan.frame import HEADER, HEADER_BYTES, frame_bytes
+from appliance.vchan.layout import NOTIFY_READ, NOTIFY_WRITE
+from appliance.vchan.live import Event, State
+from appliance.vchan.ring import MASK, PeerViolation, Side, Vchan
+from appliance.vchan.schema import Kind, Schema, Violation
+from appliance.vchan.wire import Wire
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What one end did since it attached. Messages, and their bytes without frame headers."""
+
+    sent: int
+    received: int
+    sent_bytes: int
+    received_bytes: int
+    dropped: int
+    """``send`` returned False: no room, or nobody there."""
+    stale: int
+    """Replies to requests that were given up."""
+
+
+class Endpoint:
+    """``side``'s end of a channel of ``schema`` over ``wire``.
+
+    CLIENT is the producer of a stream or the caller, SERVER the consumer or the callee. Both begin closed. ``first`` is
+    where ring indices start, for tests.
+    """
+
+    def __init__(self, wire: Wire, side: Side, schema: Schema, first: int = 0) -> None:
+        self.schema = schema
+        self.side = side
+        self._wire = wire
+        self._vchan = Vchan(wire.memory, side, schema.orders, first)
+        into, out = (schema.forward, schema.backward) if side is Side.SERVER else (schema.backward, schema.forward)
+        self._decode = Codec(into).decode if into is not None else None
+        self._largest_in = into.max_bytes if into is not None else 0
+        self._encode = Codec(out).encode if out is not None else None
+        self._largest_out = frame_bytes(out.max_bytes) if out is not None else 0
+        self._is_stream = schema.kind is Kind.STREAM
+        self._is_caller = schema.kind is Kind.CALL and side is Side.CLIENT
+        self._is_callee = schema.kind is Kind.CALL and side is Side.SERVER
+        self._violation: PeerViolation | None = None
+        self._sent = self._received = self._sent_bytes = self._received_bytes = self._dropped = self._stale = 0
+        self._begin()
+        wire.notify()
+
+    def _begin(self) -> None:
+        """A new session."""
+        self._next_out = 0  # serial of the next frame we number: a stream's, or a request
+        self._next_in = 0  # serial of the next frame the peer numbers; a caller: of the first reply not yet seen
+        self._header: tuple[int, int] | None = None  # length and serial of the frame whose body is awaited
+        self._unanswered: int | None = None  # a callee's: serial of the request that send() will answer
+        self._has_written = self._has_read = False
+
+    # the session
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can pass, as of the last ``progress``."""
+        return self._vchan.state is State.OPEN
+
+    @property
+    def peer_is_live(self) -> bool:
+        """Whether the peer says now that it is there: what ``progress`` would go by."""
+        return self._vchan.peer_is_live
+
+    def progress(self) -> Event | None:
+        """Follows the peer's opening and closing, up to the next event that the component should hear of, if any.
+
+        Errors: PeerViolation, after which this end is closed.
+        """
+        vchan = self._vchan
+        if self._violation is not None:
+            violation, self._violation = self._violation, None
+            raise violation
+        before = vchan.state
+        try:
+            event = vchan.progress()
+            if self._decode is None and vchan.state is State.OPEN:
+                self._hear_nothing()
+        except PeerViolation:
+            self._shut()
+            raise
+        if vchan.state is not before:
+            self._wire.notify()
+            if event == "opened":
+                self._begin()
+        return event
+
+    def close(self) -> None:
+        """Ends the session and tells the peer. ``progress`` opens the next one when the peer has noticed."""
+        self._vchan.close()
+        self._wire.notify()
+
+    def _shut(self) -> None:
+        self._vchan.shut()
+        self._wire.notify()
+
+    def _accuse(self, violation: PeerViolation) -> None:
+        """Keeps for ``progress`` what was found where it may not be raised."""
+        self._shut()
+        self._violation = violation
+
+    def _hear_nothing(self) -> None:
+        if not self._vchan.is_silent():
+            raise PeerViolation("wrote into the back ring of a stream")
+
+    # sending
+
+    def send(self, message: Any) -> bool:
+        """Writes one message: a stream's, a request, or the reply to the request last received.
+
+        False: it was dropped (and counted) because the peer is not there, or there is no room, or the request came in
+        an earlier session; nothing of it was written. The peer is woken by ``flush``.
+
+        Errors: Violation (a ValueError) naming the field if our own message breaks the schema; TypeError if it is
+        another message; RuntimeError if this end is a stream's consumer and has nothing to say.
+        """
+        if self._encode is None:
+            raise RuntimeError(f"{self.schema.name} is a stream, and this is its consumer")
+        chunks = self._encode(message)
+        length = 0
+        for chunk in chunks:
+            length += len(chunk)
+        total = HEADER_BYTES + length
+        vchan = self._vchan
+        serial: int | None = self._next_out
+        if self._is_callee:
+            serial, self._unanswered = self._unanswered, None
+        if serial is None or vchan.state is not State.OPEN or not self._fits(total):
+            self._dropped += 1
+            return False
+        if not self._is_callee:
+            self._next_out = (serial + 1) & MASK
+        vchan.write((HEADER.pack(length, serial), *chunks), total)
+        self._has_written = True
+        self._sent += 1
+        self._sent_bytes += length
+        return True
+
+    def room(self) -> bool:
+        """Whether a message of the largest size would be sent now."""
+        return self._encode is not None and self._vchan.state is State.OPEN and self._fits(self._largest_out)
+
+    def _fits(self, count: int) -> bool:
+        try:
+            return self._vchan.fits(count)
+        except PeerViolation as violation:
+            self._accuse(violation)
+            return False
+
+    # receiving
+
+    def receive(self) -> Any:
+        """The next whole message, or None if there is none yet. A caller gets the reply to its last request only.
+
+        Flat messages hold a view of their own copy, others are protobuf objects; the peer can change neither any more.
+
+        Errors: PeerViolation for whatever the peer did wrong, after which this end is closed.
+        """
+        if self._vchan.state is not State.OPEN:
+            return None
+        try:
+            return self._receive()
+        except PeerViolation:
+            self._shut()
+            raise
+        except Violation as violation:
+            self._shut()
+            raise PeerViolation(f"sent a bad message: {violation}") from violation
+
+    def _receive(self) -> Any:
+        if self._decode is None:
+            self._hear_nothing()
+            return None
+        vchan = self._vchan
+        while True:
+            if self._header is None:
+                if not vchan.has(HEADER_BYTES):
+                    return None
+                untrusted_length, untrusted_serial = HEADER.unpack(vchan.copy(HEADER_BYTES))
+                if untrusted_length > self._largest_in:
+                    raise PeerViolation(f"frame of {untrusted_length} bytes, at most {self._largest_in} are legal")
+                self._check_serial(untrusted_serial)
+                self._header = untrusted_length, untrusted_serial
+            length, serial = self._header
+            if not vchan.has(HEADER_BYTES + length):
+                return None
+            untrusted = vchan.copy(length, HEADER_BYTES)
+            vchan.consume(HEADER_BYTES + length)
+            self._header = None
+            self._has_read = True
+            self._next_in = (serial + 1) & MASK
+            message = self._decode(untrusted)
+            if self._is_caller and self._next_in != self._next_out:
+                self._stale += 1  # the reply to a request that was given up: it must not be taken for the next one's
+                continue
+            if self._is_callee:
+                self._unanswered = serial
+            self._received += 1
+            self._received_bytes += length
+            return message
+
+    def _check_serial(self, untrusted_serial: int) -> None:
+        if self._is_caller:
+            # Replies may be missing but come in order, each once, and only to what was asked.
+            outstanding = (self._next_out - self._next_in) & MASK
+            if (untrusted_serial - self._next_in) & MASK >= outstanding:
+                raise PeerViolation(f"reply {untrusted_serial} answers no request")
+        elif untrusted_serial != self._next_in:
+            raise PeerViolation(f"frame {untrusted_serial} where {self._next_in} is due")
+
+    # sleeping and waking
+
+    def flush(self) -> None:
+        """Wakes the peer if it asked for it and anything was written or read since the last ``flush``."""
+        bits = (NOTIFY_WRITE if self._has_written else 0) | (NOTIFY_READ if self._has_read else 0)
+        if bits:
+            self._has_written = self._has_read = False
+            if self._vchan.is_wanted(bits):
+                self._wire.notify()
+
+    def arm(self, space: bool) -> bool:
+        """About to sleep on ``fileno``: asks to be woken for data, a change of the session, and if so for ``space``.
+
+        True: nothing is left to do, and whatever comes from now on makes ``fileno`` readable. False: there is something
+        already (a message, room for the largest one if ``space``, a step for ``progress``): do not sleep.
+        """
+        vchan = self._vchan
+        vchan.want(NOTIFY_WRITE | NOTIFY_READ if space else NOTIFY_WRITE)
+        if self._violation is not None or not vchan.is_settled():
+            return False
+        if vchan.state is not State.OPEN:
+            return True
+        try:
+            if self._decode is None:
+                self._hear_nothing()
+            elif vchan.has(HEADER_BYTES if self._header is None else HEADER_BYTES + self._header[0]):
+                return False
+            return not (space and self._encode is not None and vchan.fits(self._largest_out))
+        except PeerViolation as violation:
+            self._accuse(violation)
+            return False
+
+    def disarm(self) -> None:
+        """Awake: the peer need not notify."""
+        self._vchan.want(0)
+
+    def fileno(self) -> int:
+        """The event to sleep on."""
+        return self._wire.fileno()
+
+    def acknowledge(self) -> None:
+        """After ``fileno`` was readable, and before looking for work: so that it is not readable for old news."""
+        self._wire.acknowledge()
+
+    @property
+    def statistics(self) -> Statistics:
+        """A snapshot."""
+        return Statistics(
+            self._sent, self._received, self._sent_bytes, self._received_bytes, self._dropped, self._stale
+        )

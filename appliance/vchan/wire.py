@@ -1,0 +1,22 @@
+"""What a transport gives a vchan: memory shared with the peer, an event to sleep on, and a way to wake the peer."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Wire(Protocol):
+    """One end's attachment. Closed with the process that holds it."""
+
+    @property
+    def memory(self) -> memoryview:
+        """The shared pages: writable bytes, ``layout.size(orders)`` of them, the same at both ends."""
+
+    def fileno(self) -> int:
+        """Becomes readable when the peer notifies."""
+
+    def notify(self) -> None:
+        """Wakes the peer. Never blocks; notifying a peer that is awake, or gone, does nothing."""
+
+    def acknowledge(self) -> None:
+        """Forgets the notifications so far, so that ``fileno`` is readable again only after the next. Never blocks."""
