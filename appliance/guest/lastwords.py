@@ -8,6 +8,7 @@ restores signal handlers and would be refused as well.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import warnings
@@ -64,10 +65,8 @@ def words(error: BaseException) -> str:
 
 def say(text: str) -> None:
     """Writes ``text`` to the pipe of last words, cut to fit. Never raises, and never blocks: the pipe does not."""
-    try:
+    with contextlib.suppress(OSError):  # a full pipe already holds last words
         os.write(LAST_WORDS_FD, text.encode("ascii", "backslashreplace")[:_MOST_BYTES])
-    except OSError:
-        pass  # a full pipe already holds last words
 
 
 def last_words(error: BaseException) -> None:
@@ -94,7 +93,7 @@ def _warning(message: object, *_: object, **__: object) -> None:
 
 
 def install() -> None:
-    """Puts every way in which the interpreter itself would show an error under this module. To be called before the seal."""
+    """Takes over every way in which the interpreter itself would show an error. To be called before the seal."""
     sys.excepthook = _uncaught
     sys.unraisablehook = _unraisable
     warnings.showwarning = _warning

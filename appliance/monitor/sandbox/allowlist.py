@@ -43,7 +43,7 @@ _NOT_EXECUTABLE: Final = Match(2, LONG & ~_PROT_READ_WRITE, (0,))
 # What every domain needs to live: measured with strace over the guest's loop, the cryptography and protobuf in use, and
 # memory taken and given back. The most frequent first, since the filter compares from the top.
 BASE: Final[dict[str, Rule]] = {
-    # The loop waits here. All descriptors are registered before the seal; epoll_ctl turns interest in writing on and off.
+    # The loop waits here. Descriptors are registered before the seal; epoll_ctl turns interest in writing on and off.
     "epoll_wait": ANY,
     # An eventfd is read and written 8 bytes at a time. A domain that declares no read or write gets exactly that, and
     # its last words.
@@ -82,8 +82,8 @@ BASE: Final[dict[str, Rule]] = {
     "exit": ANY,
 }
 
-# What a role may ask for in component.toml: traffic on descriptors it was given, and random numbers. There is no call in
-# it that makes a descriptor, a mapping, a process or a name. `read` and `write` here lift the limits they have above.
+# What a role may ask for in component.toml: traffic on descriptors it was given, and random numbers. No call in it
+# makes a descriptor, a mapping, a process or a name. `read` and `write` here lift the limits they have above.
 DECLARABLE: Final = frozenset(
     """read readv write writev pread64 preadv pwrite64 pwritev lseek fstat fsync fdatasync ftruncate fallocate
     recvfrom recvmsg recvmmsg sendto sendmsg sendmmsg shutdown getrandom""".split()

@@ -1,7 +1,7 @@
 """The seal as it can be seen from outside, held against the plan.
 
-Every ``Row`` says where its knowledge comes from: *observed* in the kernel's own account of the process, or *reported* by
-the domain itself, which is all there is for Landlock: the kernel shows its rules to nobody.
+Every ``Row`` says where its knowledge comes from: *observed* in the kernel's own account of the process, or *reported*
+by the domain itself, which is all there is for Landlock: the kernel shows its rules to nobody.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Seals:
         return int(self.status[field])
 
     def as_rows(self, plan: SealPlan, reported: Sealed | None = None) -> list[Row]:
-        """The table: every attribute of the seal that ``plan`` asked for, and what the domain ``reported`` of the rest."""
+        """The table: every attribute of the seal that ``plan`` wants, and what the domain ``reported`` of the rest."""
         return [*self._process(plan), *self._names(), *self._reach(plan), *self._filter(plan), *_said(reported)]
 
     def _process(self, plan: SealPlan) -> Iterator[Row]:
@@ -118,9 +118,11 @@ class Seals:
         if self.descriptors is None:
             yield Row("descriptors", "as kept", "not readable", False)
         else:
+            # An epoll of its own making reaches nothing but the descriptors it was given.
+            unexpected = {fd for fd, kind in self.descriptors.items() if kind != "epoll"} - set(plan.keep_fds)
             kinds = sorted(set(self.descriptors.values()))
             seen = ", ".join(f"{list(self.descriptors.values()).count(kind)} {kind}" for kind in kinds) or "none"
-            yield Row("descriptors", f"{len(plan.keep_fds)} as kept", seen, set(self.descriptors) <= set(plan.keep_fds))
+            yield Row("descriptors", f"{len(plan.keep_fds)} as kept", seen, not unexpected)
         for name, wanted in limits(plan).items():
             soft, hard = self.limits[name]
             yield Row(

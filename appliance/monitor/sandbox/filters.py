@@ -1,7 +1,7 @@
 """The seccomp filters that the kernel really runs for a process, read by ptrace(2).
 
-PTRACE_SECCOMP_GET_FILTER gives back the program as it was installed. It needs CAP_SYS_ADMIN outside every user namespace
-and a kernel with CONFIG_CHECKPOINT_RESTORE. The process stops for some tens of microseconds.
+PTRACE_SECCOMP_GET_FILTER gives back the program as it was installed. It needs CAP_SYS_ADMIN outside every user
+namespace and a kernel with CONFIG_CHECKPOINT_RESTORE. The process stops for some tens of microseconds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def running(pid: int) -> tuple[bytes, ...]:
     try:
         call("ptrace", _INTERRUPT, pid, None, None)
         os.waitpid(pid, _WALL)
-        programs = []
+        programs: list[bytes] = []
         while len(programs) < _MOST_FILTERS and (code := _program(pid, len(programs))) is not None:
             programs.append(code)
         return tuple(programs)

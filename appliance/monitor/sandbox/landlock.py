@@ -1,7 +1,7 @@
 """Landlock: a rule set that handles everything the kernel's version knows of, and allows nothing.
 
-Source: Linux, Documentation/userspace-api/landlock.rst. Landlock outlives what namespaces alone leave open: a descriptor
-that arrives by accident gives no way to a file, and sockets and signals stay inside.
+Source: Linux, Documentation/userspace-api/landlock.rst. It stands behind the empty root: a directory that came in by
+accident would open nothing.
 """
 
 from __future__ import annotations

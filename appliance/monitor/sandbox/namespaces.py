@@ -1,4 +1,4 @@
-"""Namespaces of the domain's own: users, mounts, IPC, host name and cgroups. Those of pids and network it was born into.
+"""Namespaces of its own: users, mounts, IPC, host name, cgroups. Into those of pids and network a domain is born.
 
 Sources: user_namespaces(7), mount_namespaces(7), pivot_root(2).
 """
@@ -42,7 +42,7 @@ def _write(path: str, text: str) -> None:
 
 
 def enter(hostname: str) -> None:
-    """Moves the calling process into new namespaces, in which it is user INNER_ID on host ``hostname``. Errors: OSError."""
+    """Moves the process into new namespaces, in which it is user INNER_ID on host ``hostname``. Errors: OSError."""
     uid, gid = os.geteuid(), os.getegid()
     call("unshare", _CLONE_NEWUSER | _CLONE_NEWNS | _CLONE_NEWIPC | _CLONE_NEWUTS | _CLONE_NEWCGROUP)
     _write("/proc/self/setgroups", "deny")  # without it an unprivileged process may write no gid_map

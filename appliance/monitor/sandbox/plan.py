@@ -43,8 +43,8 @@ class SealPlan:
 
     ``syscalls`` are those its role declares, beyond what every domain may. ``memory_bytes`` bounds the whole address
     space: code, rings and data. ``file_bytes`` bounds any regular file it writes. Every descriptor but ``keep_fds`` is
-    closed. ``outer_uid`` and ``outer_gid`` are the unprivileged ids it becomes, or None where the monitor runs in a user
-    namespace that has only one. ``foreign`` are the inode numbers of the monitor's namespaces, none of which it may be in.
+    closed. ``outer_uid`` and ``outer_gid`` are the unprivileged ids it becomes, or None where the monitor runs in a
+    user namespace that has only one. ``foreign`` are the inode numbers of the monitor's namespaces: it may be in none.
 
     Errors: ValueError for values that no seal can have.
     """
@@ -80,7 +80,7 @@ class SealPlan:
 
     @classmethod
     def from_json(cls, plan: dict[str, Any]) -> SealPlan:
-        """The plan that ``to_json`` was asked for, after a trip through JSON. Errors: TypeError, ValueError, KeyError."""
+        """What ``to_json`` gave, after a trip through JSON. Errors: TypeError, ValueError, KeyError."""
         return cls(
             **{
                 **plan,

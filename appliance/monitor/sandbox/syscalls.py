@@ -72,7 +72,7 @@ utimes=235/- vfork=58/- vhangup=153/58 vmsplice=278/75 vserver=236/- wait4=61/26
 writev=20/66
 """
 
-# Where the C library's wrapper of that name makes another call, because the architecture lacks the one it is named after.
+# Where the C library's wrapper of that name makes another call, because the architecture lacks the one named.
 _STAND_INS: Final = {"aarch64": {"epoll_wait": "epoll_pwait"}}
 
 
@@ -105,7 +105,7 @@ ARCHITECTURES: Final = {
 
 
 def this_architecture() -> Architecture:
-    """The architecture this process runs on. Errors: LookupError for one without a table, where nothing can be sealed."""
+    """The architecture this process runs on. Errors: LookupError for one without a table."""
     machine = os.uname().machine
     try:
         return ARCHITECTURES[machine]
