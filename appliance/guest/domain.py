@@ -6,12 +6,11 @@ import dataclasses
 import importlib
 import mmap
 import os
-import sys
 import time
 from typing import Any, Final
 
+from appliance.guest import lastwords
 from appliance.guest.imports import close_gate
-from appliance.guest.lastwords import last_words
 from appliance.guest.loop import Guest
 from appliance.guest.ports import BlockingOut, Client, DroppingOut, Port
 from appliance.guest.status import State, StatusPage
@@ -22,7 +21,6 @@ from appliance.vchan.endpoint import Endpoint
 from appliance.vchan.ring import Side
 from appliance.vchan.schema import Schema, WhenFull, schema
 
-LAST_WORDS_FD: Final = 2
 STATUS_FD: Final = 4
 
 # Which side of the vchan, by the kind of end: the producer or caller is the vchan client.
@@ -55,7 +53,7 @@ def _build(description: dict[str, Any], page: StatusPage) -> Guest:
 def _seal(guest: Guest, description: dict[str, Any], page: StatusPage) -> None:
     plan = SealPlan.from_json(description["seal"])
     events = {entry[end] for entry in description["ports"] for end in ("wait", "notify")}
-    keep = sorted({LAST_WORDS_FD, *events, *guest.file_descriptors()})
+    keep = sorted({lastwords.LAST_WORDS_FD, *events, *guest.file_descriptors()})
     seal(dataclasses.replace(plan, keep_fds=tuple(keep)))
     page.sealed(time.monotonic_ns())
 
@@ -64,6 +62,7 @@ def live(description: dict[str, Any]) -> None:
     """Builds, seals and runs the domain that ``description`` describes. Never returns."""
     page = StatusPage(memoryview(mmap.mmap(STATUS_FD, os.fstat(STATUS_FD).st_size)), description["counters"])
     page.state(State.STARTING)
+    lastwords.install()
     try:
         guest = _build(description, page)
         page.state(State.BUILT)
@@ -73,5 +72,5 @@ def live(description: dict[str, Any]) -> None:
         guest.run()
     except BaseException as death:  # last words for whatever it was; nothing is survived
         page.state(State.FAILED)
-        last_words(death)
-        sys.exit(1)
+        lastwords.last_words(death)
+        lastwords.leave()

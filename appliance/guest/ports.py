@@ -141,9 +141,8 @@ class Client(Port):
     def call(self, request: Any, deadline: float = CALL_DEADLINE) -> Any:
         """Sends ``request`` and returns the reply.
 
-        Errors: PeerClosed if the server is not there; PeerStalled if no reply came within ``deadline`` seconds (the
-        channel is closed then: a late reply must not be taken for the next one); PeerViolation if the reply breaks
-        the schema.
+        Errors: PeerClosed if the server is not there; PeerStalled if no reply came within ``deadline`` seconds (should
+        it come later, it is not taken for the next one's); PeerViolation if the reply breaks the schema.
         """
         if not self.endpoint.send(request):
             raise PeerClosed(f"{self.name}: {self.peer} is not there")
@@ -156,5 +155,4 @@ class Client(Port):
             if not self.endpoint.peer_is_live:
                 raise PeerClosed(f"{self.name}: {self.peer} went away during a call")
             if not self._waiting.sleep(until, space=False):
-                self.endpoint.close()
                 raise PeerStalled(f"{self.name}: {self.peer} did not answer within {deadline} s")
