@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ TRANSPORT = 4
 class Datagram(NamedTuple):
     """One UDP datagram as it crossed the WAN; the payload is cut at the capture's length."""
 
-    time: float
+    when: float
     source: bytes
     destination: bytes
     source_port: int
@@ -33,7 +34,7 @@ class Datagram(NamedTuple):
 class Other(NamedTuple):
     """A packet that is not UDP: `protocol` is the IP protocol number, or minus the Ethernet type."""
 
-    time: float
+    when: float
     protocol: int
 
 
@@ -50,7 +51,7 @@ def read_pcap(raw: bytes) -> Iterator[tuple[float, bytes]]:
         at += size
 
 
-def dissect(time: float, frame: bytes) -> Datagram | Other:
+def dissect(when: float, frame: bytes) -> Datagram | Other:
     kind = int.from_bytes(frame[12:14], "big")
     ip = frame[ETHERNET:]
     if kind == 0x0800:
@@ -58,11 +59,11 @@ def dissect(time: float, frame: bytes) -> Datagram | Other:
     elif kind == 0x86DD:
         protocol, header, source, destination = ip[6], 40, ip[8:24], ip[24:40]
     else:
-        return Other(time, -kind)
+        return Other(when, -kind)
     if protocol != 17:
-        return Other(time, protocol)
+        return Other(when, protocol)
     source_port, destination_port = struct.unpack_from(">HH", ip, header)
-    return Datagram(time, source, destination, source_port, destination_port, ip[header + 8 :])
+    return Datagram(when, source, destination, source_port, destination_port, ip[header + 8 :])
 
 
 class Capture:
@@ -81,21 +82,8 @@ class Capture:
     def __enter__(self) -> Self:
         if not self._lab.plain_nic:
             raise LabError("with offloads on, a capture shows superpackets, not datagrams: use Lab(plain_nic=True)")
-        command = [
-            "tcpdump",
-            "-i",
-            BRIDGE,
-            "-w",
-            str(self.path),
-            "-s",
-            str(self._length),
-            "-U",
-            "-B",
-            "32768",
-            "-Z",
-            "root",
-            "-n",
-        ]
+        kept = ("-w", str(self.path), "-s", str(self._length), "-U")
+        command = ["tcpdump", "-n", "-i", BRIDGE, *kept, "--immediate-mode", "-B", "32768", "-Z", "root"]
         self._process = self._lab.wan.start(*command, stderr=subprocess.PIPE)
         wait_for("tcpdump to open its file", lambda: self.path.exists() and self.path.stat().st_size >= 24)
         return self
@@ -104,17 +92,24 @@ class Capture:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._process is not None:
+            self.settle()
             stop(self._process)
             words = self._process.stderr.read() if self._process.stderr else ""
             if "0 packets dropped by kernel" not in words:
                 raise LabError(f"the capture is not complete: {words}")
 
+    def settle(self) -> None:
+        """Waits until tcpdump has written all that it has seen: it forgets the rest when told to end."""
+        size = -1
+        while size != (size := self.path.stat().st_size):
+            time.sleep(0.2)
+
     def remove(self) -> None:
         self._directory.cleanup()
 
     def frames(self) -> Iterator[Datagram | Other]:
-        for time, frame in read_pcap(self.path.read_bytes()):
-            yield dissect(time, frame)
+        for when, frame in read_pcap(self.path.read_bytes()):
+            yield dissect(when, frame)
 
     def datagrams(self) -> list[Datagram]:
         return [frame for frame in self.frames() if isinstance(frame, Datagram)]

@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from .ends.end import wait_for
 from .namespace import LabError, Namespace, family_of, stop
@@ -104,15 +105,43 @@ def udp_loss(
     return float(total["lost_percent"]) / 100, float(total["packets"]) / float(total["seconds"])
 
 
-class Transfer:
-    """One TCP connection that carries the marker, over and over, from one namespace to another.
+def connect(client: Namespace, server: Namespace, address: str) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a new TCP connection: the client's and the server's. Raises OSError if it cannot be made in 20 s."""
+    family = family_of(address)
+    near = client.socket(family)
+    try:
+        with server.socket(family) as listener:
+            listener.bind((address, 0))
+            listener.listen(1)
+            near.settimeout(20)
+            listener.settimeout(20)
+            near.connect(listener.getsockname()[:2])
+            far, _ = listener.accept()
+    except OSError:
+        near.close()
+        raise
+    near.settimeout(60)
+    far.settimeout(60)
+    return near, far
 
+
+class Transfer:
+    """One TCP connection that carries the marker, over and over, between two namespaces.
+
+    `client` opens the connection to `address` in `server`; the bytes run from client to server, or with `reverse` the
+    other way. `rate` bounds them, in bytes a second; None is as fast as it goes. `total` ends it by itself.
     The receiver notes when bytes arrive: `longest_silence` is the gap that a user of the connection would have felt.
-    `rate` bounds it, in bytes a second; None is as fast as it goes. `total` ends it by itself.
     """
 
     def __init__(
-        self, source: Namespace, sink: Namespace, address: str, rate: float | None = None, total: int | None = None
+        self,
+        client: Namespace,
+        server: Namespace,
+        address: str,
+        *,
+        rate: float | None = None,
+        total: int | None = None,
+        reverse: bool = False,
     ) -> None:
         self.received = 0
         self.intact = True
@@ -120,29 +149,10 @@ class Transfer:
         self.error: OSError | None = None
         self._rate, self._total = rate, total
         self._stop = threading.Event()
-        family = family_of(address)
-        listener = sink.socket(family)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, 0))
-        listener.listen(1)
-        listener.settimeout(20)
-        self._sender = source.socket(family)
-        self._sender.settimeout(20)
-        try:
-            self._sender.connect((address, listener.getsockname()[1]))
-            self._receiver, _ = listener.accept()
-        except OSError:
-            self._sender.close()
-            raise
-        finally:
-            listener.close()
-        self._receiver.settimeout(60)
-        self._sender.settimeout(60)
-        self.began = time.monotonic()
-        self._threads = [
-            threading.Thread(target=self._send, daemon=True),
-            threading.Thread(target=self._receive, daemon=True),
-        ]
+        near, far = connect(client, server, address)
+        self._sender, self._receiver = (far, near) if reverse else (near, far)
+        self.began = self.ended = time.monotonic()
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._send, self._receive)]
         for thread in self._threads:
             thread.start()
 
@@ -170,6 +180,18 @@ class Transfer:
         except OSError as error:
             self.error = error
         self.ended = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if kind is None:
+            self.finish()
+        for end in (self._sender, self._receiver):
+            end.close()
 
     def running(self) -> bool:
         return self.error is None and all(thread.is_alive() for thread in self._threads)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..conf import Conf
-from ..namespace import LabError, run, stop
+from ..namespace import LabError, run, stop, tool
 from ..topology import Site
 from .end import End, wait_for
 
@@ -21,84 +21,141 @@ PROGRAM = str(REPOSITORY / ".venv" / "bin" / "septum")
 
 
 class Septum(End):
+    """A box of sealed domains. `admit` lets what the tunnel opens pass the filter; the default denies it."""
+
     kind = "septum"
 
-    def __init__(self, site: Site, conf: Conf, options: tuple[str, ...] = ()) -> None:
+    def __init__(self, site: Site, conf: Conf, admit: bool = False) -> None:
         super().__init__(site, conf)
-        self.options = options
+        self.admit = admit
         self.name = f"lab{secrets.token_hex(3)}"
         self._process: subprocess.Popen[str] | None = None
         self._directory: tempfile.TemporaryDirectory[str] | None = None
 
+    @property
+    def directory(self) -> Path:
+        """Where this box keeps everything: its file, its log, its run and state directories."""
+        if self._directory is None:
+            self._directory = tempfile.TemporaryDirectory(prefix="septum-lab-")
+        return Path(self._directory.name)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a shell must have set to talk to this box."""
+        return {"SEPTUM_RUN_DIR": str(self.directory / "run"), "SEPTUM_STATE_DIR": str(self.directory / "state")}
+
+    def septum(self, *arguments: str, timeout: float = 30) -> str:
+        """Runs the `septum` command as this box's administrator; its standard output."""
+        words = [f"{key}={value}" for key, value in self.environment.items()]
+        return run(tool("env"), *words, PROGRAM, *arguments, timeout=timeout)
+
     def start(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="septum-lab-")
-        conf = Path(self._directory.name) / f"{self.name}.conf"
-        conf.touch(mode=0o600)
-        conf.write_text(self.conf.wg_quick())
-        with self._log().open("w") as log:
+        file = self.directory / (f"{self.name}.toml" if self.admit else f"{self.name}.conf")
+        file.touch(mode=0o600)
+        file.write_text(admitting(self.site, self.conf) if self.admit else self.conf.wg_quick())
+        with (self.directory / "log").open("a") as log:
             self._process = self.site.gateway.start(
-                PROGRAM, "up", str(conf), "--lan", self.site.lan, "--wan", self.site.wan, "--name", self.name,
-                "--foreground", *self.options, stdout=log, stderr=subprocess.STDOUT,
+                PROGRAM, "up", str(file), "--lan", self.site.lan, "--wan", self.site.wan, "--name", self.name,
+                "--foreground", env=self.environment, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
 
-        def running() -> bool:
+        def up() -> bool:
             if self._process is not None and self._process.poll() is not None:
                 raise LabError(f"septum up ended with {self._process.returncode}:\n{self.log()}")
-            return self._ready()
+            return self.running()
 
-        wait_for(f"septum up\n{self.log()}", running)
-
-    def _ready(self) -> bool:
         try:
-            return bool(self.domains()) and all(domain["state"] == "running" for domain in self.domains().values())
+            wait_for("septum to be up", up)
+        except LabError as error:
+            raise LabError(f"{error}\n{self.log()}") from None
+
+    def running(self, *names: str) -> bool:
+        """Whether these domains run, or all of them."""
+        try:
+            domains = self.domains()
         except LabError:
             return False
+        return bool(domains) and all(domains[name]["state"] == "running" for name in names or domains)
 
     def stop(self) -> None:
         if self._process is not None:
             stop(self._process, patience=10)
             self._process = None
+
+    def __exit__(self, *why: object) -> None:
+        self.stop()
         if self._directory is not None:
             self._directory.cleanup()
             self._directory = None
 
     def down(self) -> None:
         """`septum down`: the other way to end a box."""
-        self.site.gateway.run(PROGRAM, "down", self.name)
+        self.septum("down", self.name)
         if self._process is not None:
             self._process.wait(10)
 
-    def _log(self) -> Path:
-        if self._directory is None:
-            raise LabError("septum has not been started")
-        return Path(self._directory.name) / "log"
-
     def log(self) -> str:
         """All that the box wrote so far."""
-        return self._log().read_text()
+        return (self.directory / "log").read_text()
 
-    def _json(self, command: str, *options: str) -> Any:
-        return json.loads(self.site.gateway.run(PROGRAM, command, self.name, "--json", *options))
+    def status(self) -> dict[str, Any]:
+        return dict(json.loads(self.septum("status", self.name, "--json")))
 
-    def status(self) -> Any:
-        return self._json("status")
-
-    def domains(self, *options: str) -> dict[str, dict[str, Any]]:
+    def domains(self) -> dict[str, dict[str, Any]]:
         """`septum ps`: each domain by name."""
-        return {domain["name"]: domain for domain in self._json("ps", *options)["domains"]}
+        return {domain["name"]: domain for domain in json.loads(self.septum("ps", self.name, "--json"))}
+
+    def seals(self) -> dict[str, Any]:
+        """`septum ps --seals`: what the kernel says of each domain's seal, by name."""
+        return dict(json.loads(self.septum("ps", self.name, "--seals", "--json")))
+
+    def peers(self) -> dict[str, dict[str, Any]]:
+        """What `septum status` knows of each peer, by public key."""
+        return {peer["public_key"]: peer for peer in self.status()["peers"]}
 
     def pids(self) -> list[int]:
         monitor = [self._process.pid] if self._process else []
         return monitor + [int(domain["pid"]) for domain in self.domains().values()]
 
     def kill(self, domain: str) -> int:
-        """SIGKILL to one domain, as a crash would. Returns the process id that died."""
+        """SIGKILL to one domain, as a crash would be. Returns the process id that died."""
         pid = int(self.domains()[domain]["pid"])
         os.kill(pid, signal.SIGKILL)
         return pid
 
     def handshakes(self) -> dict[str, float]:
-        return {peer["public_key"]: float(peer["latest_handshake"] or 0) for peer in self.status()["peers"]}
+        return {key: float(peer["latest_handshake"] or 0) for key, peer in self.peers().items()}
 
     def version(self) -> str:
-        return run(PROGRAM, "--version").split()[-1]
+        return str(json.loads(run(PROGRAM, "version", "--json"))["septum"])
+
+
+def admitting(site: Site, conf: Conf) -> str:
+    """The vpn assembly with this configuration in it, and one rule more: whatever comes out of the tunnel may pass."""
+    vpn = (REPOSITORY / "assemblies" / "vpn.toml").read_text()
+    rule = 'allow_from_tunnel = [{ protocol = "any", source = "::/0" }, { protocol = "any", source = "0.0.0.0/0" }]'
+    closed = "allow_from_tunnel = []"
+    if closed not in vpn:
+        raise LabError(f"assemblies/vpn.toml has no line {closed!r} to open")
+    peers = "".join(
+        f"""
+[[settings.keymgr.peers]]
+public_key = "{peer.public_key}"
+preshared_key = "{peer.preshared_key or ""}"
+allowed_ips = {json.dumps(peer.allowed_ips)}
+endpoint = "{peer.endpoint or ""}"
+keepalive = {peer.keepalive or 0}
+"""
+        for peer in conf.peers
+    )
+    return f"""{vpn.replace(closed, rule)}
+[network]
+lan = "{site.lan}"
+wan = "{site.wan}"
+addresses = {json.dumps(conf.addresses)}
+mtu = {conf.mtu}
+listen_port = {conf.listen_port}
+
+[settings.keymgr]
+private_key = "{conf.keys.private}"
+{peers}"""

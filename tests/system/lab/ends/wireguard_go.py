@@ -61,7 +61,7 @@ class WireguardGo(End):
 
     def endpoint(self, public_key: str) -> str:
         """Where this end believes that peer to be."""
-        return dict(self.show("endpoints"))[public_key]  # type: ignore[arg-type]
+        return dict(self.show("endpoints"))[public_key]
 
     def roam(self, port: int) -> None:
         """Goes on from another port, as behind a NAT that forgot."""

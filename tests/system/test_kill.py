@@ -1,0 +1,80 @@
+"""Every domain is killed in turn under running TCP: the connections live, and the world learns nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.system.lab import MARKER, Capture, Lab, Septum, Transfer, WireguardGo, pair, reaches, wait_for
+
+pytestmark = pytest.mark.root
+
+DOMAINS = ("rng", "log", "store", "keymgr", "encrypt", "decrypt", "filter", "red", "black")
+RATE = 2e6  # bytes a second each way
+LONGEST = 10.0  # seconds of silence that a user would forgive; TCP itself doubles its patience while we rebuild
+
+
+@dataclass
+class Scene:
+    lab: Lab
+    septum: Septum
+    capture: Capture
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    """One box for all of them: what a domain does after the death of another is part of the test."""
+    with Lab(plain_nic=True) as lab:
+        own, stock = pair(lab.left, lab.right, psk=True)
+        with Capture(lab) as capture, WireguardGo(lab.right, stock), Septum(lab.left, own) as septum:
+            assert reaches(lab.left.host, lab.right.host4, 15)
+            yield Scene(lab, septum, capture)
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_a_killed_domain_is_rebuilt_under_running_connections(
+    scene: Scene, domain: str, report: list[tuple[str, str]]
+) -> None:
+    lab, septum = scene.lab, scene.septum
+    others = {name: row["pid"] for name, row in septum.domains().items() if name != domain}
+    there = Transfer(lab.left.host, lab.right.host, lab.right.host4, rate=RATE)
+    back = Transfer(lab.left.host, lab.right.host, lab.right.host4, rate=RATE, reverse=True)
+    with there, back:
+        time.sleep(1)
+        killed = time.monotonic()
+        pid = septum.kill(domain)
+        wait_for(f"{domain} to be rebuilt", lambda: septum.running(domain) and septum.domains()[domain]["pid"] != pid)
+        rebuilt = time.monotonic() - killed
+        for transfer in (there, back):
+            so_far = transfer.received
+            wait_for("bytes to arrive again", lambda t=transfer, n=so_far: t.received > n + RATE, 30)  # type: ignore[misc]
+    gaps = [transfer.longest_silence(since=killed) for transfer in (there, back)]
+    report.append(
+        (
+            f"SIGKILL {domain}",
+            f"rebuilt {rebuilt * 1000:5.0f} ms, silence out {gaps[0] * 1000:5.0f} ms, in {gaps[1] * 1000:5.0f} ms",
+        )
+    )
+    assert there.intact
+    assert back.intact
+    assert max(gaps) < LONGEST
+    after = {name: row["pid"] for name, row in septum.domains().items() if name != domain}
+    assert after == others, "another domain went down with it"
+
+
+def test_the_world_saw_only_wireguard_and_no_nonce_twice(scene: Scene, report: list[tuple[str, str]]) -> None:
+    scene.septum.stop()
+    scene.capture.settle()
+    assert scene.capture.contains(MARKER) == 0
+    assert not scene.capture.foreign()
+    assert not scene.capture.repeated_nonces()
+    assert set(scene.capture.tshark_names()) == {"wg"}
+    datagrams, sessions = scene.capture.datagrams(), scene.capture.sessions()
+    # A reborn encrypt and a reborn decrypt get new sessions; a reborn keymgr has forgotten the old ones
+    assert len(sessions) >= 2 * 3
+    report.append(
+        ("on the WAN during all kills", f"{len(datagrams)} datagrams, {len(sessions)} sessions, no pair twice")
+    )
