@@ -41,15 +41,22 @@ class Grouper:
             self._room = most(size)
         self._parts.append(packets)
         self._room = 0 if length % self._size else self._room - count
+        if not self._room:
+            self._close()
 
     def _close(self) -> None:
         if self._parts:
             parts = self._parts
             self._groups.append(Packets(parts[0] if len(parts) == 1 else b"".join(parts), self._size, 0))
             self._parts = []
+            self._room = 0
 
-    def take(self) -> list[Packets]:
-        """The groups of all that was added since the last call."""
-        self._close()
-        groups, self._groups, self._size, self._room = self._groups, [], 0, 0
+    def closed(self) -> list[Packets]:
+        """The groups that nothing can join any more, once."""
+        groups, self._groups = self._groups, []
         return groups
+
+    def all(self) -> list[Packets]:
+        """What ``closed`` gives, and the group that could still have grown."""
+        self._close()
+        return self.closed()

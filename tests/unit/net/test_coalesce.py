@@ -55,7 +55,7 @@ def test_the_superpacket_is_what_the_kernel_itself_would_hand_over() -> None:
         whole = tcp(version, data, id=100, seq=1000, flags="PA")
         expected = bytearray(offloaded(whole, MSS))
         expected[2:4] = (52 if version == 4 else 72).to_bytes(2, "little")  # hdr_len: exactly the headers
-        packets = burst(version, 4) + [tcp(version, payload(MSS, seed=4), id=104, seq=5000, flags="PA")]
+        packets = [*burst(version, 4), tcp(version, payload(MSS, seed=4), id=104, seq=5000, flags="PA")]
         assert coalesce(group(packets), True).buffers == [bytes(expected)]
 
 
@@ -127,14 +127,12 @@ def test_without_df_identifications_must_follow() -> None:
 @pytest.mark.parametrize("make", [burst, datagrams])
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("which", [0, 2, 4])
-def test_a_corrupt_packet_goes_alone_and_untouched(
-    make: Callable[..., list[bytes]], version: int, which: int
-) -> None:
+def test_a_corrupt_packet_goes_alone_and_untouched(make: Callable[..., list[bytes]], version: int, which: int) -> None:
     packets = make(version, 5)
     for at in (-1, 200, 41 if version == 6 else 21):  # data twice, then a port
         broken = bytearray(packets[which])
         broken[at] ^= 0x10
-        changed = packets[:which] + [bytes(broken)] + packets[which + 1 :]
+        changed = [*packets[:which], bytes(broken), *packets[which + 1 :]]
         writes = coalesce(group(changed), True)
         assert plain(bytes(broken)) in writes.buffers
         assert undone(writes.buffers) == changed
@@ -160,7 +158,9 @@ def test_two_errors_that_cancel_are_still_two_errors() -> None:
 
 
 def test_the_wrap_of_sequence_and_identification_loses_nothing() -> None:
-    packets = [tcp(4, payload(MSS, seed=i), id=(65533 + i) % 65536, seq=(2**32 - 2 * MSS + i * MSS) % 2**32) for i in range(6)]
+    packets = [
+        tcp(4, payload(MSS, seed=i), id=(65533 + i) % 65536, seq=(2**32 - 2 * MSS + i * MSS) % 2**32) for i in range(6)
+    ]
     writes = coalesce(group(packets), True)
     assert undone(writes.buffers) == packets and len(writes.buffers) <= 3
 

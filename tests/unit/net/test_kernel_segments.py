@@ -54,10 +54,11 @@ CASES = [
 
 
 @pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize(("kind", "fields", "length", "mss"), CASES)
+@pytest.mark.parametrize("case", CASES)
 def test_split_makes_what_the_kernel_makes(
-    route: tuple[int, int], version: int, kind: str, fields: dict[str, object], length: int, mss: int
+    route: tuple[int, int], version: int, case: tuple[str, dict[str, object], int, int]
 ) -> None:
+    kind, fields, length, mss = case
     whole = (tcp if kind == "tcp" else udp)(version, payload(length), **dict(fields))
     ecn = "C" in str(fields.get("flags", ""))
     kernels = routed(route, [offloaded(whole, mss, ecn)])

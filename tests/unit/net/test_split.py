@@ -8,12 +8,12 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.net.packets import cut, offloaded, ones, payload, plain, tcp, udp
 from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrRouting  # type: ignore[import-untyped]
 
 from components.net.checksum import total
 from components.net.groups import Grouper, most
 from components.net.split import Malformed, split
+from tests.unit.net.packets import cut, offloaded, ones, payload, plain, tcp, udp
 
 
 @given(st.binary(max_size=3000))
@@ -26,9 +26,9 @@ def test_total_of_long_and_uniform_buffers(length: int, byte: int) -> None:
     assert total(bytes([byte]) * length) % 65535 == ones(bytes([byte]) * length) % 65535
 
 
-def segments(version: int, data: bytes, mss: int, flags: str, first_id: int, seq: int, **fields: object) -> list[bytes]:
+def segments(version: int, data: bytes, mss: int, flags: str, *start: int, **fields: object) -> list[bytes]:
     """What a sender without offloads would have sent."""
-    out = []
+    (first_id, seq), out = start, []
     count = -(-len(data) // mss)
     for i in range(count):
         mine = {c for c in flags if not (c in "FP" and i < count - 1) and not (c == "C" and i)}
@@ -39,7 +39,9 @@ def segments(version: int, data: bytes, mss: int, flags: str, first_id: int, seq
 
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("flags", ["A", "PA", "FPA", "CA", "CEPA"])
-@pytest.mark.parametrize(("length", "mss"), [(5000, 1380), (2760, 1380), (1380, 1380), (700, 1380), (4001, 1001), (9, 2)])
+@pytest.mark.parametrize(
+    ("length", "mss"), [(5000, 1380), (2760, 1380), (1380, 1380), (700, 1380), (4001, 1001), (9, 2)]
+)
 def test_tso(version: int, flags: str, length: int, mss: int) -> None:
     data = payload(length)
     whole = tcp(version, data, flags=flags, id=65534, seq=2**32 - 1500, tos=2)
@@ -52,13 +54,17 @@ def test_tso(version: int, flags: str, length: int, mss: int) -> None:
 def test_tso_with_any_tcp_options(version: int, options: list[tuple[str, object]]) -> None:
     data = payload(3000)
     whole = tcp(version, data, options=options, flags="PA")
-    assert cut(split(memoryview(offloaded(whole, 1200)))) == segments(version, data, 1200, "PA", 77, 1000, options=options)
+    assert cut(split(memoryview(offloaded(whole, 1200)))) == segments(
+        version, data, 1200, "PA", 77, 1000, options=options
+    )
 
 
 def test_tso_with_ip_options() -> None:
     data = payload(3000)
     whole = tcp(4, data, ipopts=b"\x01\x01\x01\x00")
-    assert cut(split(memoryview(offloaded(whole, 1200)))) == segments(4, data, 1200, "A", 77, 1000, ipopts=b"\x01\x01\x01\x00")
+    assert cut(split(memoryview(offloaded(whole, 1200)))) == segments(
+        4, data, 1200, "A", 77, 1000, ipopts=b"\x01\x01\x01\x00"
+    )
 
 
 def test_tso_behind_an_extension_header() -> None:
@@ -84,9 +90,7 @@ def test_tso_behind_a_routing_header_keeps_the_kernels_pseudo_header() -> None:
 def test_uso(version: int, length: int, mss: int) -> None:
     data = payload(length)
     whole = udp(version, data, id=65535)
-    expected = [
-        udp(version, data[i : i + mss], id=(65535 + i // mss) % 65536) for i in range(0, length, mss)
-    ]
+    expected = [udp(version, data[i : i + mss], id=(65535 + i // mss) % 65536) for i in range(0, length, mss)]
     assert cut(split(memoryview(offloaded(whole, mss)))) == expected
 
 
@@ -182,8 +186,25 @@ def test_waiting_packets_of_one_size_share_a_group() -> None:
     grouper = Grouper()
     for length in (100, 100, 100, 60, 60, 100, 40, 40):
         grouper.add(bytes([length]) * length, length)
-    assert [(g.size, len(g.packets), g.peer) for g in grouper.take()] == [(100, 360, 0), (60, 60, 0), (100, 140, 0), (40, 40, 0)]
-    assert grouper.take() == []
+    assert [(g.size, len(g.packets), g.peer) for g in grouper.all()] == [
+        (100, 360, 0),
+        (60, 60, 0),
+        (100, 140, 0),
+        (40, 40, 0),
+    ]
+    assert grouper.all() == []
+
+
+def test_a_group_is_closed_once_nothing_can_join_it() -> None:
+    grouper = Grouper()
+    grouper.add(b"x" * 100, 100)
+    assert grouper.closed() == []
+    grouper.add(b"x" * 60, 60)
+    assert [len(g.packets) for g in grouper.closed()] == [160]
+    grouper.add(b"y" * 60, 60)
+    grouper.add(b"z" * 80, 80)
+    assert [len(g.packets) for g in grouper.closed()] == [60]
+    assert [len(g.packets) for g in grouper.all()] == [80]
 
 
 def test_a_group_stays_within_one_send() -> None:
@@ -192,5 +213,5 @@ def test_a_group_stays_within_one_send() -> None:
         grouper.add(b"x" * 64, 64)
     grouper.add(b"y" * 1420 * 40, 1420)
     grouper.add(b"y" * 1420 * 10, 1420)
-    assert [len(g.packets) // g.size for g in grouper.take()] == [64, 64, 22, 40, 10]
+    assert [len(g.packets) // g.size for g in grouper.all()] == [64, 64, 22, 40, 10]
     assert most(1420) == 44 and most(64) == 64 and most(65535) == 1
