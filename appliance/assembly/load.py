@@ -1,0 +1,130 @@
+"""From an assembly file to a ``ValidatedAssembly``, or to every reason why not. Any doubt refuses the whole file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from appliance.assembly import keyfiles, model
+from appliance.assembly.addresses import prefix
+from appliance.assembly.catalogue import COMPONENTS, Catalogue
+from appliance.assembly.document import Document, read
+from appliance.assembly.draft import NETWORK_RULE, Draft, draft
+from appliance.assembly.findings import AssemblyError, Finding
+from appliance.assembly.model import Channel, Domain, Network, ValidatedAssembly
+from appliance.assembly.validators import VALIDATORS
+from appliance.guest.secret import Secret
+
+__all__ = ["VPN", "AssemblyError", "Finding", "load", "validate"]
+
+VPN: Final = COMPONENTS.parent / "assemblies" / "vpn.toml"
+"""The gateway that a wg-quick file is laid over."""
+
+
+def load(path: Path, *, lan: str | None = None, wan: str | None = None) -> ValidatedAssembly:
+    """The box that the file at ``path`` describes. ``lan`` and ``wan`` take the place of those in its ``[network]``.
+
+    Errors: AssemblyError with every finding: file, line, validator.
+    """
+    document = read(path)
+    if not document.tables and document.findings:
+        raise AssemblyError(document.findings)
+    overrides = {key: link for key, link in (("lan", lan), ("wan", wan)) if link is not None}
+    if overrides:
+        table = document.tables.get("network")
+        if isinstance(table, dict):
+            table.update(overrides)
+        else:
+            why = f"{' and '.join(overrides)} given, but the file has no [network]; septum up wg0.conf brings one"
+            document.refuse(NETWORK_RULE, (), why)
+    return validate(document)
+
+
+def validate(document: Document, *, source: Path | None = None, warnings: tuple[str, ...] = ()) -> ValidatedAssembly:
+    """The box that ``document`` describes; ``source`` is the file the user named, if that is another one.
+
+    Errors: AssemblyError with every finding.
+    """
+    catalogue = Catalogue()
+    drafted = draft(document, catalogue)
+    drafted.warnings += warnings
+    manifests = {component.name: component for component, _ in drafted.declared.values() if component}
+    if broken := [finding for component in manifests.values() for finding in component.findings]:
+        # What a broken component.toml says about its ports is not worth a second finding
+        raise AssemblyError(document.findings + broken)
+    drafted.settings = {
+        name: _loaded(document, name, table, drafted.warnings) for name, table in drafted.settings.items()
+    }
+    _complete(drafted)
+    for validator in VALIDATORS:
+        document.findings += [document.finding(validator.rule, *broken) for broken in validator.check(drafted)]
+    if document.findings:
+        raise AssemblyError(document.findings)
+    return ValidatedAssembly(
+        name=drafted.name,
+        summary=drafted.summary,
+        domains=tuple(
+            dataclasses.replace(domain, settings=MappingProxyType(drafted.settings.get(name, {})))
+            for name, domain in drafted.domains.items()
+        ),
+        channels=tuple(Channel(join.client, join.server, client.schema) for join, client, _ in drafted.joined()),
+        network=drafted.network,
+        source=source or document.file,
+        warnings=tuple(drafted.warnings),
+        proof=model._PROOF,
+    )
+
+
+def _loaded(document: Document, name: str, table: dict[str, object], warnings: list[str]) -> dict[str, object]:
+    loaded = keyfiles.load(document, ("settings", name), table, warnings)
+    assert isinstance(loaded, dict)  # as its argument is
+    return loaded
+
+
+def _follows(domain: Domain, network: Network, private: Secret | None) -> Mapping[str, object]:
+    """The settings of a domain that follow from the network and the box's key, so that nobody writes them twice."""
+    match domain.role.component, domain.role.name:
+        case ("net", "red") | ("crypto", "encrypt"):
+            return {"mtu": network.mtu}
+        case ("net", "black"):
+            public = {"public_key": keyfiles.encode(keyfiles.public_key(private))} if private else {}
+            return {"listen_port": network.listen_port, "fwmark": network.fwmark, **public}
+    return {}
+
+
+def _complete(drafted: Draft) -> None:
+    """Gives the domains of a box with a network what follows from it; routes are the peers' prefixes where none are
+    named.
+    """
+    if drafted.network is None:
+        return
+    keymgr = next((name for name, domain in drafted.domains.items() if domain.role.component == "keymgr"), "")
+    own = drafted.settings.get(keymgr, {})
+    private = own.get("private_key")
+    if not drafted.network.routes and "routes" not in _table(drafted.document, "network"):
+        drafted.network = dataclasses.replace(drafted.network, routes=_routes(own.get("peers")))
+    for name, domain in drafted.domains.items():
+        follows = _follows(domain, drafted.network, private if isinstance(private, Secret) else None)
+        if follows:
+            drafted.settings[name] = {**follows, **drafted.settings.get(name, {})}
+
+
+def _table(document: Document, name: str) -> Mapping[str, object]:
+    table = document.tables.get(name)
+    return table if isinstance(table, dict) else {}
+
+
+def _routes(peers: object) -> tuple[model.Prefix, ...]:
+    """The prefixes of all peers, each once. What is not a prefix is for keymgr's own settings module to refuse."""
+    routes: dict[model.Prefix, None] = {}
+    for peer in peers if isinstance(peers, list) else ():
+        allowed = peer.get("allowed_ips") if isinstance(peer, dict) else None
+        for text in allowed if isinstance(allowed, list) else ():
+            try:
+                routes[prefix(text)] = None
+            except (ValueError, TypeError):
+                continue
+    return tuple(routes)

@@ -1,0 +1,182 @@
+"""What an assembly is, once every validator has agreed: frozen values, nothing to check and nothing to look up.
+
+A *role* is what a component can be, a *domain* one running instance of a role, a *channel* one vchan between two ports.
+The client of a channel is the producer of a stream or the caller of a call, the server its consumer or callee.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal
+
+LABELS: Final = ("PUBLIC", "CONTROL", "BLACK", "RED", "KEY")
+"""How secret a field is, from the least (proto/septum/v1/options.proto)."""
+
+RED_TO_BLACK: Final = "RED->BLACK"
+"""The one transform there is: plaintext in, ciphertext out."""
+
+EndKind = Literal["out", "in", "client", "server"]
+
+Address = IPv4Address | IPv6Address
+Interface = IPv4Interface | IPv6Interface
+Prefix = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True)
+class Device:
+    """Something of the host that one domain is handed. ``network`` if packets enter and leave the box by it."""
+
+    name: str
+    label: str
+    network: bool
+
+
+DEVICES: Final[Mapping[str, Device]] = MappingProxyType(
+    {
+        device.name: device
+        for device in (
+            Device("tun", "RED", network=True),
+            Device("udp4", "BLACK", network=True),
+            Device("udp6", "BLACK", network=True),
+            Device("store", "BLACK", network=False),
+            Device("journal", "PUBLIC", network=False),
+        )
+    }
+)
+"""Every device a role may declare, and what may pass through it."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """A role's own name for one end of a channel. ``many`` channels at most may end here (1 but for ``in`` and
+    ``server``).
+    """
+
+    name: str
+    schema: str
+    end: EndKind
+    many: int = 1
+
+    @property
+    def begins(self) -> bool:
+        """The port belongs on the left of a line in ``[channels]``."""
+        return self.end in ("out", "client")
+
+
+@dataclass(frozen=True)
+class Role:
+    """One thing a component can be, as its component.toml has it.
+
+    ``main`` and ``settings_module`` are modules, ``board`` the rows of 64 bytes behind its status page (one a tunnel
+    peer).
+    """
+
+    component: str
+    name: str
+    summary: str
+    main: str
+    settings_module: str | None
+    clearance: frozenset[str]
+    transforms: frozenset[str]
+    imports: tuple[str, ...]
+    devices: tuple[str, ...]
+    syscalls: tuple[str, ...]
+    memory_mib: int
+    counters: tuple[str, ...]
+    ports: Mapping[str, Port]
+    board: int = 0
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One running instance of a role. ``settings`` may hold ``Secret``s, so they stay out of the repr."""
+
+    name: str
+    role: Role
+    settings: Mapping[str, object] = field(repr=False)
+    memory_mib: int
+
+
+@dataclass(frozen=True, order=True)
+class End:
+    """One end of a channel: a port of a domain."""
+
+    domain: str
+    port: str
+
+    def __str__(self) -> str:
+        return f"{self.domain}.{self.port}"
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Two joined ports. ``client`` produces or calls, ``server`` consumes or answers."""
+
+    client: End
+    server: End
+    schema: str
+
+
+@dataclass(frozen=True)
+class Network:
+    """The box's place in the network.
+
+    ``lan`` and ``wan`` are interfaces of the host that move into the namespaces of red and black; None leaves that side
+    on the host, as wg-quick does. ``addresses`` belong to the ``tunnel`` interface, ``lan_addresses`` and
+    ``wan_addresses`` to the moved interfaces (empty: they keep what they have). ``routes`` lead into the tunnel, by
+    ``table``. ``mtu`` in bytes. ``listen_port`` 0 is any free port, ``fwmark`` 0 is none.
+    """
+
+    tunnel: str
+    lan: str | None = None
+    wan: str | None = None
+    addresses: tuple[Interface, ...] = ()
+    mtu: int = 1420
+    routes: tuple[Prefix, ...] = ()
+    table: int | Literal["auto", "off"] = "auto"
+    listen_port: int = 0
+    fwmark: int = 0
+    lan_addresses: tuple[Interface, ...] = ()
+    wan_addresses: tuple[Interface, ...] = ()
+    wan_gateways: tuple[Address, ...] = ()
+
+
+_PROOF: Final = object()
+
+
+@dataclass(frozen=True)
+class ValidatedAssembly:
+    """A box that every validator has passed: the only thing the monitor accepts.
+
+    Only ``appliance.assembly.load`` makes one; anybody else gets TypeError. Without a ``network`` it is a plan: it can
+    be checked and drawn, but has no way in or out until a wg-quick file or a ``[network]`` table gives one.
+    ``warnings`` are lines for the user about what was accepted all the same.
+    """
+
+    name: str
+    summary: str
+    domains: tuple[Domain, ...]
+    channels: tuple[Channel, ...]
+    network: Network | None
+    source: Path
+    warnings: tuple[str, ...] = ()
+    proof: InitVar[object] = None
+
+    def __post_init__(self, proof: object) -> None:
+        if proof is not _PROOF:
+            raise TypeError("a ValidatedAssembly comes only from appliance.assembly.load.load or .wgquick.from_wgquick")
+
+    def domain(self, name: str) -> Domain:
+        """The domain of that name. KeyError if there is none."""
+        for domain in self.domains:
+            if domain.name == name:
+                return domain
+        raise KeyError(name)
+
+    def channels_of(self, domain: str) -> tuple[Channel, ...]:
+        """The channels that end at ``domain``, in the order of the file."""
+        return tuple(channel for channel in self.channels if domain in (channel.client.domain, channel.server.domain))

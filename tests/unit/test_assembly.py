@@ -1,0 +1,590 @@
+"""Each validator is broken by exactly one change to the vpn assembly, and refuses it in the right place."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+import shutil
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from appliance.assembly import catalogue, schemas
+from appliance.assembly.findings import AssemblyError, Finding
+from appliance.assembly.load import VPN, load
+from appliance.assembly.model import DEVICES, LABELS, Channel, End, ValidatedAssembly
+from appliance.assembly.settings import resolved, to_json
+from appliance.assembly.validators import VALIDATORS, manual
+from appliance.guest.secret import Secret
+from appliance.vchan.schema import schema_names
+
+TEXT = VPN.read_text()
+ROOT = VPN.parents[1]
+PRIVATE = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
+PUBLIC = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw="
+
+
+def findings(text: str, folder: Path) -> list[Finding]:
+    file = folder / "box.toml"
+    file.write_text(text)
+    try:
+        load(file)
+    except AssemblyError as error:
+        assert error.findings
+        return error.findings
+    return []
+
+
+def change(old: str, new: str) -> str:
+    assert TEXT.count(old) == 1, old
+    return TEXT.replace(old, new)
+
+
+def line_of(text: str, part: str) -> int:
+    return next(number for number, line in enumerate(text.splitlines(), 1) if part in line)
+
+
+def test_the_vpn_assembly() -> None:
+    box = load(VPN)
+    assert [domain.name for domain in box.domains] == list(tomllib.loads(TEXT)["domains"])
+    assert Channel(End("red", "plain_out"), End("filter", "red_in"), "packets") in box.channels
+    assert len(box.channels) == 23
+    assert box.network is None  # a plan: a wg-quick file brings the network
+    assert box.domain("encrypt").role.component == "crypto"
+    assert box.domain("encrypt").role.transforms == {"RED->BLACK"}
+    assert box.domain("filter").settings == {"allow_from_tunnel": []}
+    assert [str(c.server) for c in box.channels_of("rng")] == ["rng.keys", "rng.nonces", "log.records"]
+    with pytest.raises(KeyError):
+        box.domain("nobody")
+
+
+def test_only_the_loader_makes_one() -> None:
+    box = load(VPN)
+    fields = {field.name: getattr(box, field.name) for field in dataclasses.fields(box)}
+    for proof in ({}, {"proof": None}, {"proof": object()}, {"proof": True}):
+        with pytest.raises(TypeError, match="comes only from"):
+            ValidatedAssembly(**fields, **proof)
+    with pytest.raises((TypeError, ValueError)):
+        dataclasses.replace(box, name="other")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        box.name = "other"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        box.domains[0].settings["x"] = 1  # type: ignore[index]
+    with pytest.raises(TypeError):
+        pickle.dumps(box)
+
+
+# One change of the text for each rule that the assembly alone can break, and the line that is to blame for it.
+BREAKS: dict[str, list[tuple[str, str, str]]] = {
+    "well-formed": [("[channels]", "[channels", "[channels"), ('name = "vpn"', 'name = "vpn', 'name = "vpn')],
+    "keys": [
+        ('summary = "An', 'sumary = "An', "sumary"),
+        ("version = 1", "", ""),
+        ("version = 1", 'version = "1"', "version"),
+        ("version = 1", "version = true", "version"),
+        ('rng = { component = "rng" }', 'rng = "rng"', "rng ="),
+        ('rng = { component = "rng" }', 'rng = { component = "rng", memory = 5 }', "rng ="),
+        ('rng = { component = "rng" }', 'rng = { component = "rng", memory_mib = 1 }', "rng ="),
+        ("[settings.filter]", "[limits]\nchannels_per_domain = 65\n[settings.filter]", "channels_per_domain"),
+    ],
+    "secrets": [
+        ("[settings.filter]", f'[settings.keymgr]\nprivate_key = "{PRIVATE}"\n[settings.filter]', "private_key"),
+        ("[settings.filter]", '[settings.keymgr]\nprivate_key_file = "none"\n[settings.filter]', "private_key"),
+        ("[settings.filter]", f'[settings.keymgr]\nprivate_key_file = "{PRIVATE}"\n[settings.filter]', "private_key"),
+        ("[settings.filter]", '[settings.keymgr]\nprivate_key_file = "."\n[settings.filter]', "private_key"),
+        ("[settings.filter]", '[settings.keymgr]\nprivate_key_file = "box.toml"\n[settings.filter]', "private_key"),
+        ("[settings.filter]", "[settings.keymgr]\nprivate_key_file = 1\n[settings.filter]", "private_key"),
+        ("[settings.filter]", '[[settings.keymgr.peers]]\npreshared_key = "x"\n[settings.filter]', "preshared_key"),
+    ],
+    "version": [("version = 1", "version = 2", "version")],
+    "names": [('name = "vpn"', 'name = "../vpn"', "name"), ('name = "vpn"', f'name = "{"a" * 16}"', "name")],
+    "components": [
+        ('store = { component = "store" }', 'store = { component = "sotre" }', "sotre"),
+        ('component = "crypto", role = "encrypt"', 'component = "crypto"', "encrypt ="),
+        ('component = "crypto", role = "encrypt"', 'component = "crypto", role = "encript"', "encript"),
+    ],
+    "ends": [
+        ('"rng.log" = "log.records"', '"rng.log" = "log.record"', "rng.log"),
+        ('"rng.log" = "log.records"', '"rgn.log" = "log.records"\n"rng.log" = "log.records"', "rgn.log"),
+        ('"rng.log" = "log.records"', '"rng.log" = 3', "rng.log"),
+        ('"rng.log" = "log.records"', 'rng.log = "log.records"', "rng.log"),
+        ('"rng.log" = "log.records"', '"rng.log" = "log"', "rng.log"),
+    ],
+    "joined-once": [
+        ('"rng.log" = "log.records"', "", "rng = "),
+        ('"black.handshakes_arrived" = "keymgr.handshakes_in"', "", "keymgr = "),
+    ],
+    "direction": [('"keymgr.blobs" = "store.blobs"', '"store.blobs" = "keymgr.blobs"', "store.blobs")],
+    "schema": [('= "keymgr.encrypt_reports"', '= "keymgr.decrypt_reports"', "encrypt.reports")],
+    "one-transform": [],
+    "limits": [
+        ("[settings.filter]", "[limits]\nmemory_mib = 2114\n[settings.filter]", "memory_mib"),
+        ("[settings.filter]", "[limits]\nchannels_per_domain = 8\n[settings.filter]", "keymgr = "),
+        ("[settings.filter]", "[limits]\nevents_per_domain = 17\n[settings.filter]", "keymgr = "),
+        ("[settings.filter]", "[limits]\ngrants_per_domain = 520\n[settings.filter]", "filter = "),
+    ],
+    "settings": [
+        ("allow_from_tunnel = []", "alow_from_tunnel = []", "alow_from_tunnel"),
+        ("allow_from_tunnel = []", "allow_from_tunnel = inf", "[settings.filter]"),
+        ("[settings.filter]", "[settings.filtre]", "[settings.filtre]"),
+        ("[settings.filter]", "[settings.decrypt]\nx = 1\n[settings.filter]", "[settings.decrypt]"),
+        ("[settings.filter]", '[settings.keymgr]\npeers = []\n[settings.filter]', "[settings.keymgr]"),
+        ("[settings.filter]", "[settings.red]\nmtu = 1\n[settings.filter]", "mtu"),
+    ],
+    "network": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "old", "new", "blamed"),
+    [pytest.param(rule, *case, id=f"{rule}-{i}") for rule, cases in BREAKS.items() for i, case in enumerate(cases)],
+)
+def test_one_change_breaks_one_rule(rule: str, old: str, new: str, blamed: str, tmp_path: Path) -> None:
+    text = change(old, new)
+    found = findings(text, tmp_path)
+    assert {finding.validator for finding in found} >= {rule}
+    # A rewired channel leaves a port unjoined or joined twice as well; nothing else may complain with it
+    assert {finding.validator for finding in found} <= {rule, "joined-once"}, [str(finding) for finding in found]
+    first = next(finding for finding in found if finding.validator == rule)
+    assert first.line == (line_of(text, blamed) if blamed else 0)
+    assert first.file == tmp_path / "box.toml"
+    assert str(first).startswith(f"{tmp_path}/box.toml{f':{first.line}' if blamed else ''}: ")
+    assert PRIVATE[:20] not in "".join(map(str, found))
+
+
+def test_hints(tmp_path: Path) -> None:
+    assert "did you mean 'store'" in str(findings(change('component = "store"', 'component = "sotre"'), tmp_path)[0])
+    assert "did you mean 'summary'" in str(findings(change('summary = "An', 'sumary = "An'), tmp_path)[0])
+    assert "known: encrypt, decrypt" in str(findings(change(', role = "encrypt"', ""), tmp_path)[0])
+
+
+def test_a_port_can_be_joined_too_often(tmp_path: Path) -> None:
+    """A second red: each port of the filter is then joined twice, and takes one; and the TUN would have two holders."""
+    text = change(
+        'filter = { component = "filter" }',
+        'filter = { component = "filter" }\nred2 = { component = "net", role = "red" }',
+    )
+    text = text.replace(
+        '"red.plain_out" = "filter.red_in"',
+        '"red.plain_out" = "filter.red_in"\n"red2.plain_out" = "filter.red_in"\n"red2.log" = "log.records"',
+    )
+    found = findings(text, tmp_path)
+    assert {(finding.validator, finding.line) for finding in found} == {
+        ("joined-once", line_of(text, '"red2.plain_out"')),
+        ("joined-once", line_of(text, "red2 =")),
+        ("devices", line_of(text, "red = ")),
+    }
+    assert any("filter.red_in is joined 2 times; it can be joined once" in finding.detail for finding in found)
+    assert any("red2.plain_in is not joined" in finding.detail for finding in found)
+
+
+def test_many_has_its_bound(tmp_path: Path) -> None:
+    """log.records takes 16 channels: eight more domains that log make it 17 with one more."""
+    extra = "".join(f'log{i} = {{ component = "store" }}\n' for i in range(9))
+    channels = "".join(f'"log{i}.log" = "log.records"\n' for i in range(9))
+    text = change("[channels]", "[channels]\n" + channels).replace("[domains]\n", "[domains]\n" + extra)
+    found = findings(text, tmp_path)
+    assert "log.records is joined 17 times; it can be joined at most 16 times" in "\n".join(map(str, found))
+
+
+# Other rules can be broken only by a component that is not what it should be.
+
+
+@pytest.fixture
+def components(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], Path]:
+    """Changes component.toml of one component, in a copy of all of them."""
+    folder = tmp_path / "components"
+    for file in catalogue.COMPONENTS.glob("*/component.toml"):
+        (folder / file.parent.name).mkdir(parents=True)
+        shutil.copy(file, folder / file.parent.name)
+    monkeypatch.setattr(catalogue.Catalogue, "__init__", _at(folder))
+
+    def edit(component: str, old: str, new: str) -> Path:
+        file = folder / component / "component.toml"
+        text = file.read_text()
+        assert old in text, old
+        file.write_text(text.replace(old, new, 1))
+        return file
+
+    return edit
+
+
+def _at(folder: Path) -> Callable[..., None]:
+    def init(self: Any) -> None:
+        self.folder = folder
+        self._read = {}
+
+    return init
+
+
+Edit = Callable[[str, str, str], Path]
+
+
+def test_clearance_of_a_channel(components: Edit, tmp_path: Path) -> None:
+    components("filter", 'clearance = ["PUBLIC", "CONTROL", "RED"]', 'clearance = ["PUBLIC", "CONTROL"]')
+    found = findings(TEXT, tmp_path)
+    assert {finding.validator for finding in found} == {"clearance"}
+    assert {finding.line for finding in found} == {line_of(TEXT, part) for part in (
+        '"red.plain_out"', '"filter.tunnel_out"', '"decrypt.plain"', '"filter.red_out"')}  # fmt: skip
+    assert "filter is not cleared for RED" in found[0].detail
+
+
+def test_clearance_of_a_device(components: Edit, tmp_path: Path) -> None:
+    components("log", 'devices = ["journal"]', 'devices = ["journal", "tun"]')
+    components("net", 'devices = ["tun"]', "")
+    found = findings(TEXT, tmp_path)
+    assert [finding.validator for finding in found] == ["clearance"]
+    assert found[0].line == line_of(TEXT, "log = ")
+
+
+def test_keys_stay(components: Edit, tmp_path: Path) -> None:
+    components("rng", '"CONTROL", "KEY"]', '"CONTROL"]')
+    found = findings(TEXT, tmp_path)
+    assert [(finding.validator, finding.line) for finding in found] == [("keys-stay", line_of(TEXT, '"keymgr.random"'))]
+
+
+def test_keys_stay_in_settings(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(PRIVATE)
+    found = findings(TEXT + 'private_key_file = "key"\n', tmp_path)
+    assert "keys-stay" in {finding.validator for finding in found}
+    assert PRIVATE[:20] not in "".join(map(str, found))
+
+
+def test_plaintext_round_the_cipher(components: Edit, tmp_path: Path) -> None:
+    """A filter with a wire to the WAN: every port joined, every schema right, every domain cleared, and refused."""
+    components("filter", "[roles.filter.ports]", '[roles.filter.ports]\nleak = { schema = "datagrams", end = "out" }')
+    components("filter", '"CONTROL", "RED"]', '"CONTROL", "RED", "BLACK"]')
+    components("net", "[roles.black.ports]", '[roles.black.ports]\nmore = { schema = "datagrams", end = "in" }')
+    text = change("# handshakes and keys", '"filter.leak" = "black.more"')
+    (found,) = findings(text, tmp_path)
+    assert (found.validator, found.line) == ("red-to-black", line_of(text, "filter.leak"))
+    assert "tun of red -> filter.red_in [RED] -> black.more [BLACK, by datagrams]" in found.detail
+
+
+def test_plaintext_round_the_cipher_by_a_reply(components: Edit, tmp_path: Path) -> None:
+    """What a caller asks leaves it too: a filter that stores blobs sends BLACK in the request."""
+    components("filter", "[roles.filter.ports]", '[roles.filter.ports]\nblobs = { schema = "blobs", end = "client" }')
+    components("filter", '"CONTROL", "RED"]', '"CONTROL", "RED", "BLACK"]')
+    (found,) = findings(change("# handshakes and keys", '"filter.blobs" = "store.blobs"'), tmp_path)
+    assert found.validator == "red-to-black"
+    assert "tun of red -> filter.red_in [RED] -> store.blobs [BLACK, by blobs]" in found.detail
+
+
+def test_plaintext_to_a_black_device(components: Edit, tmp_path: Path) -> None:
+    components("filter", 'main = "components.filter.main"', 'main = "components.filter.main"\ndevices = ["udp6"]')
+    components("filter", '"CONTROL", "RED"]', '"CONTROL", "RED", "BLACK"]')
+    components("net", 'devices = ["udp4", "udp6"]', 'devices = ["udp4"]')
+    (found,) = findings(TEXT, tmp_path)
+    assert (found.validator, found.line) == ("red-to-black", line_of(TEXT, "filter = "))
+    assert "udp6 of filter" in found.detail
+
+
+def test_a_transform_undeclared(components: Edit, tmp_path: Path) -> None:
+    components("crypto", 'transforms = ["RED->BLACK"]', "")
+    found = findings(TEXT, tmp_path)
+    assert {finding.validator for finding in found} == {"red-to-black", "one-transform"}
+    assert "tun of red -> filter.red_in -> encrypt.plain [RED] -> black.departing [BLACK" in "".join(map(str, found))
+
+
+def test_two_transforms(components: Edit, tmp_path: Path) -> None:
+    components("crypto", "[roles.decrypt]", '[roles.decrypt]\ntransforms = ["RED->BLACK"]')
+    (found,) = findings(TEXT, tmp_path)
+    assert (found.validator, found.line) == ("one-transform", line_of(TEXT, "decrypt = "))
+
+
+def test_a_cycle_of_calls(components: Edit, tmp_path: Path) -> None:
+    components("store", "[roles.store.ports]", '[roles.store.ports]\nrandom = { schema = "nonces", end = "client" }')
+    components("rng", "[roles.rng.ports]", '[roles.rng.ports]\nback = { schema = "blobs", end = "client" }')
+    components("rng", '"CONTROL", "KEY"]', '"CONTROL", "KEY", "BLACK"]')
+    text = change("# services", '"rng.back" = "store.blobs"\n"store.random" = "rng.nonces"')
+    (found,) = findings(text, tmp_path)
+    assert found.validator == "calls"
+    assert found.line in (line_of(text, '"rng.back"'), line_of(text, '"store.random"'))
+    assert "a cycle of calls: rng -> store -> rng" in found.detail
+
+
+def test_a_device_held_twice(components: Edit, tmp_path: Path) -> None:
+    components("log", 'devices = ["journal"]', 'devices = ["journal", "store"]')
+    components("log", 'clearance = ["PUBLIC"]', 'clearance = ["PUBLIC", "BLACK"]')
+    (found,) = findings(TEXT, tmp_path)
+    assert (found.validator, found.line) == ("devices", line_of(TEXT, "store = "))
+    assert "log holds already" in found.detail
+
+
+def test_a_schema_that_is_none(components: Edit, tmp_path: Path) -> None:
+    components("filter", 'log = { schema = "records"', 'log = { schema = "options"')
+    components("log", 'schema = "records"', 'schema = "options"')
+    found = findings(TEXT, tmp_path)
+    assert {finding.validator for finding in found} == {"schema"}
+    assert "there is no schema 'options'" in "".join(map(str, found))
+
+
+def test_a_stream_is_not_a_call(components: Edit, tmp_path: Path) -> None:
+    components(
+        "store", 'blobs = { schema = "blobs", end = "server", many = 4 }', 'blobs = { schema = "blobs", end = "in" }'
+    )
+    components("keymgr", 'blobs = { schema = "blobs", end = "client" }', 'blobs = { schema = "blobs", end = "out" }')
+    (found,) = findings(TEXT, tmp_path)
+    assert found.validator == "direction"
+    assert "schema 'blobs' is a call" in found.detail
+
+
+MANIFESTS = [
+    ("memory_mib = 192", "memory_mib = 8", "memory_mib"),
+    ("memory_mib = 192", "memory = 192", "memory ="),
+    ('clearance = ["PUBLIC"]', 'clearance = ["PUBLC"]', "clearance"),
+    ('clearance = ["PUBLIC"]', 'clearance = "PUBLIC"', "clearance"),
+    ('clearance = ["PUBLIC"]', 'clearance = ["PUBLIC", "PUBLIC"]', "clearance"),
+    ('devices = ["journal"]', 'devices = ["jurnal"]', "devices"),
+    ('main = "components.log.main"', 'main = "components.net.red"', "main"),
+    ('main = "components.log.main"', 'main = "os.path"', "main"),
+    ('end = "in", many = 16', 'end = "out", many = 16', "records ="),
+    ('end = "in", many = 16', 'end = "in", many = 65', "records ="),
+    ('end = "in", many = 16', 'end = "inn"', "records ="),
+    ("[roles.log.ports]", "[roles.log.prots]", "[roles.log.prots]"),
+    ('records = { schema = "records"', 'records = { schema = "../records"', "records ="),
+    ("[roles.log]", "[roles.log", "[roles.log"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "blamed"), MANIFESTS)
+def test_a_component_that_is_not_well_formed(components: Edit, tmp_path: Path, old: str, new: str, blamed: str) -> None:
+    file = components("log", old, new)
+    found = findings(TEXT, tmp_path)
+    assert {finding.file for finding in found} == {file}
+    assert {finding.validator for finding in found} <= {"keys", "well-formed"}
+    assert line_of(file.read_text(), blamed) in {finding.line for finding in found}
+
+
+# The network, and keys in files
+
+
+def network(tmp_path: Path, lines: str, more: str = "") -> str:
+    (tmp_path / "key").write_text(PRIVATE + "\n")
+    (tmp_path / "key").chmod(0o600)
+    return (
+        TEXT
+        + f'[settings.keymgr]\nprivate_key_file = "key"\n{more}[[settings.keymgr.peers]]\npublic_key = "{PUBLIC}"\n'
+        f'allowed_ips = ["10.0.0.0/8", "fd00::/8"]\nendpoint = "vpn.example.net:51820"\n[network]\n{lines}\n'
+    )
+
+
+def test_an_assembly_with_a_network(tmp_path: Path) -> None:
+    file = tmp_path / "box.toml"
+    file.write_text(network(tmp_path, 'addresses = ["10.0.0.1/24"]\nlisten_port = 51820\nmtu = 1400'))
+    box = load(file, lan="eth1", wan="eth2")
+    assert box.network is not None
+    assert (box.network.lan, box.network.wan, box.network.tunnel, box.network.mtu) == ("eth1", "eth2", "septum0", 1400)
+    assert list(map(str, box.network.routes)) == ["10.0.0.0/8", "fd00::/8"]
+    key = box.domain("keymgr").settings["private_key"]
+    assert isinstance(key, Secret)
+    assert "<Secret>" not in repr(box) and PRIVATE not in repr(box)
+    assert f'"private_key": "{PRIVATE}"'.encode() in to_json(box.domain("keymgr"))
+    assert b'"mtu": 1400' in to_json(box.domain("encrypt")) and b'"mtu": 1400' in to_json(box.domain("red"))
+    assert b'"listen_port": 51820' in to_json(box.domain("black"))
+    found = resolved(box.domain("keymgr"), {"vpn.example.net": "2001:db8::1"}.__getitem__)
+    assert b'"endpoint": "[2001:db8::1]:51820"' in to_json(found)
+    assert b'"endpoint": "vpn.example.net:51820"' in to_json(box.domain("keymgr"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "blamed"),
+    [
+        ('addresses = ["10.0.0.1/33"]', "addresses"),
+        ('addresses = ["fe80::1%eth0/64"]', "addresses"),
+        ('addresses = ["10.0.0.1/24", "10.0.0.1/8"]', "addresses"),
+        ('routes = ["10.0.0.1/8", "10.0.0.0/8"]', "routes"),
+        ('wan_gateways = ["10.0.0.1/24"]', "wan_gateways"),
+        ('lan = "eth0"\nwan = "eth0"', "wan"),
+        ('lan = "septum0"', "lan"),
+        ('addresses = ["fd00::1/64"]\nmtu = 1279', "mtu"),
+    ],
+)
+def test_a_network_that_is_none(tmp_path: Path, lines: str, blamed: str) -> None:
+    text = network(tmp_path, lines)
+    (found,) = findings(text, tmp_path)
+    assert (found.validator, found.line) == ("network", line_of(text, blamed + " ="))
+
+
+@pytest.mark.parametrize(
+    "lines", ['table = "main"', "table = 0", "mtu = 575", 'lan = "a/b"', 'tunel = "x"', 'wan = "é"']
+)
+def test_a_network_with_wrong_keys(tmp_path: Path, lines: str) -> None:
+    text = network(tmp_path, lines)
+    (found,) = findings(text, tmp_path)
+    assert (found.validator, found.line) == ("keys", len(text.splitlines()))
+
+
+def test_lan_without_a_network() -> None:
+    with pytest.raises(AssemblyError, match=r"lan and wan given, but the file has no \[network\]"):
+        load(VPN, lan="eth0", wan="eth1")
+
+
+def test_a_network_needs_keys(tmp_path: Path) -> None:
+    found = findings(TEXT + "[network]\n", tmp_path)
+    assert {finding.validator for finding in found} == {"settings"}
+    assert {"settings.keymgr.private_key", "settings.black.public_key"} <= {f.detail.partition(":")[0] for f in found}
+
+
+def test_a_key_file_that_others_read_is_warned_of(tmp_path: Path) -> None:
+    file = tmp_path / "box.toml"
+    file.write_text(network(tmp_path, ""))
+    assert load(file).warnings == ()
+    (tmp_path / "key").chmod(0o644)
+    tmp_path.chmod(0o755)
+    assert [w for w in load(file).warnings if "is world accessible" in w and "/key'" in w]
+    tmp_path.chmod(0o700)  # as wg-quick has it: the folder keeps others out
+    assert load(file).warnings == ()
+
+
+def test_settings_that_quote_a_key_are_scrubbed(tmp_path: Path) -> None:
+    found = findings(network(tmp_path, "").replace('"10.0.0.0/8"', f'"{PRIVATE}"'), tmp_path)
+    assert {finding.validator for finding in found} == {"settings"}
+    assert PRIVATE[:20] not in "".join(map(str, found))
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"\xff", "is not UTF-8"),
+        (b"a = " + b"[" * 5000, "nested too deeply"),
+        (b"a = " + b"9" * 5000, "is not TOML"),
+        (b"#" * (1 << 18) + b"\n", "more than 262144 bytes"),
+        (b"a = 1\na = 2\n", "Cannot overwrite a value"),
+        (b"", "name is missing"),
+    ],
+)
+def test_files_that_are_no_assembly(tmp_path: Path, raw: bytes, why: str) -> None:
+    file = tmp_path / "box.toml"
+    file.write_bytes(raw)
+    with pytest.raises(AssemblyError, match=why):
+        load(file)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(AssemblyError, match="cannot be read: No such file"):
+        load(tmp_path / "none.toml")
+
+
+# What we say about ourselves
+
+
+def test_every_rule_has_a_test_that_breaks_it(request: pytest.FixtureRequest) -> None:
+    here = Path(__file__).read_text()
+    for validator in VALIDATORS:
+        assert BREAKS.get(validator.name) or f'"{validator.name}"' in here.split("# Other rules")[1]
+        assert validator.sentence.endswith(".") and validator.sentence[0].isupper()
+    assert len({validator.name for validator in VALIDATORS}) == len(VALIDATORS)
+
+
+def test_the_manual_is_current() -> None:
+    assert manual() in (ROOT / "docs/assembly.md").read_text()
+
+
+def test_our_labels_are_those_of_the_schemas() -> None:
+    from septum.v1 import options_pb2
+
+    assert list(LABELS) == options_pb2.Label.keys()[1:]
+    assert {device.label for device in DEVICES.values()} <= set(LABELS)
+    for name in schema_names():
+        assert schemas.forward(name) | schemas.backward(name) <= set(LABELS)
+        assert schemas.forward(name)
+        assert schemas.grants(name) * 4096 == schemas.memory(name)
+
+
+# Whatever is done to the file: a box or findings, never another exception
+
+
+def nodes(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*way, key)
+            yield from nodes(inner, (*way, key))
+
+
+DATA = tomllib.loads(TEXT)
+WAYS = list(nodes(DATA))
+ENDS = sorted({end for pair in DATA["channels"].items() for end in pair})
+ODD: list[Any] = [
+    0,
+    -1,
+    2**70,
+    True,
+    "",
+    "x",
+    "rng",
+    "red.plain_out",
+    "a.b.c",
+    1.5,
+    float("nan"),
+    [],
+    ["x"],
+    {},
+    {"x": {}},
+]
+
+
+def dump(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f'"{key}" = {dump(inner)}' for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(dump, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+mutations = st.one_of(
+    st.tuples(st.just("delete"), st.sampled_from(WAYS)),
+    st.tuples(st.just("set"), st.sampled_from(WAYS), st.sampled_from(ODD)),
+    st.tuples(st.just("add"), st.sampled_from([(), *WAYS]), st.sampled_from(["x", "", "limits", "network", "rng.log"])),
+    st.tuples(st.just("rewire"), st.sampled_from(ENDS), st.sampled_from(ENDS)),
+)
+
+
+def mutate(data: Any, mutation: tuple[Any, ...]) -> None:
+    kind, where, *rest = mutation
+    if kind == "rewire":
+        if isinstance(data.get("channels"), dict):
+            data["channels"][where] = rest[0]
+        return
+    for part in where if kind == "add" else where[:-1]:
+        if not isinstance(data, dict) or part not in data:
+            return
+        data = data[part]
+    if not isinstance(data, dict):
+        return
+    if kind == "delete":
+        data.pop(where[-1], None)
+    elif kind == "set":
+        data[where[-1]] = copy.deepcopy(rest[0])
+    else:
+        data[rest[0]] = {}
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(mutations, min_size=1, max_size=6))
+def test_any_change_of_the_tree(changes: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    data = copy.deepcopy(DATA)
+    for one in changes:
+        mutate(data, one)
+    found = findings("".join(f'"{key}" = {dump(value)}\n' for key, value in data.items()), tmp_path)
+    rules = {validator.name for validator in VALIDATORS} | {"keys", "well-formed", "secrets"}
+    assert {finding.validator for finding in found} <= rules
+    if data == DATA:
+        assert not found
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_change_of_the_text(tmp_path: Path, data: st.DataObject) -> None:
+    text = TEXT
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(text)))
+        end = min(len(text), start + data.draw(st.integers(0, 40)))
+        text = text[:start] + data.draw(st.text(st.characters(codec="utf-8"), max_size=8)) + text[end:]
+    findings(text, tmp_path)
