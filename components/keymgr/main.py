@@ -1,0 +1,188 @@
+"""keymgr, the shell: ports in, ports out. What it decides is decided in manager.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from septum.v1.blobs_pb2 import BLOB_ABSENT, BLOB_OK, BLOB_STALE, BlobReply, BlobRequest
+from septum.v1.handshakes_pb2 import Handshake
+from septum.v1.random_pb2 import RandomRequest
+from septum.v1.received_pb2 import ReceiveReport
+from septum.v1.sent_pb2 import SendReport
+
+from appliance.guest.loop import Guest
+from appliance.guest.ports import Client, PeerClosed, PeerStalled
+from appliance.vchan.ring import PeerViolation
+from components.keymgr import events
+from components.keymgr.board import ERROR, WARNING
+from components.keymgr.manager import RANDOM_PER_CALL, Manager, Side
+from components.keymgr.orders import receive_order, send_order
+from components.keymgr.settings import parse
+
+RANDOM_REQUEST: Final = 4096  # bytes, the most that one call gives
+RETRY: Final = 0.5  # seconds until rng or store are asked again
+TICKS_PER_TURN: Final = 4
+
+
+class _Random:
+    """Random bytes in stock, so that the core can draw as much as one call of it needs. None is given out twice."""
+
+    def __init__(self, shell: _Shell, client: Client) -> None:
+        self._shell = shell
+        self._client = client
+        self._stock = bytearray()
+
+    def is_stocked(self) -> bool:
+        """Whether ``draw`` is good for RANDOM_PER_CALL bytes; asks rng for more if it is not."""
+        if len(self._stock) < RANDOM_PER_CALL:
+            reply = self._shell.ask(self._client, RandomRequest(length=RANDOM_REQUEST))
+            if reply is None or len(reply.random) != RANDOM_REQUEST:
+                return False
+            self._stock = bytearray(reply.random)  # what was left is dropped: no byte is worth a seam
+        return True
+
+    def draw(self, count: int) -> bytes:
+        drawn = bytes(self._stock[-count:])
+        self._stock[-count:] = bytes(count)
+        del self._stock[-count:]
+        return drawn
+
+
+class _Shell:
+    """Carries out what the core wants done."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        self._manager = Manager(parse("keymgr", guest.settings))
+        guest.settings.clear()  # the private key was in there as text
+        self._random = _Random(self, guest.client("random"))
+        self._blobs = guest.client("blobs")
+        self._handshakes = guest.out("handshakes_out")
+        self._orders = {Side.ENCRYPT: guest.out("encrypt_orders"), Side.DECRYPT: guest.out("decrypt_orders")}
+        self._uncertain: set[Side] = set()  # an order was lost, and nobody knows what that side knows
+        self._next_load = 0.0
+        self._counters = {name: guest.counter(name) for name in self._manager.counters()}
+        for side in Side:
+            self._watch(f"{side.value}_orders", side)
+        guest.receive("handshakes_in", self._handshake)
+        guest.receive("encrypt_reports", self._send_report)
+        guest.receive("decrypt_reports", self._receive_report)
+        guest.timer(self._timer)
+
+    # in ---------------------------------------------------------------------------------------------------------------
+
+    def _watch(self, port: str, side: Side) -> None:
+        def opened(now: float) -> None:
+            self._uncertain.discard(side)
+            self._carry_out(self._manager.opened(side, now), now)
+
+        def closed(now: float) -> None:
+            self._uncertain.discard(side)
+            self._carry_out(self._manager.closed(side, now), now)
+
+        self._guest.on_open(port, opened)
+        self._guest.on_close(port, closed)
+
+    def _handshake(self, message: Handshake, now: float) -> None:
+        if self._random.is_stocked():
+            todo = self._manager.handshake_datagram(
+                message.datagram, message.address, message.port, now, self._random.draw
+            )
+            self._carry_out(todo, now)
+
+    def _send_report(self, report: SendReport, now: float) -> None:
+        untrusted = events.SendReport(report.peer, report.session, report.packets, report.data_packets, report.wanted)
+        self._carry_out(self._manager.send_report(untrusted, now), now)
+
+    def _receive_report(self, report: ReceiveReport, now: float) -> None:
+        untrusted = events.ReceiveReport(
+            report.peer, report.session, report.packets, report.data_packets, report.address, report.port
+        )
+        self._carry_out(self._manager.receive_report(untrusted, now), now)
+
+    def _timer(self, now: float) -> float | None:
+        manager = self._manager
+        for side in [side for side in self._uncertain if self._orders[side].room()]:
+            self._uncertain.discard(side)
+            self._carry_out(manager.opened(side, now), now)
+        self._load_floors(now)
+        when = manager.next_tick()
+        for _ in range(TICKS_PER_TURN):
+            if when is None or when > now:
+                break
+            if not self._random.is_stocked():
+                when = now + RETRY
+                break
+            self._carry_out(manager.tick(now, self._guest.wall(), self._random.draw), now)
+            when = manager.next_tick()
+        for name, value in manager.counters().items():
+            self._counters[name].set(value)
+        return when
+
+    # out --------------------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, todo: Iterable[events.Event], now: float) -> None:
+        for event in todo:
+            match event:
+                case events.SendHandshake(datagram, address, port):
+                    self._handshakes.send(Handshake(datagram=datagram, address=address, port=port))
+                case events.Log(severity, name, text):
+                    say = {ERROR: self._guest.log.error, WARNING: self._guest.log.warning}
+                    say.get(severity, self._guest.log.info)(name, text)
+                case events.PersistFloor():
+                    self._persist(event, now)
+                case events.ReceivePeer() | events.ReceiveSession() | events.ReceiveForget():
+                    self._order(Side.DECRYPT, receive_order(event))
+                case _:
+                    self._order(Side.ENCRYPT, send_order(event))
+
+    def _order(self, side: Side, order: Any) -> None:
+        """Sends ``order``. If it gets lost, that side is told everything anew as soon as it listens again."""
+        out = self._orders[side]
+        if side not in self._uncertain and out.is_open and not out.send(order):
+            self._uncertain.add(side)
+            self._guest.log.error("order-lost", f"{side.value} takes no orders: it gets new sessions when it does")
+
+    # calls ------------------------------------------------------------------------------------------------------------
+
+    def ask(self, client: Client, request: Any) -> Any:
+        """The reply; None if there is none. A service that is away is asked again later, and never waited for."""
+        if not client.is_open:
+            return None
+        try:
+            return client.call(request)
+        except (PeerClosed, PeerStalled) as failure:
+            self._guest.log.warning("service-away", str(failure))
+        except PeerViolation as violation:
+            self._guest.accuse(client, violation)
+        return None
+
+    def _load_floors(self, now: float) -> None:
+        missing = self._manager.missing_floors() if now >= self._next_load else []
+        for name in missing:
+            if not self._load_floor(name, now):
+                self._next_load = now + RETRY
+                return
+
+    def _load_floor(self, name: str, now: float) -> bool:
+        reply: BlobReply | None = self.ask(self._blobs, BlobRequest(name=name))
+        if reply is None or reply.status not in (BLOB_OK, BLOB_ABSENT):
+            return False
+        version, blob = (reply.version, reply.blob) if reply.status == BLOB_OK else (0, b"")
+        self._carry_out(self._manager.floor_loaded(name, version, blob, now), now)
+        return True
+
+    def _persist(self, put: events.PersistFloor, now: float) -> None:
+        reply = self.ask(self._blobs, BlobRequest(name=put.name, version=put.version, blob=put.blob))
+        if reply is not None and reply.status == BLOB_OK:
+            self._manager.floor_stored(put)
+            return
+        if reply is not None and reply.status == BLOB_STALE:
+            self._load_floor(put.name, now)  # learns the version that the store has
+        self._carry_out(self._manager.floor_failed(put, now), now)
+
+
+def build(guest: Guest) -> None:
+    """Registers the handlers; nothing is read before the loop runs. Errors: SettingsError."""
+    _Shell(guest)

@@ -1,0 +1,283 @@
+"""All peers: sorts what arrives to the peer it concerns, in constant time, and says when to be called again.
+
+Sans-IO: datagrams, reports, ``now`` (monotonic seconds), ``wall`` (seconds since 1970) and random bytes go in, a list
+of events comes out. See peer.py for what happens when, floor.py for what outlives a restart.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from itertools import islice
+from typing import Final
+
+from appliance.guest.settings import SettingsError
+from components.keymgr.board import ERROR, INFO, WARNING, Board
+from components.keymgr.cookie import CookieError, mac1_is_right, mac1_key
+from components.keymgr.events import Event, PersistFloor, ReceiveReport, SendReport
+from components.keymgr.floor import NONCE, Floor, FloorError
+from components.keymgr.messages import CookieReply, Initiation, MalformedMessage, Response, parse
+from components.keymgr.noise import HandshakeError, PrivateKey, Responder
+from components.keymgr.peer import RANDOM_PER_HANDSHAKE, Peer, Random, where
+from components.keymgr.settings import Settings
+from components.keymgr.timers import Timer
+
+ADDRESS_SIZES: Final = (4, 16)  # IPv4, IPv6
+# Of one call, so that ten thousand peers at once do not make it a long one
+HANDSHAKES_PER_TICK: Final = 32
+ORDERS_PER_TICK: Final = 256
+WRITES_PER_TICK: Final = 4
+TIMERS_PER_TICK: Final = 1024
+# What ``random`` must be good for in one call
+RANDOM_PER_CALL: Final = HANDSHAKES_PER_TICK * RANDOM_PER_HANDSHAKE + WRITES_PER_TICK * NONCE
+
+
+class Side(Enum):
+    """The two domains that use the keys."""
+
+    ENCRYPT = "encrypt"
+    DECRYPT = "decrypt"
+
+
+class Manager:
+    """The handshakes and timers of every peer in the settings. Every method returns what is to be done, in order.
+
+    Nothing is begun or answered before both crypto domains are there to take keys and know the peers, and the timestamp
+    floor was loaded. ``random(n)`` returns n fresh random bytes; it must not fail for RANDOM_PER_CALL bytes in a call.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Takes over ``settings.private_key`` and wipes it there.
+
+        Errors: SettingsError if an endpoint is a name (this domain has nobody to ask), or a peer is ourselves.
+        """
+        static = PrivateKey(settings.private_key.reveal())
+        floor = Floor(settings.private_key.reveal(), static.public, [peer.public_key for peer in settings.peers])
+        settings.private_key.wipe()
+        for i, given in enumerate(settings.peers):
+            if given.public_key == static.public:
+                raise SettingsError(f"peers[{i}].public_key", "is our own public key")
+            if given.endpoint is not None and not given.endpoint.is_numeric():
+                raise SettingsError(f"peers[{i}].endpoint", f"{given.endpoint.host!r} must be resolved to an address")
+        self.public_key = static.public
+        self._mac1_key = mac1_key(static.public)
+        self._board = Board(static, floor)
+        self._peers = {n: Peer(n, given, self._board) for n, given in enumerate(settings.peers, start=1)}
+        self._by_public = {peer.public: peer for peer in self._peers.values()}
+        self._up: set[Side] = set()
+        self._to_announce: deque[tuple[Side, Peer]] = deque()
+        self._is_settled = False  # whether all owed handshakes were begun since we became ready
+        for peer in self._peers.values():
+            # At the first start: whoever keeps a tunnel alive wants one now, others once there is traffic
+            peer.owed = peer.settings.keepalive > 0 and peer.endpoint is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether handshakes are done at all."""
+        return len(self._up) == len(Side) and not self._to_announce and self._board.floor.is_loaded
+
+    def counters(self) -> dict[str, int]:
+        """Totals since the start, and how many peers and sessions there are."""
+        return {**self._board.counts, "peers": len(self._peers), "sessions": len(self._board.sessions)}
+
+    # the crypto domains -------------------------------------------------------------------------------------------
+
+    def opened(self, side: Side, now: float) -> list[Event]:
+        """``side`` is there, and knows nothing: it is told of all peers, and every peer that had a session gets a new
+        one at once. Also to be called if it is not known whether an order reached ``side``."""
+        self.closed(side, now)
+        self._up.add(side)
+        self._to_announce.extend((side, peer) for peer in self._peers.values())
+        return self._board.take()
+
+    def closed(self, side: Side, now: float) -> list[Event]:
+        """``side`` is gone, and whatever it was given."""
+        self._is_settled = False
+        self._up.discard(side)
+        self._to_announce = deque(entry for entry in self._to_announce if entry[0] is not side)
+        for peer in self._peers.values():
+            if side is Side.ENCRYPT:
+                peer.lost_encrypt()
+            else:
+                peer.lost_decrypt(now)
+        return self._board.take()
+
+    def send_report(self, untrusted: SendReport, now: float) -> list[Event]:
+        """What encrypt says about a session, or that packets wait for one."""
+        peer = self._peers.get(untrusted.peer)
+        session = self._board.sessions.get(untrusted.session)
+        if peer is None:
+            self._refuse_report("encrypt", f"no peer {untrusted.peer}", now)
+        elif untrusted.wanted:
+            peer.begin(now)
+        elif session is None:
+            if not self._board.is_retired(untrusted.session):
+                peer.unknown_session(untrusted.session, now)
+        elif session.peer != peer.number:
+            self._refuse_report("encrypt", f"session {session.index:#010x} is not one of {peer.name}", now)
+        else:
+            peer.sent(session, untrusted, now)
+        return self._board.take()
+
+    def receive_report(self, untrusted: ReceiveReport, now: float) -> list[Event]:
+        """What decrypt says about a session."""
+        peer = self._peers.get(untrusted.peer)
+        session = self._board.sessions.get(untrusted.session)
+        if peer is None:
+            self._refuse_report("decrypt", f"no peer {untrusted.peer}", now)
+        elif len(untrusted.address) not in ADDRESS_SIZES:
+            self._refuse_report("decrypt", f"an address of {len(untrusted.address)} bytes", now)
+        elif session is None:
+            if not self._board.is_retired(untrusted.session):
+                peer.unknown_received(untrusted, now)
+        elif session.peer != peer.number:
+            self._refuse_report("decrypt", f"session {session.index:#010x} is not one of {peer.name}", now)
+        else:
+            peer.received(session, untrusted, now)
+        return self._board.take()
+
+    def _refuse_report(self, who: str, why: str, now: float) -> None:
+        self._board.log(now, WARNING, "report-refused", f"from {who}: {why}")
+
+    # the world ----------------------------------------------------------------------------------------------------
+
+    def handshake_datagram(
+        self, untrusted_datagram: bytes, address: bytes, port: int, now: float, random: Random
+    ) -> list[Event]:
+        """A handshake message that arrived from ``address`` (4 or 16 bytes) and ``port``. A bad one changes nothing."""
+        kind = "datagram"
+        if len(address) not in ADDRESS_SIZES:
+            self._board.counts["refused"] += 1
+            self._board.log(now, WARNING, "handshake-refused", f"from an address of {len(address)} bytes")
+            return self._board.take()
+        try:
+            message = parse(untrusted_datagram)
+            kind = type(message).__name__
+            if not self.is_ready:
+                raise HandshakeError("not ready: encrypt, decrypt or store is away")
+            if isinstance(message, CookieReply):
+                self._cookie_reply(message, address, port, now)
+            elif not mac1_is_right(self._mac1_key, untrusted_datagram):
+                raise HandshakeError("its mac1 is wrong")
+            elif isinstance(message, Initiation):
+                self._initiation(message, address, port, now, random)
+            else:
+                self._response(message, address, port, now)
+        except (MalformedMessage, HandshakeError, CookieError) as refused:
+            self._board.counts["refused"] += 1
+            text = f"{kind} from {where(address, port)}: {refused}"
+            self._board.log(now, WARNING, "handshake-refused", text)
+        return self._board.take()
+
+    def _initiation(self, message: Initiation, address: bytes, port: int, now: float, random: Random) -> None:
+        responder = Responder(self._board.static, message)
+        try:
+            peer = self._by_public.get(responder.untrusted_peer)
+            if peer is None:
+                raise HandshakeError("from a peer that is not in the settings")
+            peer.answer(responder, address, port, now, random)
+        finally:
+            responder.wipe()
+        self._board.counts["initiations_received"] += 1
+        self._board.log(now, INFO, "initiation-answered", f"of {peer.name} at {where(address, port)}")
+
+    def _response(self, message: Response, address: bytes, port: int, now: float) -> None:
+        number = self._board.pending.get(message.receiver)
+        if number is None:
+            raise HandshakeError("answers no initiation of ours")
+        peer = self._peers[number]
+        peer.finish(message, address, port, now)
+        self._board.counts["responses_received"] += 1
+        self._board.log(now, INFO, "handshake-completed", f"with {peer.name} at {where(address, port)}")
+
+    def _cookie_reply(self, message: CookieReply, address: bytes, port: int, now: float) -> None:
+        number = self._board.pending.get(message.receiver)
+        if number is None:
+            session = self._board.sessions.get(message.receiver)
+            if session is None:
+                raise CookieError("answers no message of ours")
+            number = session.peer
+        peer = self._peers[number]
+        peer.cookie(message, now)
+        self._board.counts["cookies_received"] += 1
+        self._board.log(now, INFO, "cookie-received", f"from {peer.name} at {where(address, port)}: it is under load")
+
+    # time ---------------------------------------------------------------------------------------------------------
+
+    def next_tick(self) -> float | None:
+        """When ``tick`` must be called at the latest; None if nothing is to come."""
+        if self._to_announce or (self.is_ready and not self._is_settled):
+            return float("-inf")
+        times = [when for when in (self._board.timers.next(), self._board.floor.due()) if when is not None]
+        return min(times, default=None)
+
+    def tick(self, now: float, wall: float, random: Random) -> list[Event]:
+        """Does what is due, a bounded amount of it: call again until ``next_tick`` lies in the future."""
+        self._announce(now)
+        handshakes = 0
+        for timer, number in islice(self._board.timers.due(now), TIMERS_PER_TICK):
+            if timer is Timer.EXPIRE:
+                session = self._board.sessions[number]
+                self._peers[session.peer].expire(session, now)
+                continue
+            peer = self._peers[number]
+            match timer:
+                case Timer.RETRY if self.is_ready:
+                    peer.retry(now, wall, random)
+                    handshakes += 1
+                case Timer.RETRY:
+                    peer.postpone()
+                case Timer.KEEPALIVE:
+                    peer.keepalive()
+                case Timer.PERSISTENT:
+                    peer.persistent_keepalive(now)
+                case Timer.NEW_HANDSHAKE:
+                    peer.not_answered(now)
+                case Timer.ZERO:
+                    peer.zero(now)
+            if handshakes == HANDSHAKES_PER_TICK:
+                break
+        for _ in range(WRITES_PER_TICK):
+            due = self._board.floor.due()
+            if due is None or due > now:
+                break
+            self._board.emit(self._board.floor.write(now, random(NONCE)))
+        return self._board.take()
+
+    def _announce(self, now: float) -> None:
+        for _ in range(min(ORDERS_PER_TICK, len(self._to_announce))):
+            side, peer = self._to_announce.popleft()
+            if side is Side.ENCRYPT:
+                peer.announce_to_encrypt()
+            else:
+                peer.announce_to_decrypt()
+        if self.is_ready and not self._is_settled:
+            self._is_settled = True
+            for peer in self._peers.values():
+                if peer.owed:
+                    peer.begin(now, urgent=True)
+
+    # the timestamp floor ------------------------------------------------------------------------------------------
+
+    def missing_floors(self) -> list[str]:
+        """Names of the blobs to fetch before anything else; each answer goes to ``floor_loaded``."""
+        return self._board.floor.missing()
+
+    def floor_loaded(self, name: str, version: int, untrusted_blob: bytes, now: float) -> list[Event]:
+        """A blob as stored; version 0 and no bytes if there is none."""
+        try:
+            self._board.floor.load(name, version, untrusted_blob)
+        except FloorError as refused:
+            text = f"{name} {refused}: initiations recorded before now could be replayed once"
+            self._board.log(now, ERROR, "floor-lost", text)
+        return self._board.take()
+
+    def floor_stored(self, put: PersistFloor) -> None:
+        """The store took ``put``."""
+        self._board.floor.stored(put)
+
+    def floor_failed(self, put: PersistFloor, now: float) -> list[Event]:
+        """The store did not take ``put``. It is tried again in a while, with what is known by then."""
+        self._board.floor.failed(put, now)
+        self._board.log(now, WARNING, "floor-not-stored", f"{put.name}: the store did not take version {put.version}")
+        return self._board.take()
