@@ -92,11 +92,12 @@ def test_the_peer_roams(lab: Lab) -> None:
             peer.roam(4444)
             wait_for("Septum to follow to another port", lambda: _endpoint(septum, stock.keys) == "203.0.113.2:4444")
             _arrives(transfer)
-            lab.right.gateway.run("ip", "address", "add", "203.0.113.77/24", "dev", lab.right.wan)
+            lab.right.gateway.run("ip", "address", "add", "203.0.113.77/32", "dev", lab.right.wan)
             lab.right.gateway.run("ip", "address", "delete", "203.0.113.2/24", "dev", lab.right.wan)
-            lab.right.gateway.run("ip", "address", "replace", "203.0.113.77/24", "dev", lab.right.wan)
+            lab.right.gateway.run("ip", "route", "add", "203.0.113.0/24", "dev", lab.right.wan, "src", "203.0.113.77")
+            peer.roam(5555)  # the new port also makes wireguard-go forget the source address that is gone
             wait_for(
-                "Septum to follow to another address", lambda: _endpoint(septum, stock.keys) == "203.0.113.77:4444"
+                "Septum to follow to another address", lambda: _endpoint(septum, stock.keys) == "203.0.113.77:5555"
             )
             _arrives(transfer)
         assert transfer.intact
