@@ -43,12 +43,3 @@ REMEMBERED_SESSIONS: Final = 65_536
 
 REPORT_INTERVAL: Final = 0.25  # seconds between two reports of one peer or session
 URGENT_INTERVAL: Final = 0.02  # seconds between two reports of a peer whose endpoint keeps changing
-
-# IP headers (RFC 791 section 3.1, RFC 8200 section 3), as far as they are looked at. The first 32 bits tell both the
-# version and, in IPv4, the total length.
-IPV4_HEADER: Final = 20
-IPV6_HEADER: Final = 40
-TO_IPV4: Final = Struct("!I12xI")  # first word, destination
-FROM_IPV4: Final = Struct("!I8xI")  # first word, source
-TO_IPV6: Final = Struct("!4xH18xQQ")  # payload length, destination
-FROM_IPV6: Final = Struct("!4xH2xQQ")  # payload length, source

@@ -5,20 +5,11 @@ It is what the kernel's offloads take and give (UDP_SEGMENT, UDP_GRO, TSO), and 
 
 from __future__ import annotations
 
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from components.crypto.constants import GROUP_ITEMS
 
 Owner = TypeVar("Owner")
-
-
-class Group(NamedTuple, Generic[Owner]):
-    """``owner``'s items at ``start`` to ``stop`` of the buffer, ``size`` bytes each but the last."""
-
-    owner: Owner
-    start: int
-    stop: int
-    size: int
 
 
 class Grouping(Generic[Owner]):
@@ -32,7 +23,7 @@ class Grouping(Generic[Owner]):
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
-        self._done: list[Group[Owner]] = []
+        self._done: list[tuple[Owner, int, int, int]] = []
         self._owner: Owner | None = None
         self._room = 0  # items that still fit into the open group
         self._size = 0
@@ -54,8 +45,8 @@ class Grouping(Generic[Owner]):
             self._room -= taken
             count -= taken
 
-    def take(self) -> list[Group[Owner]]:
-        """The groups of this round, in order."""
+    def take(self) -> list[tuple[Owner, int, int, int]]:
+        """The groups of this round, in order: (owner, start, stop, size), ``size`` bytes each but the last."""
         self._close()
         done, self._done = self._done, []
         self._owner = None
@@ -64,4 +55,4 @@ class Grouping(Generic[Owner]):
 
     def _close(self) -> None:
         if self._owner is not None and self.end > self._start:
-            self._done.append(Group(self._owner, self._start, self.end, self._size))
+            self._done.append((self._owner, self._start, self.end, self._size))

@@ -12,7 +12,6 @@ from components.crypto.constants import WINDOW, WINDOW_RING
 
 _MASK: Final = WINDOW_RING - 1
 _UNSEEN: Final = bytes(WINDOW_RING)
-_SEEN: Final = b"\x01" * WINDOW_RING
 
 
 class ReplayWindow:
@@ -29,26 +28,19 @@ class ReplayWindow:
         return counter >= self.next or (counter + WINDOW + 1 >= self.next and not self._seen[counter & _MASK])
 
     def commit(self, counter: int) -> None:
-        """Marks one fresh counter as seen."""
-        if counter >= self.next:
-            self._advance(counter + 1)
+        """Marks a fresh counter as seen. The ring turns on up to it and clears the old marks that it passes."""
+        following = self.next
+        if counter >= following:
+            if counter > following:
+                self._clear(following, min(counter - following, WINDOW_RING))
+            self.next = counter + 1
         self._seen[counter & _MASK] = 1
 
-    def commit_run(self, first: int, count: int) -> None:
-        """Marks ``first`` to ``first + count - 1`` as seen: none is below ``next``, and they are at most WINDOW."""
-        self._advance(first + count)
-        self._fill(first, count, _SEEN)
-
-    def _advance(self, following: int) -> None:
-        """Turns the ring on until ``following`` comes next; what it passes over loses the mark of a ring ago."""
-        self._fill(self.next, min(following - self.next, WINDOW_RING), _UNSEEN)
-        self.next = following
-
-    def _fill(self, first: int, count: int, mark: bytes) -> None:
+    def _clear(self, first: int, count: int) -> None:
         start = first & _MASK
         stop = start + count
         if stop <= WINDOW_RING:
-            self._seen[start:stop] = mark[:count]
+            self._seen[start:stop] = _UNSEEN[:count]
         else:
-            self._seen[start:] = mark[: WINDOW_RING - start]
-            self._seen[: stop - WINDOW_RING] = mark[: stop - WINDOW_RING]
+            self._seen[start:] = _UNSEEN[: WINDOW_RING - start]
+            self._seen[: stop - WINDOW_RING] = _UNSEEN[: stop - WINDOW_RING]

@@ -10,13 +10,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from components.crypto.constants import MOST_PREFIXES
+from components.crypto.ip import Head
+from components.crypto.refused import Refused
 
 NO_PEER: Final = 0
 _CACHED: Final = 4096
-
-
-class TooManyPrefixes(Exception):
-    """The table is full; nothing of the refused order was taken."""
 
 
 class PrefixTable:
@@ -79,19 +77,26 @@ class CryptokeyRouting:
         self.v4 = PrefixTable(32)
         self.v6 = PrefixTable(128)
 
+    def owner(self, head: Head) -> int:
+        """The peer that the address of a packet's head belongs to; NO_PEER if there is none."""
+        if len(head) == 2:
+            return self.v4.lookup(head[1])
+        return self.v6.lookup(head[2] << 64 | head[3])
+
     def replace(self, peer: int, allowed_ips: Iterable[tuple[bytes, int]]) -> None:
         """Makes ``allowed_ips`` all that ``peer`` may use; none removes it. An item is (4 or 16 bytes, prefix length).
 
-        Errors: ValueError for an address or a length that is none, TooManyPrefixes; the table is as it was then.
+        Errors: Refused for what is no prefix, or too many of them; the table is as it was then.
         """
-        v4, v6 = [], []
+        v4: list[tuple[int, int]] = []
+        v6: list[tuple[int, int]] = []
         for address, bits in allowed_ips:
             width = len(address) * 8
             if width not in (32, 128) or not 0 <= bits <= width:
-                raise ValueError(f"not a prefix: {len(address)} bytes, /{bits}")
+                raise Refused(f"not a prefix: {len(address)} bytes, /{bits}")
             table, chosen = (self.v4, v4) if width == 32 else (self.v6, v6)
             chosen.append(table.prefix(int.from_bytes(address, "big"), bits))
         if len(self.v4) + len(self.v6) + len(v4) + len(v6) > MOST_PREFIXES:
-            raise TooManyPrefixes(f"more than {MOST_PREFIXES} prefixes in all")
+            raise Refused(f"more than {MOST_PREFIXES} prefixes in all")
         self.v4.replace(peer, v4)
         self.v6.replace(peer, v6)

@@ -1,0 +1,45 @@
+"""The shell of `decrypt`: datagrams from black, orders from the key manager; packets to the filter, reports back."""
+
+from __future__ import annotations
+
+from septum.v1.receiving_pb2 import ReceiveOrder
+
+from appliance.guest.loop import Guest
+from appliance.vchan.messages import Datagrams
+from components.crypto.constants import REPORT_INTERVAL
+from components.crypto.receiving import Receiver
+from components.crypto.refused import Refused
+from components.crypto.warm import warm_up
+
+
+def build(guest: Guest) -> None:
+    """Joins the ports of `decrypt` to its core."""
+    warm_up()
+    receiver = Receiver()
+    plain, reports = guest.out("plain"), guest.out("reports")
+    counters = {name: guest.counter(name) for name in receiver.counts}
+    sink_full = guest.counter("sink_full")
+
+    def on_sealed(untrusted: Datagrams, now: float) -> None:
+        blob = memoryview(untrusted.datagrams)
+        for group in receiver.open(blob, untrusted.size, untrusted.address, untrusted.port, now):
+            if not plain.send(group):
+                sink_full.add()
+
+    def on_order(order: ReceiveOrder, now: float) -> None:
+        try:
+            receiver.order(order, now)
+        except Refused as refusal:
+            guest.log.warning("order-refused", str(refusal))
+
+    def on_time(now: float) -> float | None:
+        receiver.tick(now)
+        while reports.room() and (report := receiver.report(now)) is not None:
+            reports.send(report)
+        for name, count in receiver.counts.items():
+            counters[name].set(count)
+        return receiver.due() if reports.room() else now + REPORT_INTERVAL
+
+    guest.receive("orders", on_order)
+    guest.receive("sealed", on_sealed, into=(plain,))
+    guest.timer(on_time)

@@ -1,0 +1,50 @@
+"""The shell of `encrypt`: packets from the filter, orders from the key manager; datagrams to black, reports back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from septum.v1.sending_pb2 import SendOrder
+
+from appliance.guest.loop import Guest
+from appliance.vchan.messages import Datagrams, Packets
+from components.crypto.constants import REPORT_INTERVAL
+from components.crypto.refused import Refused
+from components.crypto.sending import Sender
+from components.crypto.settings import parse
+from components.crypto.warm import warm_up
+
+
+def build(guest: Guest) -> None:
+    """Joins the ports of `encrypt` to its core."""
+    warm_up()
+    sender = Sender(parse("encrypt", guest.settings).mtu)
+    sealed, reports = guest.out("sealed"), guest.out("reports")
+    counters = {name: guest.counter(name) for name in sender.counts}
+    sink_full = guest.counter("sink_full")
+
+    def send(groups: Iterable[Datagrams]) -> None:
+        for group in groups:
+            if not sealed.send(group):
+                sink_full.add()
+
+    def on_plain(message: Packets, now: float) -> None:
+        send(sender.seal(memoryview(message.packets), message.size, now))
+
+    def on_order(order: SendOrder, now: float) -> None:
+        try:
+            send(sender.order(order, now))
+        except Refused as refusal:
+            guest.log.warning("order-refused", str(refusal))
+
+    def on_time(now: float) -> float | None:
+        sender.tick(now)
+        while reports.room() and (report := sender.report(now)) is not None:
+            reports.send(report)
+        for name, count in sender.counts.items():
+            counters[name].set(count)
+        return sender.due() if reports.room() else now + REPORT_INTERVAL
+
+    guest.receive("orders", on_order)
+    guest.receive("plain", on_plain, into=(sealed,))
+    guest.timer(on_time)

@@ -1,0 +1,141 @@
+"""The shell of `black`: the UDP sockets on one side; decrypt, encrypt and the key manager on the other."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from septum.v1.handshakes_pb2 import Handshake
+from septum.v1.nonces_pb2 import NonceReply, NonceRequest
+
+from appliance.guest.loop import Guest
+from appliance.guest.ports import PeerClosed, PeerStalled
+from appliance.vchan.messages import Datagrams
+from appliance.vchan.ring import PeerViolation
+from components.net.doorman import RANDOM_BYTES, Doorman, Verdict, is_transport
+from components.net.settings import BlackSettings, parse
+from components.net.udp import Arrival, UdpSocket
+
+READS: Final = 16  # groups in one turn
+RETRY: Final = 1.0  # seconds until the next try for randomness
+COUNTERS: Final = (
+    "datagrams_in datagrams_out bytes_in bytes_out groups_in groups_out "
+    "malformed bad_mac1 rate_limited cookies_sent sink_full send_errors"
+).split()
+
+
+def build(guest: Guest) -> None:
+    """Joins the sockets and ports of `black` to its doorman."""
+    settings = parse("black", guest.settings)
+    assert isinstance(settings, BlackSettings)
+    black = Black(guest, Doorman(settings.public_key))
+    for device in ("udp4", "udp6"):
+        if device in guest.devices:
+            black.attach(device)
+    guest.receive("departing", black.on_departing)
+    guest.receive("handshakes_departing", black.on_handshake)
+    guest.timer(black.on_time)
+
+
+class Black:
+    """Datagrams in, sorted by the doorman; datagrams out."""
+
+    def __init__(self, guest: Guest, doorman: Doorman) -> None:
+        self._guest = guest
+        self._doorman = doorman
+        self._sockets: dict[int, UdpSocket] = {}  # by the bytes of an address
+        self._arrived = guest.out("arrived")
+        self._handshakes = guest.out("handshakes_arrived")
+        self._nonces = guest.client("nonces")
+        self._count = {name: guest.counter(name).add for name in COUNTERS}
+        self._retry = float("-inf")
+        self._told_single = False
+
+    def attach(self, device: str) -> None:
+        udp = UdpSocket(self._guest.devices[device])
+        self._sockets[udp.address_bytes] = udp
+
+        def on_readable(now: float) -> bool:
+            for _ in range(READS):
+                if not self._arrived.room():
+                    return True
+                arrival = udp.receive()
+                if arrival is None:
+                    return False
+                self._on_arrival(arrival, now)
+            return True
+
+        self._guest.readable(device, on_readable, into=(self._arrived,))
+
+    # in ---------------------------------------------------------------------------------------------------------------
+
+    def _on_arrival(self, arrival: Arrival, now: float) -> None:
+        untrusted, size, address, port = arrival
+        if not untrusted or not port:  # port 0 means "no reply" (RFC 768); nothing that WireGuard sends
+            self._count["malformed"]()
+            return
+        self._count["groups_in"]()
+        self._count["datagrams_in"](-(-len(untrusted) // size))
+        self._count["bytes_in"](len(untrusted))
+        if is_transport(untrusted, size):
+            self._pass_on(Datagrams(untrusted, size, address, port))
+            return
+        for start in range(0, len(untrusted), size):
+            self._on_single(untrusted[start : start + size], address, port, now)
+
+    def _on_single(self, untrusted: memoryview, address: bytes, port: int, now: float) -> None:
+        is_pressed = not self._handshakes.room()
+        verdict, reply = self._doorman.judge(untrusted, address, port, now, is_pressed)
+        if verdict is Verdict.TRANSPORT:
+            self._pass_on(Datagrams(untrusted, len(untrusted), address, port))
+        elif verdict is Verdict.HANDSHAKE:
+            if not self._handshakes.send(Handshake(datagram=bytes(untrusted), address=address, port=port)):
+                self._count["sink_full"]()
+        else:
+            self._count[verdict.value]()
+            if reply:
+                self._send(memoryview(reply), len(reply), address, port)
+
+    def _pass_on(self, datagrams: Datagrams) -> None:
+        if not self._arrived.send(datagrams):
+            self._count["sink_full"]()
+
+    # out --------------------------------------------------------------------------------------------------------------
+
+    def on_departing(self, group: Datagrams, now: float) -> None:
+        self._send(memoryview(group.datagrams), group.size, group.address, group.port)
+
+    def on_handshake(self, handshake: Handshake, now: float) -> None:
+        self._send(memoryview(handshake.datagram), len(handshake.datagram), handshake.address, handshake.port)
+
+    def _send(self, datagrams: memoryview, size: int, address: bytes, port: int) -> None:
+        count = -(-len(datagrams) // size)
+        udp = self._sockets.get(len(address))
+        sent = udp.send(datagrams, size, address, port) if udp is not None else 0
+        if sent < count:
+            self._count["send_errors"](count - sent)
+        if sent:
+            self._count["groups_out"]()
+            self._count["datagrams_out"](sent)
+            self._count["bytes_out"](len(datagrams) if sent == count else sent * size)
+
+    # time -------------------------------------------------------------------------------------------------------------
+
+    def on_time(self, now: float) -> float:
+        if now >= max(self._doorman.secret_due(), self._retry):
+            self._renew(now)
+        if not self._told_single and not all(udp.segments for udp in self._sockets.values()):
+            self._told_single = True
+            self._guest.log.warning(
+                "no-segmentation", "the WAN device takes one datagram at a time: slower from here on"
+            )
+        return max(self._doorman.secret_due(), self._retry)
+
+    def _renew(self, now: float) -> None:
+        try:
+            reply: NonceReply = self._nonces.call(NonceRequest(length=RANDOM_BYTES))
+            self._doorman.renew(reply.random, now)
+        except (PeerClosed, PeerStalled, PeerViolation, ValueError) as error:
+            # The secret in use stays; without any, a flood finds the door shut. Told once, tried on
+            if self._retry == float("-inf"):
+                self._guest.log.warning("no-cookie-secret", str(error))
+            self._retry = now + RETRY

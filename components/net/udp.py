@@ -1,0 +1,137 @@
+"""One UDP socket that moves groups: many datagrams of one size in one call of the kernel, both ways.
+
+Linux: UDP_SEGMENT (GSO) to send, UDP_GRO to receive; see udp(7). What is left to do after the seal are `recvmsg` and
+`sendmsg`; everything else happens in the constructor.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import sys
+from struct import Struct
+from typing import Final, NamedTuple
+
+SOL_UDP: Final = 17
+UDP_SEGMENT: Final = 103
+UDP_GRO: Final = 104
+SO_SNDBUFFORCE: Final = 32
+SO_RCVBUFFORCE: Final = 33
+
+MOST_BYTES: Final = 65_535
+BUFFER_BYTES: Final = 7 * 1024 * 1024  # of the kernel, each way: 100 groups, as wireguard-go
+_SEGMENT: Final = Struct("=H")
+_ANCILLARY: Final = socket.CMSG_SPACE(4)
+
+# What befalls a datagram and not the socket: it is lost, as datagrams are
+LOSSES: Final = frozenset(
+    {
+        errno.EACCES,
+        errno.EADDRNOTAVAIL,
+        errno.EAGAIN,
+        errno.ECONNREFUSED,
+        errno.EHOSTUNREACH,
+        errno.EINVAL,
+        errno.EIO,
+        errno.EMSGSIZE,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.EPERM,
+    }
+)
+
+
+class Arrival(NamedTuple):
+    """``size`` bytes a datagram but the last, from ``address`` (4 or 16 bytes) and ``port``.
+
+    The view is overwritten by the next one.
+    """
+
+    untrusted: memoryview
+    size: int
+    address: bytes
+    port: int
+
+
+_NOTHING: Final = Arrival(memoryview(b""), 0, b"", 0)
+
+
+class UdpSocket:
+    """Wraps the bound UDP socket ``fd``, IPv4 or IPv6 (then V6ONLY: no IPv4-mapped address ever appears).
+
+    A limit: an address has no scope here, so a peer on an IPv6 link-local address cannot be answered.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        if self._socket.type != socket.SOCK_DGRAM or self._socket.family not in (socket.AF_INET, socket.AF_INET6):
+            raise ValueError(f"descriptor {fd} is no UDP socket")
+        self._socket.setblocking(False)
+        self._socket.setsockopt(SOL_UDP, UDP_GRO, 1)
+        for forced, plain in ((SO_SNDBUFFORCE, socket.SO_SNDBUF), (SO_RCVBUFFORCE, socket.SO_RCVBUF)):
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, forced, BUFFER_BYTES)
+            except PermissionError:  # not the network's administrator: as much as the system allows
+                self._socket.setsockopt(socket.SOL_SOCKET, plain, BUFFER_BYTES)
+        self._family = self._socket.family
+        self._buffer = memoryview(bytearray(MOST_BYTES))
+        self.segments = True  # whether the kernel takes groups
+
+    @property
+    def address_bytes(self) -> int:
+        """4 or 16."""
+        return 4 if self._family == socket.AF_INET else 16
+
+    def receive(self) -> Arrival | None:
+        """The next datagrams from one source; None if there are none now.
+
+        Empty if something was lost: a group that the buffer cannot hold, an error about an earlier datagram. Errors:
+        OSError if the socket itself is broken.
+        """
+        try:
+            count, ancillary, flags, source = self._socket.recvmsg_into([self._buffer], _ANCILLARY)
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                return None
+            if error.errno in LOSSES:
+                return _NOTHING
+            raise
+        if flags & socket.MSG_TRUNC:
+            return _NOTHING
+        size = count
+        for level, kind, data in ancillary:
+            if level == SOL_UDP and kind == UDP_GRO:
+                size = min(count, int.from_bytes(data, sys.byteorder))
+        return Arrival(self._buffer[:count], size, socket.inet_pton(self._family, source[0]), source[1])
+
+    def send(self, datagrams: memoryview, size: int, address: bytes, port: int) -> int:
+        """Sends a group, in one call if the kernel takes it. Returns how many datagrams it took.
+
+        ``address`` must be of the socket's family. Errors: OSError if the socket itself is broken.
+        """
+        target = (socket.inet_ntop(self._family, address), port)
+        count = -(-len(datagrams) // size)
+        if count > 1 and self.segments:
+            refused = self._send(datagrams, [(SOL_UDP, UDP_SEGMENT, _SEGMENT.pack(size))], target)
+            if not refused:
+                return count
+            if refused == errno.EIO:  # a device without checksum offload: it will not change its mind
+                self.segments = False
+            elif refused not in (errno.EINVAL, errno.EMSGSIZE):  # these: a segment is more than the path takes whole
+                return 0
+        sent = 0
+        for start in range(0, len(datagrams), size):
+            sent += not self._send(datagrams[start : start + size], [], target)
+        return sent
+
+    def _send(self, data: memoryview, ancillary: list[tuple[int, int, bytes]], target: tuple[str, int]) -> int:
+        """0, or the number of the error that lost it."""
+        try:
+            self._socket.sendmsg([data], ancillary, 0, target)
+        except OSError as error:
+            if error.errno in LOSSES:
+                return error.errno
+            raise
+        return 0
