@@ -97,11 +97,6 @@ def _table(value: str) -> int | str:
     return _table_number(value)
 
 
-def _items(value: str) -> list[str]:
-    """wg's lists: with commas, and an empty value is an empty list, but an empty item is not an item."""
-    return value.split(",") if value else []
-
-
 # What wg-quick does on the host by running programs as root. The box has no such door.
 REFUSED: Final = {
     "dns": "the box does not touch the host's resolver: set the name servers of the LAN's clients by DHCP or by hand",
@@ -167,7 +162,7 @@ def _peer_key(peer: Peer, line: int, key: str, value: str) -> None:
         case "preshared_key":
             peer.settings[name] = Secret(keyfiles.key(value))
         case "allowed_ips":
-            peer.allowed.update((addresses.prefix(text), line) for text in _items(value))
+            peer.allowed.update((addresses.prefix(text), line) for text in value.split(","))
         case "endpoint":
             peer.settings[name] = addresses.endpoint(value)
         case "keepalive":
