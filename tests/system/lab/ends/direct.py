@@ -25,5 +25,6 @@ class Direct(End):
     def pids(self) -> list[int]:
         return []
 
-    def version(self) -> str:
+    @classmethod
+    def version(cls) -> str:
         return "kernel forwarding"

@@ -67,8 +67,9 @@ class End(abc.ABC):
     def pids(self) -> list[int]:
         """Every process that this end is made of."""
 
+    @classmethod
     @abc.abstractmethod
-    def version(self) -> str: ...
+    def version(cls) -> str: ...
 
     def reconfigure(self, conf: Conf) -> None:
         """Stops, and starts again with another configuration: a restart in which everything is forgotten."""

@@ -106,5 +106,6 @@ class OpenVpn(End):
     def pids(self) -> list[int]:
         return [self._process.pid] if self._process else []
 
-    def version(self) -> str:
+    @classmethod
+    def version(cls) -> str:
         return run(tool("openvpn"), "--version", check=False).split()[1]

@@ -126,7 +126,8 @@ class Septum(End):
     def handshakes(self) -> dict[str, float]:
         return {key: float(peer["latest_handshake"] or 0) for key, peer in self.peers().items()}
 
-    def version(self) -> str:
+    @classmethod
+    def version(cls) -> str:
         return str(json.loads(run(PROGRAM, "version", "--json"))["septum"])
 
 

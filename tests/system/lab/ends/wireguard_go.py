@@ -47,8 +47,9 @@ class WireguardGo(End):
     def pids(self) -> list[int]:
         return [self._process.pid] if self._process else []
 
-    def version(self) -> str:
-        first = run(tool(self.program), "--version").split("\n", 1)[0]
+    @classmethod
+    def version(cls, program: str = "wireguard-go") -> str:
+        first = run(tool(program), "--version").split("\n", 1)[0]
         return first.removeprefix("wireguard-go").strip()
 
     def show(self, what: str) -> list[list[str]]:
