@@ -1,0 +1,239 @@
+"""The monitor's one ear: a Unix socket in the box's run directory. One line of JSON is asked, one line answered.
+
+Only the user the monitor runs as, and root, are heard. A client gets one answer, has two seconds for its question, and is
+dropped if it does not take the answer at once: nobody can make the monitor wait.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from appliance.monitor.places import PlaceError, checked_name, run_base, run_dir
+
+SOCKET: Final = "control"
+LOCK: Final = "lock"
+
+_LONGEST_REQUEST: Final = 4096
+_LONGEST_REPLY: Final = 1 << 20
+_MOST_CLIENTS: Final = 16
+_PATIENCE: Final = 2.0  # seconds
+_SEND_BUFFER: Final = 1 << 18
+_DOWN_PATIENCE: Final = 30.0
+
+Json = dict[str, Any]
+
+
+class ControlError(Exception):
+    """The box cannot be asked, or refuses; the text says why."""
+
+
+class _Client:
+    def __init__(self, connection: socket.socket, until: float) -> None:
+        self.connection = connection
+        self.until = until
+        self.untrusted_request = b""
+
+
+class ControlServer:
+    """Answers questions with ``operations[op]()``. ``watch(fd, callback)`` and ``forget(fd)`` are the caller's poller."""
+
+    def __init__(
+        self,
+        path: Path,
+        operations: dict[str, Callable[[], Json]],
+        watch: Callable[[int, Callable[[], None]], None],
+        forget: Callable[[int], None],
+    ) -> None:
+        self._path = path
+        self._operations = operations
+        self._watch = watch
+        self._forget = forget
+        self._clients: dict[int, _Client] = {}
+        path.unlink(missing_ok=True)  # the caller holds the box's lock, so this is a dead monitor's
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        before = os.umask(0o177)
+        try:
+            self._socket.bind(str(path))
+        finally:
+            os.umask(before)
+        self._socket.listen(_MOST_CLIENTS)
+        watch(self._socket.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._socket.accept()
+        except OSError:
+            return  # it has gone again
+        _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid not in (0, os.geteuid()) or len(self._clients) >= _MOST_CLIENTS:
+            connection.close()
+            return
+        connection.setblocking(False)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        fd = connection.fileno()
+        self._clients[fd] = _Client(connection, time.monotonic() + _PATIENCE)
+        self._watch(fd, lambda: self._readable(fd))
+
+    def _readable(self, fd: int) -> None:
+        client = self._clients[fd]
+        try:
+            data = client.connection.recv(_LONGEST_REQUEST)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        client.untrusted_request += data
+        if not data or len(client.untrusted_request) > _LONGEST_REQUEST:
+            self._drop(fd)
+        elif b"\n" in client.untrusted_request:
+            try:
+                client.connection.send(json.dumps(self._answer(client.untrusted_request)).encode() + b"\n")
+            except OSError:
+                pass
+            self._drop(fd)
+
+    def _answer(self, untrusted_request: bytes) -> Json:
+        try:
+            question = json.loads(untrusted_request.split(b"\n", 1)[0])
+        except (ValueError, RecursionError):
+            return {"error": "the request is not a line of JSON"}
+        operation = question.get("op") if isinstance(question, dict) else None
+        if not isinstance(operation, str) or operation not in self._operations:
+            return {"error": f"there is no such operation; there are: {', '.join(sorted(self._operations))}"}
+        return self._operations[operation]()
+
+    def _drop(self, fd: int) -> None:
+        self._forget(fd)
+        self._clients.pop(fd).connection.close()
+
+    def tick(self, now: float) -> None:
+        """Drops the clients whose time is over."""
+        for fd in [fd for fd, client in self._clients.items() if now > client.until]:
+            self._drop(fd)
+
+    def close(self) -> None:
+        for fd in list(self._clients):
+            self._drop(fd)
+        self._forget(self._socket.fileno())
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+
+# the other side: what the command line uses
+
+
+def request(name: str, operation: str) -> Json:
+    """Asks the box called ``name``. Errors: ControlError."""
+    path = _directory(name) / SOCKET
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(10)
+        try:
+            connection.connect(str(path))
+            connection.sendall(json.dumps({"op": operation}).encode() + b"\n")
+            reply = b""
+            while not reply.endswith(b"\n") and len(reply) <= _LONGEST_REPLY:
+                piece = connection.recv(1 << 16)
+                if not piece:
+                    break
+                reply += piece
+        except PermissionError:
+            raise ControlError(f"{name} is not yours to ask: run as root") from None
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise ControlError(f"{name} is not running") from None
+        except OSError as error:
+            raise ControlError(f"{name} does not answer: {error}") from None
+    if not reply.endswith(b"\n"):
+        raise ControlError(f"{name} hung up without an answer")
+    answer = json.loads(reply)
+    if "error" in answer:
+        raise ControlError(f"{name}: {answer['error']}")
+    return dict(answer)
+
+
+def list_boxes() -> list[str]:
+    """The boxes that are up, and those that a killed monitor has left behind (for which `septum down` is due)."""
+    try:
+        return sorted(entry.name for entry in run_base().iterdir() if (entry / LOCK).exists())
+    except (OSError, PlaceError):
+        return []
+
+
+def down_and_wait(name: str) -> None:
+    """Takes the box down and returns when it is: also one whose monitor was killed. Errors: ControlError."""
+    from appliance.monitor.network import NetworkError
+
+    directory = _directory(name)
+    if not (directory / LOCK).exists():
+        raise ControlError(f"no box named {name} is up")
+    lock = try_lock(directory)
+    if lock is None:
+        request(name, "down")
+        until = time.monotonic() + _DOWN_PATIENCE
+        while (lock := try_lock(directory)) is None:
+            if time.monotonic() > until:
+                raise ControlError(f"{name} was told to go down and is still there after {_DOWN_PATIENCE:g} s")
+            time.sleep(0.01)
+    try:
+        clean(directory)
+    except NetworkError as error:
+        raise ControlError(f"{name}: {error}") from None
+    finally:
+        unlock(directory, lock)
+
+
+def _directory(name: str) -> Path:
+    try:
+        return run_dir(checked_name(name))
+    except (ValueError, PlaceError) as error:
+        raise ControlError(str(error)) from None
+
+
+# the lock: whoever holds it is the box's monitor, or cleans up after one
+
+
+def try_lock(directory: Path) -> int | None:
+    """The lock of a box's run directory, which must exist; None if somebody has it. It ends with the process."""
+    while True:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who had it may have removed the file before letting go: then this is a lock on nothing
+            if os.stat(directory / LOCK).st_ino == os.fstat(fd).st_ino:
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except FileNotFoundError:
+            pass
+        os.close(fd)
+
+
+def clean(directory: Path) -> None:
+    """Undoes what a killed monitor has left in ``directory``, whose lock the caller has. Errors: NetworkError."""
+    from appliance.monitor import network
+
+    if network.is_left_over(directory):
+        network.recover(directory)
+    (directory / SOCKET).unlink(missing_ok=True)
+
+
+def unlock(directory: Path, lock: int) -> None:
+    """Lets go of the lock, and removes the directory if nothing is left in it that is still needed."""
+    from appliance.monitor import network
+
+    if not network.is_left_over(directory):
+        (directory / LOCK).unlink(missing_ok=True)
+        try:
+            directory.rmdir()
+        except OSError:
+            pass  # somebody else's file, or a new monitor's: not ours to remove
+    os.close(lock)

@@ -1,0 +1,179 @@
+"""What an interface has - addresses, routes, up or down - read from one namespace and set in another.
+
+The kernel drops all of it when an interface changes namespace. Written with pyroute2 over rtnetlink(7), for the short
+life of a helper process (helper.py): importing pyroute2 takes 100 ms and 25 MiB that the monitor need not keep.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import Any, Final
+
+from pyroute2.iproute.linux import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+Json = dict[str, Any]
+
+# <linux/if.h>, <linux/if_addr.h>, <linux/rtnetlink.h>
+_IFF_UP: Final = 1
+_IFA_F_TEMPORARY: Final = 0x01
+_IFA_F_NODAD: Final = 0x02
+_IFA_F_KEPT: Final = 0x300  # MANAGETEMPADDR, NOPREFIXROUTE: what somebody asked for, not what the kernel found
+_FOREVER: Final = 0xFFFF_FFFF
+_RT_TABLE_LOCAL: Final = 255
+_RTPROT_KERNEL: Final = 2
+_RTPROT_RA: Final = 9
+_RTM_F_CLONED: Final = 0x200
+_RTNH_F_ONLINK: Final = 4
+
+AF_INET: Final = 2
+AF_INET6: Final = 10
+
+
+class LinkError(Exception):
+    """An interface cannot be used as asked; the text says what to do."""
+
+
+def index_of(netlink: IPRoute, name: str) -> int | None:
+    """The interface's number, None if there is no such interface here."""
+    found = list(netlink.link_lookup(ifname=name))
+    return found[0] if found else None
+
+
+def tolerate(call: Any, *numbers: int, **arguments: Any) -> None:
+    """Calls, and passes over a NetlinkError with one of these errno ``numbers``."""
+    try:
+        call(**arguments)
+    except NetlinkError as error:
+        if error.code not in numbers:
+            raise
+
+
+def snapshot(netlink: IPRoute, name: str) -> Json:
+    """Everything that a move of ``name`` to another namespace would lose, as JSON. Errors: LinkError."""
+    index = index_of(netlink, name)
+    if index is None:
+        raise LinkError(f"there is no interface {name!r} here")
+    link = list(netlink.get_links(index))[0]
+    if link.get_attr("IFLA_MASTER"):
+        raise LinkError(f"{name} belongs to a bridge or bond: take it out first (ip link set {name} nomaster)")
+    return {
+        "name": name,
+        "up": bool(link["flags"] & _IFF_UP),
+        "addresses": [_address(a) for a in netlink.get_addr(index=index) if not a["flags"] & _IFA_F_TEMPORARY],
+        "routes": [_route(r, name) for f in (AF_INET, AF_INET6) for r in _routes(netlink, f, index)],
+    }
+
+
+def _address(message: Any) -> Json:
+    cache = message.get_attr("IFA_CACHEINFO") or {}
+    found = {
+        "family": message["family"],
+        "address": message.get_attr("IFA_ADDRESS"),
+        "local": message.get_attr("IFA_LOCAL"),
+        "broadcast": message.get_attr("IFA_BROADCAST"),
+        "label": message.get_attr("IFA_LABEL"),
+        "prefixlen": message["prefixlen"],
+        "scope": message["scope"],
+        "flags": (message.get_attr("IFA_FLAGS") or 0) & _IFA_F_KEPT,
+        "proto": message.get_attr("IFA_PROTO"),
+        "preferred": cache.get("ifa_preferred", _FOREVER),
+        "valid": cache.get("ifa_valid", _FOREVER),
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _routes(netlink: IPRoute, family: int, index: int) -> Iterable[Any]:
+    """The routes that somebody set: not those that the kernel makes of addresses, or learns from advertisements."""
+    for message in netlink.get_routes(family=family):
+        hops = message.get_attr("RTA_MULTIPATH") or ()
+        if any(hop["oif"] == index for hop in hops):
+            raise LinkError("a multipath route leads over the interface: it cannot be moved; remove that route first")
+        if message.get_attr("RTA_OIF") != index or message["flags"] & _RTM_F_CLONED:
+            continue
+        if message["proto"] in (_RTPROT_KERNEL, _RTPROT_RA) or message.get_attr("RTA_TABLE") == _RT_TABLE_LOCAL:
+            continue
+        yield message
+
+
+def _route(message: Any, name: str) -> Json:
+    if message.get_attr("RTA_VIA") or message.get_attr("RTA_ENCAP") or message.get_attr("RTA_NH_ID"):
+        raise LinkError(f"{name} has a route of a kind that cannot be moved (via, encap, nexthop id): remove it first")
+    metrics = message.get_attr("RTA_METRICS")
+    found = {
+        "family": message["family"],
+        "dst": message.get_attr("RTA_DST"),
+        "dst_len": message["dst_len"],
+        "gateway": message.get_attr("RTA_GATEWAY"),
+        "prefsrc": message.get_attr("RTA_PREFSRC"),
+        "priority": message.get_attr("RTA_PRIORITY"),
+        "table": message.get_attr("RTA_TABLE"),
+        "metrics": {key: value for key, value in metrics["attrs"] if isinstance(value, int)} if metrics else None,
+        "tos": message["tos"],
+        "scope": message["scope"],
+        "type": message["type"],
+        "proto": message["proto"],
+        "flags": message["flags"] & _RTNH_F_ONLINK,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def restore(netlink: IPRoute, state: Json, *, checked: bool = False) -> None:
+    """Gives the interface what ``snapshot`` saw; what it has already stays.
+
+    ``checked``: its IPv6 addresses were in use on this link a moment ago, and need no duplicate address detection.
+    """
+    index = index_of(netlink, state["name"])
+    if index is None:
+        raise LinkError(f"there is no interface {state['name']!r} here")
+    for address in state["addresses"]:
+        _add_address(netlink, index, address, checked)
+    netlink.link("set", index=index, state="up" if state["up"] else "down")
+    if state["up"]:
+        # A route over a gateway needs the route to that gateway: those without one first
+        for route in sorted(state["routes"], key=lambda one: "gateway" in one):
+            _add_route(netlink, index, route)
+
+
+def _add_address(netlink: IPRoute, index: int, state: Json, checked: bool) -> None:
+    found = dict(state)
+    preferred, valid = found.pop("preferred"), found.pop("valid")
+    if found["family"] == AF_INET6 and checked:
+        found["flags"] |= _IFA_F_NODAD
+    if valid != _FOREVER:
+        found["IFA_CACHEINFO"] = {"ifa_preferred": preferred, "ifa_valid": valid, "cstamp": 0, "tstamp": 0}
+    if not found["flags"]:
+        del found["flags"]
+    tolerate(netlink.addr, errno.EEXIST, command="add", index=index, **found)
+
+
+def _add_route(netlink: IPRoute, index: int, state: Json) -> None:
+    found = dict(state)
+    found["dst"] = f"{found['dst']}/{found.pop('dst_len')}" if "dst" in found else "default"
+    found.pop("dst_len", None)
+    tolerate(netlink.route, errno.EEXIST, command="add", oif=index, **found)
+
+
+def assigned(state: Json, addresses: Iterable[IPv4Interface | IPv6Interface], gateways: Iterable[Any]) -> Json:
+    """``state`` with the interface up and these addresses and default routes instead of its own, if any are given."""
+    given = [_given(address) for address in addresses]
+    ways = [{"family": AF_INET if way.version == 4 else AF_INET6, "gateway": str(way)} for way in gateways]
+    return {
+        "name": state["name"],
+        "up": True,
+        "addresses": given or state["addresses"],
+        "routes": [*([] if given else state["routes"]), *ways],
+    }
+
+
+def _given(address: IPv4Interface | IPv6Interface) -> Json:
+    return {
+        "family": AF_INET if address.version == 4 else AF_INET6,
+        "address": str(address.ip),
+        "prefixlen": address.network.prefixlen,
+        "flags": 0,
+        "preferred": _FOREVER,
+        "valid": _FOREVER,
+    }

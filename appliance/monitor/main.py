@@ -1,0 +1,159 @@
+"""The monitor's program: ``run`` stays in the foreground (systemd), ``start_background`` returns once the box runs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from appliance.assembly.model import ValidatedAssembly
+from appliance.monitor import control, devices, notify
+from appliance.monitor.box import Box, BuildError
+from appliance.monitor.network import NetworkError
+from appliance.monitor.notify import ERROR, NOTICE, Logger
+from appliance.monitor.places import PlaceError, checked_name, is_system, make_private, run_dir, state_base
+from appliance.monitor.sandbox.plan import FIRST_OUTER_ID
+
+__all__ = ["BuildError", "run", "start_background"]
+
+_IDS_PER_BOX: Final = 256
+_MOST_BOXES: Final = 256
+_UP: Final = b"up"
+
+
+def run(assembly: ValidatedAssembly, *, name: str, ready: Callable[[], None] | None = None) -> int:
+    """Builds the box, calls ``ready``, and supervises it until SIGTERM, SIGINT or `septum down`. Returns an exit status.
+
+    Errors: BuildError; then nothing of the box is left.
+    """
+    log = Logger(name)
+    with ExitStack() as stack:
+        try:
+            directory = make_private(run_dir(checked_name(name)))
+            state = make_private(state_base() / name)
+        except (ValueError, PlaceError) as error:
+            raise BuildError(str(error)) from None
+        except OSError as error:
+            raise BuildError(
+                f"{error.filename}: {error.strerror}: run as root, or see docs/user-namespace.md"
+            ) from None
+        lock = control.try_lock(directory)
+        if lock is None:
+            raise BuildError(f"{name} is up already: septum down {name}")
+        stack.callback(control.unlock, directory, lock)
+        _clean(directory, log)
+        # A core file of the monitor would hold keymgr's boot description
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        held = _devices(state, stack)
+        box = Box(assembly, name, directory, held, _first_id(directory.parent, stack), log)
+        box.build()
+        box.drop_privileges()
+        notify.notify("READY=1")
+        if ready is not None:
+            ready()
+        try:
+            box.run()
+        finally:
+            notify.notify("STOPPING=1")
+            failed = _close(box, log)
+        log(NOTICE, "down")
+        return 1 if failed else 0
+
+
+def _close(box: Box, log: Logger) -> bool:
+    try:
+        box.close()
+    except NetworkError as error:
+        log(ERROR, f"the network could not be brought back in full: {error}")
+        return True
+    return False
+
+
+def _clean(directory: Path, log: Logger) -> None:
+    from appliance.monitor import network
+
+    if not network.is_left_over(directory):
+        return
+    log(NOTICE, "the last monitor was killed: bringing back what it had taken")
+    try:
+        control.clean(directory)
+    except NetworkError as error:
+        raise BuildError(f"what a killed monitor has left cannot be undone: {error}") from None
+
+
+def _devices(state: Path, stack: ExitStack) -> dict[str, int]:
+    try:
+        held = {"store": devices.open_store(state), "journal": fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)}
+    except devices.DeviceError as error:
+        raise BuildError(str(error)) from None
+    for fd in held.values():
+        stack.callback(os.close, fd)
+    return held
+
+
+def _first_id(base: Path, stack: ExitStack) -> int | None:
+    """The first of the user ids of this box's domains, claimed by a lock so that no two boxes share one."""
+    if not is_system():
+        return None
+    for block in range(_MOST_BOXES):
+        fd = os.open(base / f".ids-{block}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            continue
+        stack.callback(os.close, fd)
+        return FIRST_OUTER_ID + block * _IDS_PER_BOX
+    raise BuildError(f"{_MOST_BOXES} boxes are up already")
+
+
+def start_background(assembly: ValidatedAssembly, *, name: str) -> int:
+    """Builds the box in a process of its own and returns that monitor's pid once the box runs.
+
+    The monitor logs to ``log`` in the box's state directory. Errors: BuildError with the reason.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        _daemon(assembly, name, writer)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        word = pipe.read(1 << 16)
+    if word == _UP:
+        return pid
+    os.waitpid(pid, 0)
+    raise BuildError(word.decode("utf-8", "replace") or "the monitor died without a word")
+
+
+def _daemon(assembly: ValidatedAssembly, name: str, writer: int) -> None:
+    status = 1
+    try:
+        os.setsid()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        log = make_private(state_base() / checked_name(name)) / "log"
+        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for source, target in ((null, 0), (fd, 1), (fd, 2)):
+            os.dup2(source, target)
+
+        def ready() -> None:
+            os.write(writer, _UP)
+            os.close(writer)
+
+        os.chdir("/")
+        status = run(assembly, name=name, ready=ready)
+    except BaseException as error:
+        try:
+            os.write(writer, (str(error) or type(error).__name__).encode())
+        except OSError:
+            import traceback
+
+            traceback.print_exc()
+    finally:
+        os._exit(status)
