@@ -47,7 +47,7 @@ def test_a_killed_domain_is_rebuilt_under_running_connections(
         killed = time.monotonic()
         pid = septum.kill(domain)
         wait_for(f"{domain} to be rebuilt", lambda: septum.running(domain) and septum.domains()[domain]["pid"] != pid)
-        rebuilt = time.monotonic() - killed
+        rebuilt = septum.domains()[domain]["rebuild_ms"]
         for transfer in (there, back):
             so_far = transfer.received
             wait_for("bytes to arrive again", lambda t=transfer, n=so_far: t.received > n + RATE, 30)  # type: ignore[misc]
@@ -55,7 +55,7 @@ def test_a_killed_domain_is_rebuilt_under_running_connections(
     report.append(
         (
             f"SIGKILL {domain}",
-            f"rebuilt {rebuilt * 1000:5.0f} ms, silence out {gaps[0] * 1000:5.0f} ms, in {gaps[1] * 1000:5.0f} ms",
+            f"rebuilt {rebuilt:5.0f} ms, silence out {gaps[0] * 1000:5.0f} ms, in {gaps[1] * 1000:5.0f} ms",
         )
     )
     assert there.intact

@@ -50,9 +50,10 @@ class Septum(End):
         return run(tool("env"), *words, PROGRAM, *arguments, timeout=timeout)
 
     def start(self) -> None:
-        file = self.directory / (f"{self.name}.toml" if self.admit else f"{self.name}.conf")
-        file.touch(mode=0o600)
-        file.write_text(admitting(self.site, self.conf) if self.admit else self.conf.wg_quick())
+        if self.admit:
+            file = admitting(self.directory, self.site, self.conf)
+        else:
+            file = secret_file(self.directory / f"{self.name}.conf", self.conf.wg_quick())
         with (self.directory / "log").open("a") as log:
             self._process = self.site.gateway.start(
                 PROGRAM, "up", str(file), "--lan", self.site.lan, "--wan", self.site.wan, "--name", self.name,
@@ -105,9 +106,9 @@ class Septum(End):
         """`septum ps`: each domain by name."""
         return {domain["name"]: domain for domain in json.loads(self.septum("ps", self.name, "--json"))}
 
-    def seals(self) -> dict[str, Any]:
+    def seals(self) -> dict[str, dict[str, Any]]:
         """`septum ps --seals`: what the kernel says of each domain's seal, by name."""
-        return dict(json.loads(self.septum("ps", self.name, "--seals", "--json")))
+        return {seal["domain"]: seal for seal in json.loads(self.septum("ps", self.name, "--seals", "--json"))}
 
     def peers(self) -> dict[str, dict[str, Any]]:
         """What `septum status` knows of each peer, by public key."""
@@ -131,32 +132,38 @@ class Septum(End):
         return str(json.loads(run(PROGRAM, "version", "--json"))["septum"])
 
 
-def admitting(site: Site, conf: Conf) -> str:
+def secret_file(path: Path, text: str) -> Path:
+    path.touch(mode=0o600)
+    path.write_text(text)
+    return path
+
+
+def admitting(directory: Path, site: Site, conf: Conf) -> Path:
     """The vpn assembly with this configuration in it, and one rule more: whatever comes out of the tunnel may pass."""
     vpn = (REPOSITORY / "assemblies" / "vpn.toml").read_text()
-    rule = 'allow_from_tunnel = [{ protocol = "any", source = "::/0" }, { protocol = "any", source = "0.0.0.0/0" }]'
-    closed = "allow_from_tunnel = []"
+    closed, opened = "allow_from_tunnel = []", 'allow_from_tunnel = [{ protocol = "any" }]'
     if closed not in vpn:
         raise LabError(f"assemblies/vpn.toml has no line {closed!r} to open")
-    peers = "".join(
-        f"""
-[[settings.keymgr.peers]]
-public_key = "{peer.public_key}"
-preshared_key = "{peer.preshared_key or ""}"
-allowed_ips = {json.dumps(peer.allowed_ips)}
-endpoint = "{peer.endpoint or ""}"
-keepalive = {peer.keepalive or 0}
-"""
-        for peer in conf.peers
-    )
-    return f"""{vpn.replace(closed, rule)}
-[network]
-lan = "{site.lan}"
-wan = "{site.wan}"
-addresses = {json.dumps(conf.addresses)}
-mtu = {conf.mtu}
-listen_port = {conf.listen_port}
+    network = {
+        "lan": site.lan,
+        "wan": site.wan,
+        "addresses": conf.addresses,
+        "mtu": conf.mtu,
+        "listen_port": conf.listen_port,
+    }
+    private = {"private_key_file": str(secret_file(directory / "private.key", conf.keys.private))}
+    parts = [vpn.replace(closed, opened), _table("[network]", network), _table("[settings.keymgr]", private)]
+    for number, peer in enumerate(conf.peers):
+        about: dict[str, object] = {"public_key": peer.public_key, "allowed_ips": peer.allowed_ips}
+        if peer.preshared_key:
+            about["preshared_key_file"] = str(secret_file(directory / f"{number}.psk", peer.preshared_key))
+        if peer.endpoint:
+            about["endpoint"] = peer.endpoint
+        if peer.keepalive:
+            about["keepalive"] = peer.keepalive
+        parts.append(_table("[[settings.keymgr.peers]]", about))
+    return secret_file(directory / "admitting.toml", "\n".join(parts))
 
-[settings.keymgr]
-private_key = "{conf.keys.private}"
-{peers}"""
+
+def _table(head: str, values: dict[str, object]) -> str:
+    return "\n".join([head, *(f"{key} = {json.dumps(value)}" for key, value in values.items())]) + "\n"
