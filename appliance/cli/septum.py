@@ -137,17 +137,13 @@ def ps(
     """List the domains of a box: what runs, since when, how much memory, how often rebuilt."""
     status = _ask(box, "status")
     if seals:
-        from appliance.cli.seals import seals_of
+        from appliance.cli import seals as evidence
 
-        evidence = seals_of(status)
+        found = evidence.seals_of(status)
         if json_:
-            screen.as_json(evidence)
-            return
-        from appliance.cli.seals import show
-
-        if not show(status, evidence):
-            raise typer.Exit(1)
-        return
+            screen.as_json(found)
+        sealed = all(entry["sealed"] for entry in found) if json_ else evidence.show(found)
+        raise typer.Exit(0 if sealed else 1)
     if json_:
         screen.as_json(status["domains"])
         return

@@ -1,0 +1,66 @@
+"""The seals of a running box, read from outside each domain and held against the plan that the monitor made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from appliance.cli import screen
+from appliance.monitor.sandbox.allowlist import BASE
+from appliance.monitor.sandbox.evidence import Row, read_seals
+from appliance.monitor.sandbox.plan import NAMESPACES, SealPlan
+
+
+def seals_of(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """For each domain of ``status``: its name, and every attribute of its seal as wanted and as seen."""
+    found = []
+    for domain in status["domains"]:
+        plan = SealPlan.from_json(domain["seal"])
+        entry: dict[str, Any] = {
+            "domain": domain["name"],
+            "pid": domain["pid"],
+            "sealed": False,
+            "syscalls": [*BASE, *(name for name in plan.syscalls if name not in BASE)],
+            "attributes": [],
+        }
+        if domain["pid"] is not None:
+            try:
+                rows = read_seals(domain["pid"]).as_rows(plan)
+            except (FileNotFoundError, ProcessLookupError):
+                rows = [Row("process", "alive", "gone; the monitor is rebuilding it", False)]
+            entry["attributes"] = [row._asdict() for row in rows]
+            entry["sealed"] = all(row.ok for row in rows)
+        found.append(entry)
+    return found
+
+
+def _seen(entry: dict[str, Any], attribute: str) -> str:
+    return next((row["seen"] for row in entry["attributes"] if row["attribute"] == attribute), "?")
+
+
+def _count_own(entry: dict[str, Any]) -> str:
+    own = sum(_seen(entry, f"{name} namespace") == "own" for name in NAMESPACES)
+    return f"{own} of {len(NAMESPACES)}"
+
+
+def show(evidence: list[dict[str, Any]]) -> bool:
+    """Prints one line a domain, then every attribute that is not as planned. Returns whether all are sealed."""
+    rows = [
+        (
+            entry["domain"],
+            entry["pid"] or "-",
+            screen.good(entry["sealed"], "sealed" if entry["sealed"] else "NOT SEALED"),
+            _seen(entry, "user"),
+            _count_own(entry),
+            _seen(entry, "capabilities"),
+            _seen(entry, "files"),
+            f"{len(entry['syscalls'])} calls, {_seen(entry, 'filter program')[:8]}",
+            _seen(entry, "descriptors"),
+        )
+        for entry in evidence
+    ]
+    columns = ("domain", "pid", "seal", "uid", "own ns", "caps", "files", "seccomp", "descriptors")
+    screen.table("Seals, read from outside each domain", columns, rows)
+    amiss = [(entry["domain"], row) for entry in evidence for row in entry["attributes"] if not row["ok"]]
+    for domain, row in amiss:
+        screen.err.print(f"{domain}: {row['attribute']} is {row['seen']}, not {row['wanted']}", style="bold red")
+    return all(entry["sealed"] for entry in evidence)

@@ -1,0 +1,69 @@
+"""What `septum ps` and `septum status` print on a terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from appliance.cli import screen
+
+
+def _since(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h"
+
+
+def domains(status: dict[str, Any]) -> None:
+    """One line a domain."""
+    rows = [
+        (
+            domain["name"],
+            domain["pid"] or "-",
+            screen.good(domain["state"] == "running", domain["state"]),
+            _since(domain["uptime"]),
+            domain["restarts"],
+            f"{domain['pss_kib'] / 1024:.1f}" if domain["pss_kib"] else "-",
+            " ".join(domain["clearance"]),
+            domain["summary"],
+        )
+        for domain in status["domains"]
+    ]
+    columns = ("domain", "pid", "state", "up", "rebuilt", "PSS MiB", "cleared for", "what it is")
+    screen.table(f"Domains of {status['name']}", columns, rows)
+
+
+def _ago(handshake: int) -> str:
+    return f"{_since(max(0.0, time.time() - handshake))} ago" if handshake else "never"
+
+
+def overview(status: dict[str, Any]) -> None:
+    """The box, its peers, and what every domain counts."""
+    screen.out.print(f"[bold]{status['name']}[/]: up {_since(status['uptime'])}")
+    network = status["network"]
+    for label, value in network.items():
+        if value not in (None, "", [], 0):
+            shown = ", ".join(str(item) for item in value) if isinstance(value, list) else value
+            screen.out.print(f"  {label.replace('_', ' ')}: {shown}")
+    for peer in status["peers"]:
+        screen.out.print(f"\npeer: [bold]{peer['public_key']}[/]")
+        lines = {
+            "endpoint": peer["endpoint"],
+            "allowed ips": ", ".join(peer["allowed_ips"]) or "(none)",
+            "latest handshake": _ago(peer["latest_handshake"]),
+            "transfer": f"{screen.amount(peer['received'])} received, {screen.amount(peer['sent'])} sent",
+        }
+        for label, value in lines.items():
+            if value:
+                screen.out.print(f"  {label}: {value}")
+    screen.out.print()
+    rows = [
+        (domain["name"], "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in counted))
+        for domain in status["domains"]
+        if (counted := [(name, value) for name, value in domain["counters"].items() if value])
+    ]
+    screen.table("Counted since each domain began (its own word)", ("domain", "counters"), rows)
