@@ -8,6 +8,7 @@ import secrets
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -165,5 +166,5 @@ def admitting(directory: Path, site: Site, conf: Conf) -> Path:
     return secret_file(directory / "admitting.toml", "\n".join(parts))
 
 
-def _table(head: str, values: dict[str, object]) -> str:
+def _table(head: str, values: Mapping[str, object]) -> str:
     return "\n".join([head, *(f"{key} = {json.dumps(value)}" for key, value in values.items())]) + "\n"
