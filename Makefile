@@ -15,7 +15,7 @@ help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 demo: packages-demo .venv/.runtime  ## the main job in a minute: LAN, Septum, WAN and a stock peer (STAY=1: leave it running)
-	@$(BIN)/python -m demo $(if $(STAY),--stay)
+	@tools/private $(BIN)/python -m demo $(if $(STAY),--stay)
 
 test: packages-test .venv/.dev  ## every test (as root; ARGS="-k rekey" goes to pytest)
 	@$(BIN)/python -m pytest $(ARGS)

@@ -22,12 +22,16 @@ PROGRAM = str(REPOSITORY / ".venv" / "bin" / "septum")
 
 
 class Septum(End):
-    """A box of sealed domains. `admit` lets what the tunnel opens pass the filter; the default denies it."""
+    """A box of sealed domains. `admit` lets what the tunnel opens pass the filter; the default denies it.
+
+    Not `inline`, it is what wg-quick makes: the tunnel's interface appears in the gateway's namespace, nothing moves.
+    """
 
     kind = "septum"
 
-    def __init__(self, site: Site, conf: Conf, admit: bool = False) -> None:
+    def __init__(self, site: Site, conf: Conf, admit: bool = False, inline: bool = True) -> None:
         super().__init__(site, conf)
+        self.inline = inline
         self.admit = admit
         self.name = f"lab{secrets.token_hex(3)}"
         self._process: subprocess.Popen[str] | None = None
@@ -56,10 +60,11 @@ class Septum(End):
         else:
             file = secret_file(self.directory / f"{self.name}.conf", self.conf.wg_quick())
         with (self.directory / "log").open("a") as log:
+            faces = ("--lan", self.site.lan, "--wan", self.site.wan) if self.inline else ()
+            command = (PROGRAM, "up", str(file), *faces, "--name", self.name, "--foreground")
             self._process = self.site.gateway.start(
-                PROGRAM, "up", str(file), "--lan", self.site.lan, "--wan", self.site.wan, "--name", self.name,
-                "--foreground", env=self.environment, stdout=log, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                *command, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+            )
 
         def up() -> bool:
             if self._process is not None and self._process.poll() is not None:

@@ -57,6 +57,10 @@ class WireguardGo(End):
         shown = self.site.gateway.run("wg", "show", self.interface, what)
         return [line.split("\t") for line in shown.splitlines()]
 
+    def text(self) -> str:
+        """`wg show` as people read it."""
+        return self.site.gateway.run("wg", "show", self.interface)
+
     def handshakes(self) -> dict[str, float]:
         return {key: float(when) for key, when in self.show("latest-handshakes")}
 
