@@ -103,6 +103,8 @@ class Seals:
     def _names(self) -> Iterator[Row]:
         innermost = self.status["NSpid"].split()[-1]
         yield Row("pid within", "1", innermost, innermost == "1")
+        session = self.status["NSsid"].split()[-1]
+        yield Row("session", "own", "own" if session == "1" else "shared", session == "1")
         for name in NAMESPACES:
             own = self.namespaces.get(name)
             seen = "not readable" if own is None else "the observer's" if own == self.foreign[name] else "own"
@@ -209,7 +211,9 @@ def _root(pid: int) -> tuple[tuple[str, ...] | None, int | None]:
         return None, None
 
 
-def _filters(pid: int) -> tuple[bytes, ...] | None:
+def _filters(pid: int, mode: str) -> tuple[bytes, ...] | None:
+    if mode != str(_FILTERING):
+        return ()
     try:
         return filters.running(pid)
     except OSError:
@@ -222,9 +226,10 @@ def read_seals(pid: int) -> Seals:
     Errors: FileNotFoundError or ProcessLookupError if there is no such process. What may not be read is None.
     """
     root, root_flags = _root(pid)
+    status = _status(pid)
     return Seals(
         pid=pid,
-        status=_status(pid),
+        status=status,
         namespaces=_namespaces(pid),
         foreign={name: os.stat(f"/proc/self/ns/{name}").st_ino for name in NAMESPACES},
         root=root,
@@ -232,5 +237,5 @@ def read_seals(pid: int) -> Seals:
         limits=_limits(pid),
         descriptors=_descriptors(pid),
         owner=os.stat(f"/proc/{pid}/limits")[stat.ST_UID],
-        filters=_filters(pid),
+        filters=_filters(pid, status["Seccomp"]),
     )

@@ -6,6 +6,7 @@ that the architecture has no such call. AUDIT_ARCH_* are those of <linux/audit.h
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import dataclass
 from typing import Final
@@ -104,6 +105,7 @@ ARCHITECTURES: Final = {
 }
 
 
+@functools.cache
 def this_architecture() -> Architecture:
     """The architecture this process runs on. Errors: LookupError for one without a table."""
     machine = os.uname().machine
