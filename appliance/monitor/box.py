@@ -43,6 +43,7 @@ class Box:
         assembly: ValidatedAssembly,
         name: str,
         directory: Path,
+        *,
         devices: dict[str, int],
         first_id: int | None,
         log: Callable[[int, str], None],

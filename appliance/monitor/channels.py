@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ _ONE = (1).to_bytes(8, "little")
 
 
 class Attachment(NamedTuple):
-    """One end of a channel, as its domain gets it: ``descriptors`` are memory, the event to wait on, the event to notify."""
+    """One end of a channel, as its domain gets it. ``descriptors``: memory, event to wait on, event to notify."""
 
     port: str
     peer: str
@@ -74,10 +75,8 @@ class Channels:
         for ring in self._of(dead):
             side = ring.side(dead)
             memfd.mark_dead(ring.memory, side)
-            try:
+            with suppress(BlockingIOError):  # full of notifications: it is awake
                 os.write(ring.event_of(side.other), _ONE)
-            except BlockingIOError:
-                pass  # full of notifications: it is awake
 
     def all_wait(self, dead: str, survivors: Iterable[str]) -> bool:
         """Whether each of ``survivors`` has dropped the session it had with ``dead``."""

@@ -1,7 +1,7 @@
 """The monitor's one ear: a Unix socket in the box's run directory. One line of JSON is asked, one line answered.
 
-Only the user the monitor runs as, and root, are heard. A client gets one answer, has two seconds for its question, and is
-dropped if it does not take the answer at once: nobody can make the monitor wait.
+Only the user the monitor runs as, and root, are heard. A client gets one answer, has two seconds for its question, and
+is dropped if it does not take the answer at once: nobody can make the monitor wait.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,7 +44,7 @@ class _Client:
 
 
 class ControlServer:
-    """Answers questions with ``operations[op]()``. ``watch(fd, callback)`` and ``forget(fd)`` are the caller's poller."""
+    """Answers questions with ``operations[op]()``. ``watch(fd, callback)`` and ``forget(fd)``: the caller's poller."""
 
     def __init__(
         self,
@@ -94,10 +95,8 @@ class ControlServer:
         if not data or len(client.untrusted_request) > _LONGEST_REQUEST:
             self._drop(fd)
         elif b"\n" in client.untrusted_request:
-            try:
+            with suppress(OSError):
                 client.connection.send(json.dumps(self._answer(client.untrusted_request)).encode() + b"\n")
-            except OSError:
-                pass
             self._drop(fd)
 
     def _answer(self, untrusted_request: bytes) -> Json:
@@ -232,8 +231,6 @@ def unlock(directory: Path, lock: int) -> None:
 
     if not network.is_left_over(directory):
         (directory / LOCK).unlink(missing_ok=True)
-        try:
+        with suppress(OSError):  # somebody else's file, or a new monitor's: not ours to remove
             directory.rmdir()
-        except OSError:
-            pass  # somebody else's file, or a new monitor's: not ours to remove
     os.close(lock)

@@ -53,7 +53,10 @@ class Tun(NamedTuple):
 
 
 class Udp(NamedTuple):
-    """The sockets of black, both on ``port``. ``udp6`` is None where the host has no IPv6. ``notes``: what was not to be had."""
+    """The sockets of black, both on ``port``. ``udp6`` is None where the host has no IPv6.
+
+    ``notes`` say what was not to be had.
+    """
 
     udp4: int
     udp6: int | None
@@ -62,7 +65,7 @@ class Udp(NamedTuple):
 
 
 def open_tun(name: str) -> Tun:
-    """Makes TUN interface ``name``, with a virtio header and segmentation offloads. It goes when the last holder closes."""
+    """Makes TUN interface ``name``, with virtio header and offloads. It is gone when the last holder closes it."""
     try:
         fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:

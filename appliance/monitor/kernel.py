@@ -19,7 +19,7 @@ CLONE_NEWNET: Final = 0x40000000
 _MS_BIND: Final = 4096
 _MNT_DETACH: Final = 2
 
-# PyDLL keeps the interpreter's lock across the call, so that the child cannot find it held by a thread it does not have.
+# PyDLL keeps the interpreter's lock across the call: the child must not find it held by a thread it does not have.
 _libc: Final = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 

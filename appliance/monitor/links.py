@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from ipaddress import IPv4Interface, IPv6Interface
 from typing import Any, Final
 
 from pyroute2.iproute.linux import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
+
+from appliance.assembly.model import Address, Interface, Prefix
 
 Json = dict[str, Any]
 
@@ -56,12 +57,13 @@ def snapshot(netlink: IPRoute, name: str) -> Json:
     index = index_of(netlink, name)
     if index is None:
         raise LinkError(f"there is no interface {name!r} here")
-    link = list(netlink.get_links(index))[0]
+    link = next(iter(netlink.get_links(index)))
     if link.get_attr("IFLA_MASTER"):
         raise LinkError(f"{name} belongs to a bridge or bond: take it out first (ip link set {name} nomaster)")
     return {
         "name": name,
         "up": bool(link["flags"] & _IFF_UP),
+        "gro_max_size": link.get_attr("IFLA_GRO_MAX_SIZE"),
         "addresses": [_address(a) for a in netlink.get_addr(index=index) if not a["flags"] & _IFA_F_TEMPORARY],
         "routes": [_route(r, name) for f in (AF_INET, AF_INET6) for r in _routes(netlink, f, index)],
     }
@@ -130,6 +132,8 @@ def restore(netlink: IPRoute, state: Json, *, checked: bool = False) -> None:
         raise LinkError(f"there is no interface {state['name']!r} here")
     for address in state["addresses"]:
         _add_address(netlink, index, address, checked)
+    if state["gro_max_size"]:  # Linux 5.19
+        netlink.link("set", index=index, gro_max_size=state["gro_max_size"])
     netlink.link("set", index=index, state="up" if state["up"] else "down")
     if state["up"]:
         # A route over a gateway needs the route to that gateway: those without one first
@@ -139,13 +143,12 @@ def restore(netlink: IPRoute, state: Json, *, checked: bool = False) -> None:
 
 def _add_address(netlink: IPRoute, index: int, state: Json, checked: bool) -> None:
     found = dict(state)
-    preferred, valid = found.pop("preferred"), found.pop("valid")
-    if found["family"] == AF_INET6 and checked:
-        found["flags"] |= _IFA_F_NODAD
+    preferred, valid = found.pop("preferred", _FOREVER), found.pop("valid", _FOREVER)
+    flags = found.pop("flags", 0) | (_IFA_F_NODAD if found["family"] == AF_INET6 and checked else 0)
+    if flags:
+        found["flags"] = flags
     if valid != _FOREVER:
         found["IFA_CACHEINFO"] = {"ifa_preferred": preferred, "ifa_valid": valid, "cstamp": 0, "tstamp": 0}
-    if not found["flags"]:
-        del found["flags"]
     tolerate(netlink.addr, errno.EEXIST, command="add", index=index, **found)
 
 
@@ -156,24 +159,29 @@ def _add_route(netlink: IPRoute, index: int, state: Json) -> None:
     tolerate(netlink.route, errno.EEXIST, command="add", oif=index, **found)
 
 
-def assigned(state: Json, addresses: Iterable[IPv4Interface | IPv6Interface], gateways: Iterable[Any]) -> Json:
-    """``state`` with the interface up and these addresses and default routes instead of its own, if any are given."""
-    given = [_given(address) for address in addresses]
-    ways = [{"family": AF_INET if way.version == 4 else AF_INET6, "gateway": str(way)} for way in gateways]
+def assigned(
+    state: Json, addresses: Iterable[Interface], gateways: Iterable[Address], largest_group: int | None
+) -> Json:
+    """``state`` with the interface up, these addresses and default routes instead of its own if any are given, and GRO
+    limited to ``largest_group`` bytes.
+    """
+    given = [as_address(address) for address in addresses]
+    ways = [{"family": family(way), "gateway": str(way)} for way in gateways]
+    limits = [size for size in (state["gro_max_size"], largest_group) if size]
     return {
         "name": state["name"],
         "up": True,
+        "gro_max_size": min(limits) if state["gro_max_size"] else None,
         "addresses": given or state["addresses"],
         "routes": [*([] if given else state["routes"]), *ways],
     }
 
 
-def _given(address: IPv4Interface | IPv6Interface) -> Json:
-    return {
-        "family": AF_INET if address.version == 4 else AF_INET6,
-        "address": str(address.ip),
-        "prefixlen": address.network.prefixlen,
-        "flags": 0,
-        "preferred": _FOREVER,
-        "valid": _FOREVER,
-    }
+def family(value: Address | Interface | Prefix) -> int:
+    """The address family's number."""
+    return AF_INET if value.version == 4 else AF_INET6
+
+
+def as_address(address: Interface) -> Json:
+    """What netlink needs to add ``address``."""
+    return {"family": family(address), "address": str(address.ip), "prefixlen": address.network.prefixlen}

@@ -24,10 +24,11 @@ __all__ = ["BuildError", "run", "start_background"]
 _IDS_PER_BOX: Final = 256
 _MOST_BOXES: Final = 256
 _UP: Final = b"up"
+_VARIABLES: Final = "SEPTUM_RUN_DIR and SEPTUM_STATE_DIR to directories of your own"
 
 
 def run(assembly: ValidatedAssembly, *, name: str, ready: Callable[[], None] | None = None) -> int:
-    """Builds the box, calls ``ready``, and supervises it until SIGTERM, SIGINT or `septum down`. Returns an exit status.
+    """Builds the box, calls ``ready``, and supervises it until SIGTERM, SIGINT or `septum down`. Returns the exit code.
 
     Errors: BuildError; then nothing of the box is left.
     """
@@ -39,9 +40,7 @@ def run(assembly: ValidatedAssembly, *, name: str, ready: Callable[[], None] | N
         except (ValueError, PlaceError) as error:
             raise BuildError(str(error)) from None
         except OSError as error:
-            raise BuildError(
-                f"{error.filename}: {error.strerror}: run as root, or see docs/user-namespace.md"
-            ) from None
+            raise BuildError(f"{error.filename}: {error.strerror}: run as root, or set {_VARIABLES}") from None
         lock = control.try_lock(directory)
         if lock is None:
             raise BuildError(f"{name} is up already: septum down {name}")
@@ -50,7 +49,8 @@ def run(assembly: ValidatedAssembly, *, name: str, ready: Callable[[], None] | N
         # A core file of the monitor would hold keymgr's boot description
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         held = _devices(state, stack)
-        box = Box(assembly, name, directory, held, _first_id(directory.parent, stack), log)
+        first_id = _first_id(directory.parent, stack)
+        box = Box(assembly, name, directory, devices=held, first_id=first_id, log=log)
         box.build()
         box.drop_privileges()
         notify.notify("READY=1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from appliance.monitor.kernel import CLONE_NEWNET, bind_mount, setns, unmount, unshare
@@ -22,7 +22,7 @@ def identity(fd: int) -> int:
 
 @contextmanager
 def inside(fd: int) -> Iterator[None]:
-    """In the block, the calling thread is in the namespace behind ``fd``: what it opens there belongs there for life."""
+    """In the block, the calling thread is in the namespace behind ``fd``: what it opens belongs there for life."""
     home = current()
     try:
         setns(fd, CLONE_NEWNET)
@@ -59,8 +59,6 @@ def bind(fd: int, path: Path) -> None:
 
 def unbind(path: Path) -> None:
     """Takes the name away again; nothing happens if there is none."""
-    try:
+    with suppress(OSError):  # a name that was made and not bound, or lost in a reboot
         unmount(str(path))
-    except OSError:
-        pass  # a name that was made and not bound, or lost in a reboot
     path.unlink(missing_ok=True)

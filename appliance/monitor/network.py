@@ -1,14 +1,14 @@
 """The box's place in the network: made when the box is built, held while it lives, undone when it ends.
 
-On the host side this is what wg-quick does. With a ``lan`` or ``wan`` interface the box is *inline*: the interface moves
-into a namespace of red's or black's own, where nothing else is. Such a namespace is bound to a name in the run directory,
-so that an interface is not lost with a monitor that is killed: ``recover`` finds it there.
+On the host side this is what wg-quick does. With a ``lan`` or ``wan`` interface the box is *inline*: the interface
+moves into a namespace of red's or black's own, where nothing else is. Such a namespace is bound to a name in the run
+directory, so that an interface is not lost with a monitor that is killed: ``recover`` finds it there.
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,11 +66,12 @@ class BoxNetwork:
         sockets = tuple(self.devices[name] for name in ("udp4", "udp6") if name in self.devices)
 
         def work() -> Any:
-            from appliance.monitor.plumbing import Job, apply
+            from appliance.monitor.plumbing import Job, Plumber
 
             red, black = (self._namespaces.get(side) for side in _SIDES)
-            record = self._directory / RECORD
-            return apply(Job(self._network, record, self._home, red, black, sockets))
+            plumber = Plumber(Job(self._network, self._directory / RECORD, self._home, red, black, sockets))
+            plumber.work()
+            return plumber.notes
 
         self._helper = Helper(work)
 
@@ -79,21 +80,19 @@ class BoxNetwork:
         assert self._helper is not None
         helper, self._helper = self._helper, None
         try:
-            self.notes += helper.result()["notes"]
+            self.notes += helper.result()
         except HelperError as error:
             raise NetworkError(str(error)) from None
 
     def close(self) -> None:
         """Undoes everything, at whatever point it stopped. The domains must be dead: they hold the devices too.
 
-        Errors: NetworkError if something could not be brought back; its record and namespaces are then kept for the next
-        ``recover``.
+        Errors: NetworkError if something could not be brought back; its record and namespaces are then kept for the
+        next ``recover``.
         """
         if self._helper is not None:
-            try:
+            with suppress(NetworkError):  # whatever it has done is on record
                 self.finish()
-            except NetworkError:
-                pass  # whatever it has done is on record
         for fd in self.devices.values():
             os.close(fd)
         self.devices.clear()
@@ -110,8 +109,8 @@ class BoxNetwork:
             netns.bind(fd, self._directory / side)
         except OSError as error:
             raise NetworkError(
-                f"{self._directory / side}: cannot name {side}'s namespace ({error.strerror}): an interface in it could be "
-                "lost; run in a mount namespace of your own (unshare --mount)"
+                f"{self._directory / side}: cannot name {side}'s namespace ({error.strerror}): an interface in it "
+                "could be lost; run in a mount namespace of your own (unshare --mount)"
             ) from None
 
     def _in(self, side: str) -> Any:

@@ -1,9 +1,9 @@
 """What the monitor gives up once its box is built.
 
-It stays root (or the root of a user namespace), since it must still be able to build a domain anew and to take its network
-down; docs/decisions/0010-what-the-monitor-keeps.md says what for. Everything else goes: other capabilities, from the
-bounding set too, so that no child regains them; new privileges by execve; and the system calls that such a process never
-makes and an intruder would like to.
+It stays root (or the root of a user namespace), since it must still be able to build a domain anew and to take its
+network down; docs/decisions/0010-what-the-monitor-keeps.md says what for. Everything else goes: other capabilities,
+from the bounding set too, so that no child regains them; new privileges by execve; and the system calls that such a
+process never makes and an intruder would like to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from appliance.monitor.sandbox import seccomp
-from appliance.monitor.sandbox.kernel import PR_CAPBSET_DROP, PR_CAP_AMBIENT, PR_SET_NO_NEW_PRIVS, call, prctl
+from appliance.monitor.sandbox.kernel import PR_CAP_AMBIENT, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, call, prctl
 from appliance.monitor.sandbox.syscalls import Architecture, this_architecture
 
 # <linux/capability.h>
@@ -31,7 +31,7 @@ _MOST_CAPABILITIES: Final = 64
 _AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
-# What a domain's own seal needs (mount, pivot_root, seccomp, keyctl, clone...) cannot be here: children inherit the filter.
+# What a domain's own seal needs (mount, pivot_root, seccomp, keyctl, ...) cannot be here: children inherit the filter.
 REFUSED: Final = tuple(
     """ptrace process_vm_readv process_vm_writev process_madvise kcmp pidfd_getfd
     init_module finit_module delete_module kexec_load kexec_file_load bpf perf_event_open userfaultfd

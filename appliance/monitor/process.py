@@ -1,7 +1,7 @@
 """The process back end: a domain is a Linux process that has sealed itself, started anew for each of its lives.
 
-What a domain needs to be built - rings, devices, its boot description - is made once and kept; what belongs to one life -
-process, status page, control event, pipe of last words - is made for each.
+What a domain needs to be built - rings, devices, its boot description - is made once and kept; what belongs to one
+life - process, status page, control event, pipe of last words - is made for each.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import appliance
 import septum
+
+import appliance
 from appliance.assembly.model import Domain, ValidatedAssembly
 from appliance.assembly.settings import to_json
 from appliance.monitor.channels import Attachment, Channels
@@ -61,7 +62,7 @@ class _Life:
 
 @dataclass(frozen=True)
 class _Blueprint:
-    """What all lives of a domain have in common. ``description`` is the sealed memfd that holds its secrets, unmapped."""
+    """What all lives of a domain have in common. ``description`` is the sealed memfd with its secrets, unmapped."""
 
     domain: Domain
     attachments: tuple[Attachment, ...]
@@ -73,8 +74,8 @@ class _Blueprint:
 class ProcessBackend:
     """Builds and ends the domains of ``assembly``. ``devices``: descriptors by name, the caller's to close.
 
-    ``first_id`` is the user id of the first domain, and those that follow; None in a user namespace with a single id. It
-    decides nothing: see supervisor.py. Errors of the constructor: OSError, ValueError.
+    ``first_id`` is the user id of the first domain, the next has the next; None in a user namespace with a single id.
+    This decides nothing: see supervisor.py. Errors of the constructor: OSError, ValueError.
     """
 
     def __init__(
@@ -101,12 +102,7 @@ class ProcessBackend:
         for attachment in attachments:
             first = _FIRST_PORT + len(descriptors)
             descriptors.update(enumerate(attachment.descriptors, first))
-            entry = {
-                "port": attachment.port,
-                "peer": attachment.peer,
-                "schema": attachment.schema,
-                "end": attachment.end,
-            }
+            entry = {name: getattr(attachment, name) for name in ("port", "peer", "schema", "end")}
             ports.append({**entry, "memory": first, "wait": first + 1, "notify": first + 2})
         held = {}
         for name in domain.role.devices:
@@ -244,8 +240,9 @@ class ProcessBackend:
 
 
 def _description(description: Mapping[str, Any], settings: bytes) -> int:
-    """A memfd with the boot description that nobody can write any more. The settings may hold secrets: they are put in as
-    the bytes they are, so that no further copy is made.
+    """A memfd with the boot description that nobody can write any more.
+
+    The settings may hold secrets: they are put in as the bytes they are, so that no further copy is made.
     """
     fd = os.memfd_create("septum-boot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     head = json.dumps(description).encode()

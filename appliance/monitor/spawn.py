@@ -1,4 +1,4 @@
-"""Starts one domain: a fresh interpreter as pid 1 of its own pid namespace, holding exactly the descriptors it is given.
+"""Starts one domain: a fresh interpreter, pid 1 of its own pid namespace, with exactly the descriptors it is given.
 
 A fork of the warm monitor would be quicker (1 ms against 30), and would share the monitor's address-space layout and
 whatever it has in memory with every domain; so each domain is executed anew.
@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
@@ -39,10 +40,8 @@ class Child(NamedTuple):
 
     def kill(self) -> None:
         """SIGKILL; nothing happens if it is dead already."""
-        try:
+        with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
     def reap(self) -> int:
         """Waits for the end of it and returns the exit status as ``-signal`` or code; closes the pidfd."""

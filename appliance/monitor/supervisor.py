@@ -14,8 +14,8 @@ protocol. It is believed, for the accused is the one of the two that can be prov
 minute, since it is also a weapon: any more and both ends go down, so a hostile accuser pays for each with its own life.
 
 A domain that keeps dying is rebuilt at longer and longer intervals, a minute in the end, with an alarm each time. It is
-never abandoned and the box is never taken down for it: while a domain is away, what it guards stays shut, and a box that
-took itself down would give the host its plain route back.
+never abandoned and the box is never taken down for it: while a domain is away, what it guards stays shut, and a box
+that took itself down would give the host its plain route back.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class _Life:
 
 
 class Supervisor:
-    """The state of all domains. ``peers``: for each domain, the domain at the other end of each of its ports, in order."""
+    """The state of all domains. ``peers``: for each domain, the domain at the other end of each of its ports."""
 
     def __init__(self, peers: Mapping[str, Sequence[str]], now: float, limits: Limits = LIMITS) -> None:
         self._limits = limits

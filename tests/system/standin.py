@@ -1,4 +1,4 @@
-"""A component for tests of the monitor: a ring of nodes, each of which sends records to the next and behaves as its settings say.
+"""A component for tests of the monitor: nodes in a ring, each sends records to the next and behaves as it is told.
 
 The domain is real: booted, sealed and supervised as every other. Only what it does is made up.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import signal
 
+from septum.v1.records_pb2 import Record
+
 from appliance.guest.loop import Guest
 from appliance.guest.ports import DroppingOut
-from septum.v1.records_pb2 import Record
 
 BEAT = 0.02  # seconds between two records
 PATIENCE = 0.3  # seconds of good behaviour before a node shows what it is
