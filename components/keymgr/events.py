@@ -90,9 +90,21 @@ class PersistFloor:
     blob: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class ShowPeer:
+    """What is known of a peer, for whoever watches."""
+
+    peer: int
+    handshake: float | None  # monotonic seconds of the last one that was completed
+    received: int  # bytes
+    sent: int  # bytes
+    address: bytes  # empty if not known
+    port: int
+
+
 EncryptOrder = SendPeer | SendSession | SendEndpoint | SendKeepalive | SendForget
 DecryptOrder = ReceivePeer | ReceiveSession | ReceiveForget
-Event = SendHandshake | EncryptOrder | DecryptOrder | Log | PersistFloor
+Event = SendHandshake | EncryptOrder | DecryptOrder | Log | PersistFloor | ShowPeer
 
 
 class SendReport(NamedTuple):
@@ -102,6 +114,7 @@ class SendReport(NamedTuple):
     session: int
     packets: int
     data_packets: int
+    octets: int
     wanted: bool
 
 
@@ -112,5 +125,6 @@ class ReceiveReport(NamedTuple):
     session: int
     packets: int
     data_packets: int
+    octets: int
     address: bytes
     port: int

@@ -13,12 +13,13 @@ from septum.v1.sent_pb2 import SendReport
 
 from appliance.guest.loop import Guest
 from appliance.guest.ports import Client, PeerClosed, PeerStalled
+from appliance.guest.status import PeerRow
 from appliance.vchan.ring import PeerViolation
 from components.keymgr import events
-from components.keymgr.board import ERROR, WARNING
 from components.keymgr.manager import RANDOM_PER_CALL, Manager, Side
 from components.keymgr.orders import receive_order, send_order
 from components.keymgr.settings import parse
+from components.keymgr.shared import ERROR, WARNING
 
 RANDOM_REQUEST: Final = 4096  # bytes, the most that one call gives
 RETRY: Final = 0.5  # seconds until rng or store are asked again
@@ -92,12 +93,14 @@ class _Shell:
             self._carry_out(todo, now)
 
     def _send_report(self, report: SendReport, now: float) -> None:
-        untrusted = events.SendReport(report.peer, report.session, report.packets, report.data_packets, report.wanted)
+        untrusted = events.SendReport(
+            report.peer, report.session, report.packets, report.data_packets, report.bytes, report.wanted
+        )
         self._carry_out(self._manager.send_report(untrusted, now), now)
 
     def _receive_report(self, report: ReceiveReport, now: float) -> None:
         untrusted = events.ReceiveReport(
-            report.peer, report.session, report.packets, report.data_packets, report.address, report.port
+            report.peer, report.session, report.packets, report.data_packets, report.bytes, report.address, report.port
         )
         self._carry_out(self._manager.receive_report(untrusted, now), now)
 
@@ -132,6 +135,8 @@ class _Shell:
                     say.get(severity, self._guest.log.info)(name, text)
                 case events.PersistFloor():
                     self._persist(event, now)
+                case events.ShowPeer():
+                    self._show(event, now)
                 case events.ReceivePeer() | events.ReceiveSession() | events.ReceiveForget():
                     self._order(Side.DECRYPT, receive_order(event))
                 case _:
@@ -143,6 +148,10 @@ class _Shell:
         if side not in self._uncertain and out.is_open and not out.send(order):
             self._uncertain.add(side)
             self._guest.log.error("order-lost", f"{side.value} takes no orders: it gets new sessions when it does")
+
+    def _show(self, peer: events.ShowPeer, now: float) -> None:
+        handshake = 0 if peer.handshake is None else int(self._guest.wall() - (now - peer.handshake))
+        self._guest.show_peer(PeerRow(peer.peer, handshake, peer.received, peer.sent, peer.address, peer.port))
 
     # calls ------------------------------------------------------------------------------------------------------------
 

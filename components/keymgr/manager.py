@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Final
 
 from appliance.guest.settings import SettingsError
-from components.keymgr.board import ERROR, INFO, WARNING, Board
 from components.keymgr.cookie import CookieError, mac1_is_right, mac1_key
 from components.keymgr.events import Event, PersistFloor, ReceiveReport, SendReport
 from components.keymgr.floor import NONCE, Floor, FloorError
@@ -20,6 +19,7 @@ from components.keymgr.messages import CookieReply, Initiation, MalformedMessage
 from components.keymgr.noise import HandshakeError, PrivateKey, Responder
 from components.keymgr.peer import RANDOM_PER_HANDSHAKE, Peer, Random, where
 from components.keymgr.settings import Settings
+from components.keymgr.shared import ERROR, INFO, WARNING, Shared
 from components.keymgr.timers import Timer
 
 ADDRESS_SIZES: Final = (4, 16)  # IPv4, IPv6
@@ -61,8 +61,8 @@ class Manager:
                 raise SettingsError(f"peers[{i}].endpoint", f"{given.endpoint.host!r} must be resolved to an address")
         self.public_key = static.public
         self._mac1_key = mac1_key(static.public)
-        self._board = Board(static, floor)
-        self._peers = {n: Peer(n, given, self._board) for n, given in enumerate(settings.peers, start=1)}
+        self._shared = Shared(static, floor)
+        self._peers = {n: Peer(n, given, self._shared) for n, given in enumerate(settings.peers, start=1)}
         self._by_public = {peer.public: peer for peer in self._peers.values()}
         self._up: set[Side] = set()
         self._to_announce: deque[tuple[Side, Peer]] = deque()
@@ -74,11 +74,11 @@ class Manager:
     @property
     def is_ready(self) -> bool:
         """Whether handshakes are done at all."""
-        return len(self._up) == len(Side) and not self._to_announce and self._board.floor.is_loaded
+        return len(self._up) == len(Side) and not self._to_announce and self._shared.floor.is_loaded
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, and how many peers and sessions there are."""
-        return {**self._board.counts, "peers": len(self._peers), "sessions": len(self._board.sessions)}
+        return {**self._shared.counts, "peers": len(self._peers), "sessions": len(self._shared.sessions)}
 
     # the crypto domains -------------------------------------------------------------------------------------------
 
@@ -88,7 +88,7 @@ class Manager:
         self.closed(side, now)
         self._up.add(side)
         self._to_announce.extend((side, peer) for peer in self._peers.values())
-        return self._board.take()
+        return self._shared.take()
 
     def closed(self, side: Side, now: float) -> list[Event]:
         """``side`` is gone, and whatever it was given."""
@@ -100,44 +100,44 @@ class Manager:
                 peer.lost_encrypt()
             else:
                 peer.lost_decrypt(now)
-        return self._board.take()
+        return self._shared.take()
 
     def send_report(self, untrusted: SendReport, now: float) -> list[Event]:
         """What encrypt says about a session, or that packets wait for one."""
         peer = self._peers.get(untrusted.peer)
-        session = self._board.sessions.get(untrusted.session)
+        session = self._shared.sessions.get(untrusted.session)
         if peer is None:
             self._refuse_report("encrypt", f"no peer {untrusted.peer}", now)
         elif untrusted.wanted:
             peer.begin(now)
         elif session is None:
-            if not self._board.is_retired(untrusted.session):
+            if not self._shared.is_retired(untrusted.session):
                 peer.unknown_session(untrusted.session, now)
         elif session.peer != peer.number:
             self._refuse_report("encrypt", f"session {session.index:#010x} is not one of {peer.name}", now)
         else:
             peer.sent(session, untrusted, now)
-        return self._board.take()
+        return self._shared.take()
 
     def receive_report(self, untrusted: ReceiveReport, now: float) -> list[Event]:
         """What decrypt says about a session."""
         peer = self._peers.get(untrusted.peer)
-        session = self._board.sessions.get(untrusted.session)
+        session = self._shared.sessions.get(untrusted.session)
         if peer is None:
             self._refuse_report("decrypt", f"no peer {untrusted.peer}", now)
         elif len(untrusted.address) not in ADDRESS_SIZES:
             self._refuse_report("decrypt", f"an address of {len(untrusted.address)} bytes", now)
         elif session is None:
-            if not self._board.is_retired(untrusted.session):
+            if not self._shared.is_retired(untrusted.session):
                 peer.unknown_received(untrusted, now)
         elif session.peer != peer.number:
             self._refuse_report("decrypt", f"session {session.index:#010x} is not one of {peer.name}", now)
         else:
             peer.received(session, untrusted, now)
-        return self._board.take()
+        return self._shared.take()
 
     def _refuse_report(self, who: str, why: str, now: float) -> None:
-        self._board.log(now, WARNING, "report-refused", f"from {who}: {why}")
+        self._shared.log(now, WARNING, "report-refused", f"from {who}: {why}")
 
     # the world ----------------------------------------------------------------------------------------------------
 
@@ -147,9 +147,9 @@ class Manager:
         """A handshake message that arrived from ``address`` (4 or 16 bytes) and ``port``. A bad one changes nothing."""
         kind = "datagram"
         if len(address) not in ADDRESS_SIZES:
-            self._board.counts["refused"] += 1
-            self._board.log(now, WARNING, "handshake-refused", f"from an address of {len(address)} bytes")
-            return self._board.take()
+            self._shared.counts["refused"] += 1
+            self._shared.log(now, WARNING, "handshake-refused", f"from an address of {len(address)} bytes")
+            return self._shared.take()
         try:
             message = parse(untrusted_datagram)
             kind = type(message).__name__
@@ -164,13 +164,13 @@ class Manager:
             else:
                 self._response(message, address, port, now)
         except (MalformedMessage, HandshakeError, CookieError) as refused:
-            self._board.counts["refused"] += 1
+            self._shared.counts["refused"] += 1
             text = f"{kind} from {where(address, port)}: {refused}"
-            self._board.log(now, WARNING, "handshake-refused", text)
-        return self._board.take()
+            self._shared.log(now, WARNING, "handshake-refused", text)
+        return self._shared.take()
 
     def _initiation(self, message: Initiation, address: bytes, port: int, now: float, random: Random) -> None:
-        responder = Responder(self._board.static, message)
+        responder = Responder(self._shared.static, message)
         try:
             peer = self._by_public.get(responder.untrusted_peer)
             if peer is None:
@@ -178,29 +178,29 @@ class Manager:
             peer.answer(responder, address, port, now, random)
         finally:
             responder.wipe()
-        self._board.counts["initiations_received"] += 1
-        self._board.log(now, INFO, "initiation-answered", f"of {peer.name} at {where(address, port)}")
+        self._shared.counts["initiations_received"] += 1
+        self._shared.log(now, INFO, "initiation-answered", f"of {peer.name} at {where(address, port)}")
 
     def _response(self, message: Response, address: bytes, port: int, now: float) -> None:
-        number = self._board.pending.get(message.receiver)
+        number = self._shared.pending.get(message.receiver)
         if number is None:
             raise HandshakeError("answers no initiation of ours")
         peer = self._peers[number]
         peer.finish(message, address, port, now)
-        self._board.counts["responses_received"] += 1
-        self._board.log(now, INFO, "handshake-completed", f"with {peer.name} at {where(address, port)}")
+        self._shared.counts["responses_received"] += 1
+        self._shared.log(now, INFO, "handshake-completed", f"with {peer.name} at {where(address, port)}")
 
     def _cookie_reply(self, message: CookieReply, address: bytes, port: int, now: float) -> None:
-        number = self._board.pending.get(message.receiver)
+        number = self._shared.pending.get(message.receiver)
         if number is None:
-            session = self._board.sessions.get(message.receiver)
+            session = self._shared.sessions.get(message.receiver)
             if session is None:
                 raise CookieError("answers no message of ours")
             number = session.peer
         peer = self._peers[number]
         peer.cookie(message, now)
-        self._board.counts["cookies_received"] += 1
-        self._board.log(now, INFO, "cookie-received", f"from {peer.name} at {where(address, port)}: it is under load")
+        self._shared.counts["cookies_received"] += 1
+        self._shared.log(now, INFO, "cookie-received", f"from {peer.name} at {where(address, port)}: it is under load")
 
     # time ---------------------------------------------------------------------------------------------------------
 
@@ -208,16 +208,16 @@ class Manager:
         """When ``tick`` must be called at the latest; None if nothing is to come."""
         if self._to_announce or (self.is_ready and not self._is_settled):
             return float("-inf")
-        times = [when for when in (self._board.timers.next(), self._board.floor.due()) if when is not None]
+        times = [when for when in (self._shared.timers.next(), self._shared.floor.due()) if when is not None]
         return min(times, default=None)
 
     def tick(self, now: float, wall: float, random: Random) -> list[Event]:
         """Does what is due, a bounded amount of it: call again until ``next_tick`` lies in the future."""
         self._announce(now)
         handshakes = 0
-        for timer, number in islice(self._board.timers.due(now), TIMERS_PER_TICK):
+        for timer, number in islice(self._shared.timers.due(now), TIMERS_PER_TICK):
             if timer is Timer.EXPIRE:
-                session = self._board.sessions[number]
+                session = self._shared.sessions[number]
                 self._peers[session.peer].expire(session, now)
                 continue
             peer = self._peers[number]
@@ -238,11 +238,11 @@ class Manager:
             if handshakes == HANDSHAKES_PER_TICK:
                 break
         for _ in range(WRITES_PER_TICK):
-            due = self._board.floor.due()
+            due = self._shared.floor.due()
             if due is None or due > now:
                 break
-            self._board.emit(self._board.floor.write(now, random(NONCE)))
-        return self._board.take()
+            self._shared.emit(self._shared.floor.write(now, random(NONCE)))
+        return self._shared.take()
 
     def _announce(self, now: float) -> None:
         for _ in range(min(ORDERS_PER_TICK, len(self._to_announce))):
@@ -261,23 +261,23 @@ class Manager:
 
     def missing_floors(self) -> list[str]:
         """Names of the blobs to fetch before anything else; each answer goes to ``floor_loaded``."""
-        return self._board.floor.missing()
+        return self._shared.floor.missing()
 
     def floor_loaded(self, name: str, version: int, untrusted_blob: bytes, now: float) -> list[Event]:
         """A blob as stored; version 0 and no bytes if there is none."""
         try:
-            self._board.floor.load(name, version, untrusted_blob)
+            self._shared.floor.load(name, version, untrusted_blob)
         except FloorError as refused:
             text = f"{name} {refused}: initiations recorded before now could be replayed once"
-            self._board.log(now, ERROR, "floor-lost", text)
-        return self._board.take()
+            self._shared.log(now, ERROR, "floor-lost", text)
+        return self._shared.take()
 
     def floor_stored(self, put: PersistFloor) -> None:
         """The store took ``put``."""
-        self._board.floor.stored(put)
+        self._shared.floor.stored(put)
 
     def floor_failed(self, put: PersistFloor, now: float) -> list[Event]:
         """The store did not take ``put``. It is tried again in a while, with what is known by then."""
-        self._board.floor.failed(put, now)
-        self._board.log(now, WARNING, "floor-not-stored", f"{put.name}: the store did not take version {put.version}")
-        return self._board.take()
+        self._shared.floor.failed(put, now)
+        self._shared.log(now, WARNING, "floor-not-stored", f"{put.name}: the store did not take version {put.version}")
+        return self._shared.take()

@@ -19,7 +19,6 @@ import ipaddress
 from collections.abc import Callable
 from typing import Final
 
-from components.keymgr.board import INFO, WARNING, Board
 from components.keymgr.constants import (
     INDEX,
     INITIATION_SPACING,
@@ -33,11 +32,9 @@ from components.keymgr.constants import (
     REKEY_ON_RECEIVE_TIME,
     REKEY_TIMEOUT,
     REPORT_LAG,
-    RETIRED_TIME,
 )
 from components.keymgr.cookie import CookieJar
 from components.keymgr.events import (
-    ReceiveForget,
     ReceivePeer,
     ReceiveReport,
     ReceiveSession,
@@ -48,11 +45,13 @@ from components.keymgr.events import (
     SendPeer,
     SendReport,
     SendSession,
+    ShowPeer,
 )
 from components.keymgr.messages import CookieReply, Response
 from components.keymgr.noise import NO_PSK, HandshakeError, Initiator, Responder, TransportKeys, wipe
 from components.keymgr.sessions import Keyring, Session
 from components.keymgr.settings import PeerSettings
+from components.keymgr.shared import INFO, WARNING, Shared
 from components.keymgr.timers import DELAYS, RESTARTS, STARTS, STOPS, Happened, Timer
 
 Random = Callable[[int], bytes]  # so many fresh random bytes; it must not fail
@@ -68,9 +67,9 @@ def where(address: bytes, port: int) -> str:
 
 
 class Peer:
-    """The state of one peer. Methods are told what happened; they emit events to the board and set timers."""
+    """The state of one peer. Methods are told what happened; they emit events and set timers."""
 
-    def __init__(self, number: int, settings: PeerSettings, board: Board) -> None:
+    def __init__(self, number: int, settings: PeerSettings, shared: Shared) -> None:
         """``settings.endpoint`` must be numeric."""
         text = base64.b64encode(settings.public_key).decode()
         self.number = number
@@ -80,28 +79,32 @@ class Peer:
         self.keyring = Keyring()
         self.owed = False  # a handshake as soon as there is somebody to give the keys to
         self.endpoint = (settings.endpoint.address(), settings.endpoint.port) if settings.endpoint else None
-        self._board = board
+        self._shared = shared
         self._psk = settings.preshared_key.reveal() if settings.preshared_key else NO_PSK
         self._static_static: bytearray | None = None
         self._jar = CookieJar(self.public)
         self._pending: Initiator | None = None
         self._pending_index = 0
         self._trying_since: float | None = None  # when the attempt began that RETRY goes on with
+        self._is_urgent = False
         self._last_sent_handshake = _NEVER
         self._last_initiation = _NEVER  # received
         self._last_received = _NEVER
+        self._completed_at: float | None = None
+        self._sent_bytes = 0
+        self._received_bytes = 0
 
     # small things -------------------------------------------------------------------------------------------------
 
     def static_static(self) -> bytearray:
         """DH(S_i, S_r), computed once. Errors: HandshakeError if the peer's key has a small order."""
         if self._static_static is None:
-            self._static_static = self._board.static.dh(self.public)
+            self._static_static = self._shared.static.dh(self.public)
         return self._static_static
 
     def _note(self, happened: Happened, now: float) -> None:
         """Sets and stops timers as the tables in timers.py say."""
-        timers = self._board.timers
+        timers = self._shared.timers
         for timer in STOPS.get(happened, ()):
             timers.stop((timer, self.number))
         for timer in STARTS.get(happened, ()):
@@ -114,7 +117,7 @@ class Peer:
 
     def _retire(self, sessions: list[Session], now: float) -> None:
         for session in sessions:
-            self._board.retire(session, now)
+            self._shared.retire(session, now)
 
     def _moved(self, address: bytes, port: int, now: float) -> None:
         """Roaming (2.1): the peer is where its newest authenticated packet came from."""
@@ -123,28 +126,33 @@ class Peer:
         self.endpoint = (address, port)
         current = self.keyring.current
         if current is not None and current.sends:  # a session to come brings its endpoint along
-            self._board.emit(SendEndpoint(self.number, address, port))
-        self._board.log(now, INFO, "peer-moved", f"{self.name} is at {where(address, port)}")
+            self._shared.emit(SendEndpoint(self.number, address, port))
+        self._shared.log(now, INFO, "peer-moved", f"{self.name} is at {where(address, port)}")
+
+    def _show(self) -> None:
+        address, port = self.endpoint or (b"", 0)
+        self._shared.emit(
+            ShowPeer(self.number, self._completed_at, self._received_bytes, self._sent_bytes, address, port)
+        )
 
     def announce_to_encrypt(self) -> None:
-        self._board.emit(SendPeer(self.number, self.settings.allowed_ips))
+        self._shared.emit(SendPeer(self.number, self.settings.allowed_ips))
 
     def announce_to_decrypt(self) -> None:
-        self._board.emit(ReceivePeer(self.number, self.settings.allowed_ips))
+        self._shared.emit(ReceivePeer(self.number, self.settings.allowed_ips))
 
     # we begin -----------------------------------------------------------------------------------------------------
 
-    def begin(self, now: float, urgent: bool = False) -> None:
-        """A handshake is wanted. At most one initiation goes out in REKEY_TIMEOUT (6.4), unless it is ``urgent``.
+    def begin(self, now: float, urgent: bool = False, delay: float = 0.0) -> None:
+        """A handshake is wanted, in ``delay`` seconds; an ``urgent`` one waits for nothing.
 
         Asking again while one is under way gives it another REKEY_ATTEMPT_TIME to succeed (6.4).
         """
         trying = self._trying_since is not None
         self._trying_since = now
-        if trying and not urgent:
-            return
-        at = now if urgent else max(now, self._last_sent_handshake + REKEY_TIMEOUT)
-        self._board.timers.start((Timer.RETRY, self.number), at)
+        self._is_urgent = self._is_urgent or urgent
+        if urgent or not trying:
+            self._shared.timers.start((Timer.RETRY, self.number), now + delay)
 
     def retry(self, now: float, wall: float, random: Random) -> None:
         """RETRY ran out: sends an initiation (5.4.2), or gives up after REKEY_ATTEMPT_TIME (6.4)."""
@@ -152,35 +160,40 @@ class Peer:
         if now - since > REKEY_ATTEMPT_TIME:
             self._give_up(now)
             return
-        index = self._board.new_index(random(INDEX))
+        earliest = self._last_sent_handshake + REKEY_TIMEOUT  # 6.4, and a response may yet do what this one would
+        if now < earliest and not self._is_urgent:
+            self._shared.timers.start((Timer.RETRY, self.number), earliest)
+            return
+        self._is_urgent = False
+        index = self._shared.new_index(random(INDEX))
         ephemeral = bytearray(random(KEY))
         jitter = int.from_bytes(random(2), "little") / 2**16 * REKEY_JITTER
-        self._board.timers.start((Timer.RETRY, self.number), now + REKEY_TIMEOUT + jitter)
+        self._shared.timers.start((Timer.RETRY, self.number), now + REKEY_TIMEOUT + jitter)
         self._drop_pending()
         if self.endpoint is None:
             text = f"{self.name} has no endpoint yet: packets wait until it calls or gives one"
-            self._board.log(now, WARNING, "no-endpoint", text)
+            self._shared.log(now, WARNING, "no-endpoint", text)
             return
         try:
             self._pending = Initiator(
-                self._board.static,
+                self._shared.static,
                 self.public,
                 self.static_static(),
                 psk=self._psk,
                 ephemeral=ephemeral,
                 index=index,
-                timestamp=self._board.floor.stamp(self.public, wall),
+                timestamp=self._shared.floor.stamp(self.public, wall),
             )
         except HandshakeError as refused:
-            self._board.log(now, WARNING, "handshake-refused", f"{self.name}: {refused}")
+            self._shared.log(now, WARNING, "handshake-refused", f"{self.name}: {refused}")
             return
         finally:
             wipe(ephemeral)
         self._pending_index = index
-        self._board.pending[index] = self.number
-        self._board.counts["initiations_sent"] += 1
+        self._shared.pending[index] = self.number
+        self._shared.counts["initiations_sent"] += 1
         self._send(self._pending.body, self.endpoint, now)
-        self._board.log(now, INFO, "initiation-sent", f"to {self.name} at {where(*self.endpoint)}")
+        self._shared.log(now, INFO, "initiation-sent", f"to {self.name} at {where(*self.endpoint)}")
 
     def finish(self, untrusted_response: Response, address: bytes, port: int, now: float) -> None:
         """The response to our initiation (5.4.3): one more session, sent with from now on.
@@ -201,20 +214,20 @@ class Peer:
         self._hand_out_send_key(session, confirm=True)
 
     def _give_up(self, now: float) -> None:
-        self._board.log(
+        self._shared.log(
             now, WARNING, "handshake-given-up", f"{self.name} did not answer for {REKEY_ATTEMPT_TIME:.0f} s"
         )
         self._trying_since = None
         self._drop_pending()
-        self._board.timers.stop((Timer.KEEPALIVE, self.number))
+        self._shared.timers.stop((Timer.KEEPALIVE, self.number))
         if self.keyring.current is None:
-            self._board.emit(SendForget(self.number))  # what waits has waited long enough
+            self._shared.emit(SendForget(self.number))  # what waits has waited long enough
 
     def _drop_pending(self) -> None:
         if self._pending is not None:
             self._pending.wipe()
             self._pending = None
-            del self._board.pending[self._pending_index]
+            del self._shared.pending[self._pending_index]
 
     # the peer begins ----------------------------------------------------------------------------------------------
 
@@ -226,26 +239,26 @@ class Peer:
         timestamp = responder.authenticate(self.static_static())
         if now - self._last_initiation < INITIATION_SPACING:
             raise HandshakeError("follows the one before too closely")
-        if not self._board.floor.accept(self.public, timestamp):
+        if not self._shared.floor.accept(self.public, timestamp):
             raise HandshakeError("is a replay, or its clock stepped back")
         self._last_initiation = now
         self._moved(address, port, now)
         self._heard(now)
-        index = self._board.new_index(random(INDEX))
+        index = self._shared.new_index(random(INDEX))
         ephemeral = bytearray(random(KEY))
         body, keys = responder.respond(index, self._psk, ephemeral)
         wipe(ephemeral)
         session = Session(self.number, index, responder.receiver, False, now, send_key=keys.send)
         self._derived(session, keys, now)
         self._retire(self.keyring.answered(session), now)
-        self._board.counts["responses_sent"] += 1
+        self._shared.counts["responses_sent"] += 1
         self._send(body, (address, port), now)
 
     # both ---------------------------------------------------------------------------------------------------------
 
     def _send(self, body: bytes, endpoint: tuple[bytes, int], now: float) -> None:
         self._last_sent_handshake = now
-        self._board.emit(SendHandshake(self._jar.sign(body, now), *endpoint))
+        self._shared.emit(SendHandshake(self._jar.sign(body, now), *endpoint))
         self._note(Happened.SENT, now)
         self._note(Happened.TRAVERSED, now)
 
@@ -256,24 +269,26 @@ class Peer:
 
     def _derived(self, session: Session, keys: TransportKeys, now: float) -> None:
         """Receiving may begin at once, on both sides."""
-        self._board.add(session)
-        self._board.emit(ReceiveSession(self.number, session.index, keys.receive))
+        self._shared.add(session)
+        self._shared.emit(ReceiveSession(self.number, session.index, keys.receive))
         if session.is_initiator:
             session.send_key = keys.send
         self._note(Happened.DERIVED, now)
 
     def _completed(self, now: float) -> None:
-        self._board.counts["handshakes"] += 1
+        self._shared.counts["handshakes"] += 1
+        self._completed_at = now
         self._trying_since = None
         self.owed = False
         self._drop_pending()
+        self._show()
         self._note(Happened.COMPLETED, now)
 
     def _hand_out_send_key(self, session: Session, confirm: bool) -> None:
         assert self.endpoint is not None  # a handshake came from somewhere
         key = session.take_send_key()
         order = SendSession(self.number, session.index, session.receiver, key, *self.endpoint, confirm)
-        self._board.emit(order)
+        self._shared.emit(order)
 
     def cookie(self, untrusted_reply: CookieReply, now: float) -> None:
         """A cookie for the next message; RETRY sends it in its own time (6.6). Errors: CookieError."""
@@ -287,12 +302,14 @@ class Peer:
         data = report.data_packets - session.sent_data
         if packets <= 0:
             return
-        session.sent, session.sent_data = report.packets, max(report.data_packets, session.sent_data)
+        self._sent_bytes += max(0, report.octets - session.sent_bytes)
+        session.sent, session.sent_data, session.sent_bytes = report.packets, report.data_packets, report.octets
+        self._show()
         self._note(Happened.TRAVERSED, now)
         if data > 0:
             if now - self._last_received > REPORT_LAG:
                 self._note(Happened.DATA_SENT, now)
-            armed = self._board.timers.left((Timer.KEEPALIVE, self.number), now)
+            armed = self._shared.timers.left((Timer.KEEPALIVE, self.number), now)
             if armed is not None and armed < KEEPALIVE_TIMEOUT - REPORT_LAG:
                 self._note(Happened.SENT, now)
         if session is not self.keyring.current:
@@ -303,7 +320,8 @@ class Peer:
         elif session.sent > REKEY_AFTER_MESSAGES or (  # 6.2
             session.is_initiator and now - session.created >= REKEY_AFTER_TIME
         ):
-            self.begin(now)
+            # Two that began together would go on beginning together, but for this
+            self.begin(now, delay=session.jitter * REKEY_JITTER)
 
     def received(self, session: Session, report: ReceiveReport, now: float) -> None:
         """decrypt opened packets of ``session``."""
@@ -311,8 +329,11 @@ class Peer:
         data = report.data_packets - session.received_data
         if packets <= 0:
             return
-        session.received, session.received_data = report.packets, max(report.data_packets, session.received_data)
+        self._received_bytes += max(0, report.octets - session.received_bytes)
+        session.received, session.received_data = report.packets, report.data_packets
+        session.received_bytes = report.octets
         self._moved(report.address, report.port, now)
+        self._show()
         self._heard(now)
         if data > 0:
             self._note(Happened.DATA_RECEIVED, now)
@@ -331,22 +352,19 @@ class Peer:
         self._retire(self.keyring.confirmed(), now)
         self._completed(now)
         self._hand_out_send_key(session, confirm=False)
-        self._board.log(now, INFO, "session-confirmed", f"with {self.name}, which began it")
+        self._shared.log(now, INFO, "session-confirmed", f"with {self.name}, which began it")
 
     def unknown_session(self, index: int, now: float) -> None:
         """A report names a session from before our time: we were reborn, and know nothing but that the peer lives."""
         if self.keyring.current is None and self._trying_since is None:
-            self._board.log(now, INFO, "session-unknown", f"{self.name} has session {index:#010x} of an earlier life")
+            self._shared.log(now, INFO, "session-unknown", f"{self.name} has session {index:#010x} of an earlier life")
             self.begin(now)
 
     def unknown_received(self, report: ReceiveReport, now: float) -> None:
-        """The same from decrypt, which also says where the peer is, and forgets it once there is a new one."""
-        current = self.keyring.current
-        if current is None:
+        """The same from decrypt, which also says where the peer is. Both end that session when its time is over."""
+        if self.keyring.current is None:
             self._moved(report.address, report.port, now)
             self.unknown_session(report.session, now)
-        elif now - current.created > RETIRED_TIME:
-            self._board.emit(ReceiveForget(report.session))
 
     # timers -------------------------------------------------------------------------------------------------------
 
@@ -354,26 +372,26 @@ class Peer:
         """KEEPALIVE ran out (6.5)."""
         current = self.keyring.current
         if current is not None and current.sends:
-            self._board.emit(SendKeepalive(self.number))
+            self._shared.emit(SendKeepalive(self.number))
 
     def persistent_keepalive(self, now: float) -> None:
         """PERSISTENT ran out: nothing went either way for the peer's interval."""
         self._note(Happened.TRAVERSED, now)
         current = self.keyring.current
         if current is not None and current.sends:
-            self._board.emit(SendKeepalive(self.number))
+            self._shared.emit(SendKeepalive(self.number))
         else:
             self.begin(now)
 
     def not_answered(self, now: float) -> None:
         """NEW_HANDSHAKE ran out: what we sent brought nothing back (6.5)."""
-        self._board.log(now, INFO, "peer-silent", f"{self.name} does not answer: a new handshake")
+        self._shared.log(now, INFO, "peer-silent", f"{self.name} does not answer: a new handshake")
         self.begin(now)
 
     def expire(self, session: Session, now: float) -> None:
         """EXPIRE ran out: neither end may use ``session`` any more (6.2)."""
         if session is self.keyring.current and session.sends:
-            self._board.emit(SendForget(self.number))
+            self._shared.emit(SendForget(self.number))
         self._retire(self.keyring.remove(session), now)
 
     def zero(self, now: float) -> None:

@@ -20,8 +20,15 @@ class Session:
     sends: bool = False  # encrypt was given the send key, and lives
     sent: int = 0  # packets, by encrypt's last report
     sent_data: int = 0
+    sent_bytes: int = 0
     received: int = 0  # packets, by decrypt's last report
     received_data: int = 0
+    received_bytes: int = 0
+
+    @property
+    def jitter(self) -> float:
+        """A number in 0 to 1 that the two ends of a session do not share; the index is random already."""
+        return self.index % 2**16 / 2**16
 
     def take_send_key(self) -> bytearray:
         """The send key, once. It is the caller's to wipe."""
@@ -43,11 +50,12 @@ class Keyring:
 
         event                previous          current   next
         began (initiator)    next or current   new       -
-        answered (responder) -                 current   new
+        answered (responder) previous          current   new
         confirmed            current           next      -
 
     An initiator knows that its peer has the keys, since the response proves it. A responder learns so by the first
-    packet that arrives under them (5.4.6), and must not send before that.
+    packet that arrives under them (5.4.6), and must not send before that. Until then ``previous`` stays as well: after
+    two handshakes at once it is what the peer still sends with.
     """
 
     __slots__ = ("current", "next", "previous")
@@ -69,7 +77,7 @@ class Keyring:
         return self._set(self.next or self.current, new, None)
 
     def answered(self, new: Session) -> list[Session]:
-        return self._set(None, self.current, new)
+        return self._set(self.previous, self.current, new)
 
     def confirmed(self) -> list[Session]:
         return self._set(self.current, self.next, None)

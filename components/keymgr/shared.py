@@ -42,7 +42,7 @@ class _Allowance:
         self.hidden = 0
 
 
-class Board:
+class Shared:
     """Shared state of one manager and its peers; it decides nothing."""
 
     def __init__(self, static: PrivateKey, floor: Floor) -> None:
