@@ -13,12 +13,16 @@ as well offers (1). So a 1 that a waiting end sees was stored after it began to 
     OFFERED  as WAITING, and the other was seen waiting
     OPEN     both are live; only here are the rings looked at
 
-A monitor that finds an end dead stores its 0 for it (``memfd.mark_dead``).
+A monitor that finds an end dead stores its 0 for it (``memfd.mark_dead``) and later starts another.
+
+All interleavings of this were searched (tests/channel/test_live.py). It needs one thing of the world: that an end which
+has read the byte of one that then died acts on it, the next few instructions, before the replacement is running, which
+takes a whole interpreter's start. Otherwise two ends may for once disagree, and one of them closes.
 """
 
 from __future__ import annotations
 
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final, Literal
 
 from appliance.vchan.layout import CLOSED, LIVE, WAITING
@@ -26,7 +30,7 @@ from appliance.vchan.layout import CLOSED, LIVE, WAITING
 Event = Literal["opened", "closed"]
 
 
-class State(Enum):
+class State(IntEnum):
     """What this end makes of the channel."""
 
     SHUT = auto()
