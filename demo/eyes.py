@@ -26,7 +26,7 @@ class Seen:
 
 
 class Eavesdropper:
-    """Listens from entry to exit. A packet socket is all it takes: no tcpdump needed."""
+    """Listens from entry to exit. A packet socket is all it takes: no capture program needed."""
 
     def __init__(self, lab: Lab) -> None:
         self.seen = Seen()

@@ -1,7 +1,8 @@
-"""What an eavesdropper on the WAN sees: tcpdump writes it down, we and tshark read it."""
+"""What an eavesdropper on the WAN sees: dumpcap writes it down, we and tshark read it."""
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 import tempfile
@@ -67,7 +68,7 @@ def dissect(when: float, frame: bytes) -> Datagram | Other:
 
 
 class Capture:
-    """tcpdump on the WAN's bridge, which sees every frame once, from entry to exit.
+    """dumpcap on the WAN's bridge, which sees every frame once, from entry to exit.
 
     `length` bytes of each frame are kept: 128 hold all of a handshake's type, index and the head of any plaintext.
     """
@@ -82,10 +83,10 @@ class Capture:
     def __enter__(self) -> Self:
         if not self._lab.plain_nic:
             raise LabError("with offloads on, a capture shows superpackets, not datagrams: use Lab(plain_nic=True)")
-        kept = ("-w", str(self.path), "-s", str(self._length), "-U")
-        command = ["tcpdump", "-n", "-i", BRIDGE, *kept, "--immediate-mode", "-B", "32768", "-Z", "root"]
+        # Not tcpdump: that wants to become another user, and in a user namespace there is none
+        command = ["dumpcap", "-P", "-i", BRIDGE, "-w", str(self.path), "-s", str(self._length), "-B", "32"]
         self._process = self._lab.wan.start(*command, stderr=subprocess.PIPE)
-        wait_for("tcpdump to open its file", lambda: self.path.exists() and self.path.stat().st_size >= 24)
+        wait_for("dumpcap to open its file", lambda: self.path.exists() and self.path.stat().st_size >= 24)
         return self
 
     def __exit__(
@@ -95,14 +96,14 @@ class Capture:
             self.settle()
             stop(self._process)
             words = self._process.stderr.read() if self._process.stderr else ""
-            if "0 packets dropped by kernel" not in words:
+            if not re.search(r"received/dropped on interface .*: \d+/0 ", words):
                 raise LabError(f"the capture is not complete: {words}")
 
     def settle(self) -> None:
-        """Waits until tcpdump has written all that it has seen: it forgets the rest when told to end."""
+        """Waits until dumpcap has written all that it has seen: it may forget the rest when told to end."""
         size = -1
         while size != (size := self.path.stat().st_size):
-            time.sleep(0.2)
+            time.sleep(0.75)  # dumpcap looks every quarter of a second
 
     def remove(self) -> None:
         self._directory.cleanup()

@@ -32,7 +32,9 @@ def tool(name: str) -> str:
 def run(*command: str, stdin: str | None = None, timeout: float = 30, check: bool = True) -> str:
     """Standard output of a command. Raises LabError with its last words if it fails or takes too long."""
     try:
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(
+            [tool(command[0]), *command[1:]], input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise LabError(f"{' '.join(command)}: no end after {timeout} s: {error.stderr!r}") from None
     if check and done.returncode:
