@@ -113,7 +113,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         faces.append(face(net.tun("t", offloads, f"10.3.0.{i + 1}/24", f"fd03::{i + 1}/64", mtu=1420)))
         nets.append(net)
     bench = Bench(nets, faces, request.param)
-    thread = threading.Thread(target=bench.carry)
+    thread = threading.Thread(target=bench.carry, daemon=True)
     thread.start()
     yield bench
     bench.stop.set()
@@ -139,7 +139,7 @@ def test_a_real_transfer_arrives_as_it_was_sent(bench: Bench, address: str) -> N
                 received.update(block)
             connection.sendall(b"done")
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     with client:
         client.settimeout(20)

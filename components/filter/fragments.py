@@ -1,0 +1,31 @@
+"""Later fragments have no ports: they follow the verdict on their datagram's first one, which must come first."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_TIMEOUT: Final = 30.0  # seconds: Linux's own patience (ipfrag_time)
+_MOST: Final = 1024
+
+
+class Fragments:
+    """Datagrams whose first fragment was allowed, by name, for one direction."""
+
+    def __init__(self) -> None:
+        self._allowed: dict[bytes, tuple[float, int]] = {}
+
+    def first(self, name: bytes, covered: int, now: float) -> None:
+        """The first fragment was allowed, with a transport header that ends at ``covered``."""
+        self._allowed.pop(name, None)
+        if len(self._allowed) >= _MOST:
+            del self._allowed[next(iter(self._allowed))]
+        self._allowed[name] = (now + _TIMEOUT, covered)
+
+    def forbid(self, name: bytes) -> None:
+        """A first fragment of that name was denied: no fragment may follow an earlier namesake."""
+        self._allowed.pop(name, None)
+
+    def later(self, name: bytes, offset: int, now: float) -> bool:
+        """Whether a fragment from ``offset`` on may pass: never over the header that was judged (RFC 3128)."""
+        expires, covered = self._allowed.get(name, (0.0, 0))
+        return now < expires and offset >= covered

@@ -1,0 +1,118 @@
+"""The shell: counters, where groups go, and a log that cannot be flooded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from appliance.vchan.messages import Packets
+from components.filter import main
+from tests.unit.filter.talk import tcp_back, tcp_out, udp_back, udp_out
+
+
+@dataclass
+class Counter:
+    value: int = 0
+
+    def add(self, n: int) -> None:
+        self.value += n
+
+    def set(self, n: int) -> None:
+        self.value = n
+
+
+@dataclass
+class Out:
+    sent: list[Packets] = field(default_factory=list)
+    full: bool = False
+
+    def send(self, message: Packets) -> bool:
+        if not self.full:
+            self.sent.append(message)
+        return not self.full
+
+
+class FakeGuest:
+    """As much of a guest as the filter uses."""
+
+    def __init__(self) -> None:
+        self.settings: dict[str, object] = {"allow_from_tunnel": [{"protocol": "udp", "ports": "53"}]}
+        self.outs = {"tunnel_out": Out(), "red_out": Out()}
+        self.counters: dict[str, Counter] = {}
+        self.handlers: dict[str, Callable[[Packets, float], None]] = {}
+        self.lines: list[tuple[str, str]] = []
+        self.log = self
+        self.tick: Callable[[float], float]
+        main.build(self)  # type: ignore[arg-type]
+
+    def warning(self, event: str, text: str) -> None:
+        self.lines.append((event, text))
+
+    def out(self, port: str) -> Out:
+        return self.outs[port]
+
+    def counter(self, name: str) -> Counter:
+        return self.counters.setdefault(name, Counter())
+
+    def receive(self, port: str, handler: Callable[[Packets, float], None], into: tuple[Out, ...]) -> None:
+        assert into == ({"red_in": self.outs["tunnel_out"], "tunnel_in": self.outs["red_out"]}[port],)
+        self.handlers[port] = handler
+
+    def timer(self, handler: Callable[[float], float]) -> None:
+        self.tick = handler
+
+    def give(self, port: str, packet: bytes, now: float, peer: int = 5) -> None:
+        self.handlers[port](Packets(memoryview(packet), len(packet), peer), now)
+
+
+def test_groups_go_where_they_belong_and_are_counted() -> None:
+    guest = FakeGuest()
+    guest.give("red_in", tcp_out("S"), 1.0)
+    guest.give("tunnel_in", tcp_back("SA"), 1.0)
+    guest.give("tunnel_in", udp_back(), 1.0)
+    guest.give("tunnel_in", tcp_back("S") + b"junk", 1.0)
+    assert [(g.packets, g.peer) for g in guest.outs["tunnel_out"].sent] == [(tcp_out("S"), 0)]
+    assert [(g.packets, g.peer) for g in guest.outs["red_out"].sent] == [(tcp_back("SA"), 5)]
+    guest.tick(1.0)
+    values = {name: counter.value for name, counter in guest.counters.items()}
+    assert values == {
+        "from_red": 1,
+        "from_tunnel": 3,
+        "passed": 2,
+        "denied": 2,
+        "malformed": 1,
+        "flows": 1,
+        "flows_full": 0,
+        "sink_full": 0,
+    }
+
+
+def test_a_question_goes_to_the_red_side() -> None:
+    guest = FakeGuest()
+    guest.give("tunnel_in", tcp_back("PA", seq=5) + b"", 1.0)
+    assert [len(g.packets) for g in guest.outs["red_out"].sent] == [40]
+
+
+def test_what_finds_no_room_is_counted() -> None:
+    guest = FakeGuest()
+    guest.outs["tunnel_out"].full = guest.outs["red_out"].full = True
+    guest.give("red_in", udp_out(), 1.0)
+    guest.give("tunnel_in", udp_back(), 1.0)
+    assert guest.counters["sink_full"].value == 2
+
+
+def test_denials_make_one_line_in_ten_seconds_without_a_word_of_what_was_denied() -> None:
+    guest = FakeGuest()
+    for i in range(1000):
+        now = 100.0 + i / 10
+        guest.give("tunnel_in", udp_back(), now)
+        guest.give("tunnel_in", tcp_back("R"), now)
+        guest.tick(now)
+    assert 10 <= len(guest.lines) <= 11
+    assert guest.lines[0] == ("denied", "from the tunnel: 1 no rule, 1 no flow")
+    assert not any("10.8" in text or "192" in text for _, text in guest.lines)
+
+
+def test_the_timer_asks_for_the_next_second() -> None:
+    guest = FakeGuest()
+    assert guest.tick(5.0) == 6.0 and guest.tick(5.5) == 6.0 and guest.tick(6.0) == 7.0
