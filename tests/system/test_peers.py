@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,29 @@ def test_septum_is_called(lab: Lab, outer: int, psk: bool) -> None:
         peer.wait_for_handshake()
         assert septum.shaken()
         both_versions(lab)
+
+
+def test_septum_as_wg_quick_would_do_it(lab: Lab) -> None:
+    """Without --lan and --wan: an interface on the gateway, which routes into it what the peer may have."""
+    own, stock = pair(lab.left, lab.right, calls="left")
+    with WireguardGo(lab.right, stock), Septum(lab.left, own, inline=False):
+        both_versions(lab)
+        assert reaches(lab.left.gateway, lab.right.tunnel4, HANDSHAKE_SECONDS)
+
+
+def test_down_gives_everything_back(lab: Lab) -> None:
+    def faces() -> list[str]:
+        shown = lab.left.gateway.run("ip", "-o", "address", "show", "scope", "global").splitlines()
+        return sorted(" ".join(line.split()[1:4]) for line in shown)
+
+    before = faces()
+    own, _ = pair(lab.left, lab.right)
+    with Septum(lab.left, own) as septum:
+        assert not faces(), "an interface of the box is still within the host's reach"
+        pids = septum.pids()
+        septum.down()
+    assert faces() == before
+    wait_for("every process of the box to end", lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
 def test_what_the_tunnel_opens_is_denied(lab: Lab) -> None:
