@@ -15,11 +15,8 @@ from typing import Final, NamedTuple
 SOL_UDP: Final = 17
 UDP_SEGMENT: Final = 103
 UDP_GRO: Final = 104
-SO_SNDBUFFORCE: Final = 32
-SO_RCVBUFFORCE: Final = 33
 
 MOST_BYTES: Final = 65_535
-BUFFER_BYTES: Final = 7 * 1024 * 1024  # of the kernel, each way: 100 groups, as wireguard-go
 _SEGMENT: Final = Struct("=H")
 _ANCILLARY: Final = socket.CMSG_SPACE(4)
 
@@ -59,23 +56,20 @@ _NOTHING: Final = Arrival(memoryview(b""), 0, b"", 0)
 
 
 class UdpSocket:
-    """Wraps the bound UDP socket ``fd``, IPv4 or IPv6 (then V6ONLY: no IPv4-mapped address ever appears).
+    """Wraps the bound UDP socket ``fd``: IPv4, or IPv6 with V6ONLY, so that no IPv4-mapped address ever appears.
 
-    A limit: an address has no scope here, so a peer on an IPv6 link-local address cannot be answered.
+    Whoever made it chose its buffers and set UDP_GRO; without, each datagram is a group of one. A limit: an address has
+    no scope here, so a peer on an IPv6 link-local address cannot be answered. Errors: ValueError for another socket.
     """
 
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
-        if self._socket.type != socket.SOCK_DGRAM or self._socket.family not in (socket.AF_INET, socket.AF_INET6):
-            raise ValueError(f"descriptor {fd} is no UDP socket")
-        self._socket.setblocking(False)
-        self._socket.setsockopt(SOL_UDP, UDP_GRO, 1)
-        for forced, plain in ((SO_SNDBUFFORCE, socket.SO_SNDBUF), (SO_RCVBUFFORCE, socket.SO_RCVBUF)):
-            try:
-                self._socket.setsockopt(socket.SOL_SOCKET, forced, BUFFER_BYTES)
-            except PermissionError:  # not the network's administrator: as much as the system allows
-                self._socket.setsockopt(socket.SOL_SOCKET, plain, BUFFER_BYTES)
         self._family = self._socket.family
+        if self._socket.type != socket.SOCK_DGRAM or self._family not in (socket.AF_INET, socket.AF_INET6):
+            raise ValueError(f"descriptor {fd} is no UDP socket")
+        if self._family == socket.AF_INET6 and not self._socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+            raise ValueError(f"descriptor {fd} takes IPv4 too: make it with IPV6_V6ONLY")
+        self._socket.setblocking(False)
         self._buffer = memoryview(bytearray(MOST_BYTES))
         self.segments = True  # whether the kernel takes groups
 

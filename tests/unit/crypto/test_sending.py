@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -188,7 +190,7 @@ def test_wanted_is_repeated_once_an_interval_while_packets_come() -> None:
         seal(core, ipv4(100), now=now)
         wanted += [now for report in reports(core, now) if report.wanted]
     assert wanted[0] == 1.0
-    assert all(later - sooner >= REPORT_INTERVAL for sooner, later in zip(wanted, wanted[1:], strict=False))
+    assert all(later - sooner >= REPORT_INTERVAL for sooner, later in pairwise(wanted))
     assert len(wanted) == 4
 
 

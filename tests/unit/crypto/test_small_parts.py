@@ -99,6 +99,11 @@ def test_once_is_once_and_bounded() -> None:
 def test_settings() -> None:
     assert parse("encrypt", {}) == EncryptSettings(1420)
     assert parse("encrypt", {"mtu": 1280}) == EncryptSettings(1280)
-    for role, table in (("encrypt", {"mtu": 100}), ("encrypt", {"mut": 1420}), ("encrypt", {"mtu": "1"}), ("decrypt", {})):
+    for role, table in (
+        ("encrypt", {"mtu": 100}),
+        ("encrypt", {"mut": 1420}),
+        ("encrypt", {"mtu": "1"}),
+        ("decrypt", {}),
+    ):
         with pytest.raises(SettingsError):
             parse(role, table)

@@ -36,7 +36,9 @@ def ipv4(length: int, source: str = "10.0.0.1", destination: str = "10.0.0.2", f
 
 def ipv6(length: int, source: bytes = NET6[0], destination: bytes = NET6[0], fill: int = 0) -> bytes:
     """An IPv6 packet of ``length`` bytes in all."""
-    return struct.pack("!IHBB16s16s", 6 << 28, length - 40, 17, 64, source, destination) + bytes((fill,)) * (length - 40)
+    return struct.pack("!IHBB16s16s", 6 << 28, length - 40, 17, 64, source, destination) + bytes((fill,)) * (
+        length - 40
+    )
 
 
 def datagram(plain: bytes, counter: int, receiver: int = 77, key: bytes = KEY, padded: int | None = None) -> bytes:
@@ -64,6 +66,7 @@ def send_peer(peer: int, *prefixes: tuple[bytes, int]) -> SendOrder:
 
 
 def send_session(
+    *,
     peer: int = 1,
     session: int = 5,
     receiver: int = 77,

@@ -1,0 +1,109 @@
+"""A guest made of lists: as much of `appliance.guest` as shells use, and only what component.toml declares is there."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+class FakeOut:
+    """Keeps what is sent, as a ring would: a copy."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.is_full = False
+
+    def room(self) -> bool:
+        return not self.is_full
+
+    def send(self, message: Any) -> bool:
+        if self.is_full:
+            return False
+        copied = message._replace(**{message._fields[0]: bytes(message[0])}) if hasattr(message, "_fields") else message
+        self.sent.append(copied)
+        return True
+
+
+class FakeClient:
+    """Answers calls with ``answer``, or raises it."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+        self.answer: Callable[[Any], Any] | Exception = NotImplementedError()
+
+    def call(self, request: Any) -> Any:
+        self.calls.append(request)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer(request)
+
+
+class FakeCounter:
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self, count: int = 1) -> None:
+        self.value += count
+
+    def set(self, value: int) -> None:
+        self.value = value
+
+
+class FakeGuest:
+    """Role ``role`` of ``component``; ``handlers`` and ``into`` are by port or device."""
+
+    def __init__(
+        self,
+        component: str,
+        role: str,
+        settings: dict[str, Any] | None = None,
+        devices: dict[str, int] | None = None,
+    ) -> None:
+        declared = tomllib.loads((ROOT / f"components/{component}/component.toml").read_text())["roles"][role]
+        ports = declared["ports"].items()
+        self.settings = settings or {}
+        self.devices = devices or {}
+        assert set(self.devices) <= set(declared.get("devices", []))
+        self.outs = {name: FakeOut() for name, port in ports if port["end"] == "out"}
+        self.clients = {name: FakeClient() for name, port in ports if port["end"] == "client"}
+        self.ins = {name for name, port in ports if port["end"] == "in"}
+        self.counters = {name: FakeCounter() for name in declared["counters"]}
+        self.handlers: dict[str, Callable[..., Any]] = {}
+        self.into: dict[str, list[Any]] = {}
+        self.timers: list[Callable[[float], float | None]] = []
+        self.warnings: list[tuple[str, str]] = []
+        self.log = self
+
+    def warning(self, event: str, text: str = "") -> None:
+        self.warnings.append((event, text))
+
+    def out(self, port: str) -> FakeOut:
+        return self.outs[port]
+
+    def client(self, port: str) -> FakeClient:
+        return self.clients[port]
+
+    def counter(self, name: str) -> FakeCounter:
+        return self.counters[name]
+
+    def receive(self, port: str, handler: Callable[[Any, float], Any], into: Sequence[Any] = ()) -> None:
+        assert port in self.ins
+        self.handlers[port] = handler
+        self.into[port] = list(into)
+
+    def readable(self, device: str, handler: Callable[[float], bool], into: Sequence[Any] = ()) -> None:
+        assert device in self.devices
+        self.handlers[device] = handler
+        self.into[device] = list(into)
+
+    def timer(self, handler: Callable[[float], float | None]) -> None:
+        self.timers.append(handler)
+
+    def turn(self, now: float) -> float | None:
+        """What the loop does after the handlers had their turn."""
+        (timer,) = self.timers
+        return timer(now)
