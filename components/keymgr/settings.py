@@ -28,7 +28,8 @@ from components.keymgr.constants import KEY
 MAX_PEERS: Final = 65535  # the bound of `peer` in the schemas
 MAX_PREFIXES: Final = 1024  # the bound of `allowed_ips` in the schemas
 MAX_PORT: Final = 65535
-_HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}\.?)*")
+_LABEL: Final = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?")
 
 
 class Prefix(NamedTuple):
@@ -90,6 +91,8 @@ def _key(table: Table, name: str) -> bytes:
 
 
 def _prefix(path: str, text: str) -> Prefix:
+    if "%" in text:
+        raise SettingsError(path, "must have no zone: inside the tunnel there are no interfaces")
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError as error:

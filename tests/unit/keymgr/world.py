@@ -78,13 +78,13 @@ class World:
         if isinstance(packet, Transport):
             assert (packet.key, packet.counter) not in self.used, "a nonce was used twice"
             self.used.add((packet.key, packet.counter))
-        if self.is_cut or self.drop(packet) or self.random.random() < self.loss:
+        if self.is_cut or self.random.random() < self.loss:
             return
         self.at(self.now + self.random.uniform(*self.delay), lambda: self._arrive(source, target, packet))
 
     def _arrive(self, source: tuple[bytes, int], target: tuple[bytes, int], packet: bytes | Transport) -> None:
         box = self.boxes.get(target)
-        if box is not None:
+        if box is not None and not self.drop(packet):
             box.arrive(packet, *source)
 
 
