@@ -26,8 +26,8 @@ bench: packages-bench .venv/.dev  ## measure against wireguard-go, OpenVPN and n
 lint: .venv/.dev check-generated  ## style, types, and who may import whom
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy -p appliance -p components -p tests.system -p bench -p demo
-	@$(BIN)/lint-imports --no-timing
+	@$(BIN)/mypy -p appliance -p components -p tests.system.lab -p bench -p demo
+	@$(BIN)/lint-imports --no-logo
 
 # Protobuf -----------------------------------------------------------------------------------------------------------
 
