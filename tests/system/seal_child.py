@@ -342,6 +342,11 @@ def work() -> None:
             grown.extend(bytes(size))
             grown += bytes(memoryview(grown)[: size // 2])
             del grown[: size // 3]
+    for _ in range(4):  # so large that malloc maps it by itself, and moves it to grow
+        grown = bytearray(1 << 25)
+        for _ in range(20):
+            grown.extend(bytes(1 << 20))
+        del grown
     for _ in range(5):
         objects = {number: [str(number), number / 3, (number,)] for number in range(100_000)}
         objects[0].append(objects)
@@ -421,6 +426,15 @@ def failing_surroundings() -> None:
     sealing_or_not()
 
 
+def interrupted() -> None:
+    """Waits in the kernel, so that a stop and a continuation have something to interrupt."""
+    lock = threading.Lock()
+    lock.acquire()
+    enclose()
+    say("waiting")
+    say(f"{lock.acquire(timeout=1.0)}")
+
+
 def sealing_or_not() -> None:
     try:
         enclose()
@@ -449,6 +463,7 @@ DEEDS: dict[str, Callable[[], None]] = {
     "default hook": default_hook,
     "timed": timed,
     "failing surroundings": failing_surroundings,
+    "interrupted": interrupted,
     "sealing or not": sealing_or_not,
     "second thread": second_thread,
     "kept directory": kept_directory,
@@ -456,6 +471,8 @@ DEEDS: dict[str, Callable[[], None]] = {
 
 
 def act() -> NoReturn:
+    with contextlib.suppress(OSError):  # further groups, which root may have and must lose
+        os.setgroups([4242])
     name = ORDERS["attempt"]
     if name in DEEDS:
         DEEDS[name]()

@@ -392,6 +392,25 @@ def test_the_seal_can_be_read_from_outside() -> None:
         os.kill(child.pid, 0)  # looking did no harm
 
 
+def test_no_signal_but_kill_and_stop_is_heard() -> None:
+    with held(sealing()) as (child, _):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGALRM, signal.SIGPIPE):
+            os.kill(child.pid, number)
+        time.sleep(0.05)
+        assert read_seals(child.pid).status["State"].startswith("S")
+        assert int(read_seals(child.pid).status["SigCgt"], 16) == 0
+
+
+def test_a_wait_survives_being_stopped_and_continued() -> None:
+    with started("interrupted", sealing()) as (child, reading):
+        assert os.read(reading, 100) == b"waiting\n"
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            time.sleep(0.1)
+            os.kill(child.pid, number)
+        assert os.read(reading, 100) == b"False\n"
+        assert child.reap() == 0
+
+
 # A step left out must show in the table under the right name.
 SEEN = [
     (("verify", "session"), {"session"}),

@@ -32,13 +32,10 @@ _PROT_READ_WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
 _MAP_NORESERVE: Final = 0x4000
 _MAP_STACK: Final = 0x20000
 _MREMAP_MAYMOVE: Final = 1
-_MADV_DONTNEED: Final = 4
 _FUTEX_WAIT_WAKE_WAITBITSET: Final = (0, 1, 9)
 _FUTEX_PRIVATE_AND_REALTIME: Final = 128 | 256
 _EVENT: Final = 8  # bytes in the counter of an eventfd
 _LAST_WORDS_FD: Final = 2
-
-_NOT_EXECUTABLE: Final = Match(2, LONG & ~_PROT_READ_WRITE, (0,))
 
 # What every domain needs to live: measured with strace over the guest's loop, the cryptography and protobuf in use, and
 # memory taken and given back. The most frequent first, since the filter compares from the top.
@@ -57,10 +54,10 @@ BASE: Final[dict[str, Rule]] = {
     # or inherit priorities, where the kernel's bugs were.
     "futex": ((Match(1, INT & ~_FUTEX_PRIVATE_AND_REALTIME, _FUTEX_WAIT_WAKE_WAITBITSET),),),
     # malloc and CPython's arenas: private, anonymous, never executable, never at a fixed address, never shared (shared
-    # memory would not be counted as the domain's own).
+    # memory would not be counted as the domain's own). There is no mprotect to change any of it later.
     "mmap": (
         (
-            _NOT_EXECUTABLE,
+            Match(2, LONG & ~_PROT_READ_WRITE, (0,)),
             Match(3, LONG & ~(_MAP_NORESERVE | _MAP_STACK), (mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,)),
             Match(4, INT, (INT,)),
         ),
@@ -68,19 +65,15 @@ BASE: Final[dict[str, Rule]] = {
     "munmap": ANY,
     "brk": ANY,
     "mremap": ((Match(3, LONG, (0, _MREMAP_MAYMOVE)),),),
-    # malloc opens a second arena when brk and mmap have failed it once: reserved without access, then made writable.
-    # Without this a domain at its memory limit would die where it could raise MemoryError.
-    "mprotect": ((_NOT_EXECUTABLE,),),
-    # ... and gives the top of such an arena back.
-    "madvise": ((Match(2, INT, (_MADV_DONTNEED,)),),),
-    # Python installs a handler for SIGINT; the kernel restarts a futex wait that SIGSTOP and SIGCONT interrupted.
-    "rt_sigreturn": ANY,
+    # How the kernel resumes a timed futex wait that SIGSTOP and SIGCONT, or a debugger reading the seal, interrupted.
     "restart_syscall": ANY,
     # A domain may always lose what it has: objects that hold a descriptor close it when they are collected.
     "close": ANY,
     "exit_group": ANY,
-    "exit": ANY,
 }
+# Not here, though other sandboxes have them: mprotect and madvise, which malloc needs for a second arena only, and domains
+# are started with MALLOC_ARENA_MAX=1; rt_sigreturn, since the seal leaves no signal handler to return from, and a forged
+# return is a way to set every register at once; exit, since there is no thread to end alone.
 
 # What a role may ask for in component.toml: traffic on descriptors it was given, and random numbers. No call in it
 # makes a descriptor, a mapping, a process or a name. `read` and `write` here lift the limits they have above.

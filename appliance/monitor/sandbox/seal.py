@@ -10,6 +10,7 @@ start         what the monitor must have done is checked while /proc can still b
               own, a network namespace of its own, one thread, memory to spare.
 descriptors   nothing but the ports and devices, before anything else, so that no later step can be led through one.
 session       kill(0, …) reaches a process group across pid namespaces, and a session shares a terminal: leave both.
+              No signal keeps a handler: the first process of a pid namespace then hears SIGKILL and SIGSTOP only.
 identity      root changes its ids while it still may. After this, no file or process of the host is its own.
 namespaces    the user namespace gives back the capabilities that the next steps need, over nothing of the host's.
 keyring       the session keyring is the monitor's until another one is joined.
@@ -134,6 +135,9 @@ def _descriptors(plan: SealPlan, progress: _Progress) -> None:
 def _session(plan: SealPlan, progress: _Progress) -> None:
     if os.getsid(0) != os.getpid():
         os.setsid()
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _identity(plan: SealPlan, progress: _Progress) -> None:
