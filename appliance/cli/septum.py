@@ -41,9 +41,11 @@ def _load(file: Path, lan: str | None = None, wan: str | None = None) -> Validat
             screen.fail(f"{file}: there is no such file", f"septum up /path/to/wg0.conf, or put it at {usual}")
         file = usual
     try:
-        if file.suffix == ".toml":
-            return load(file, lan=lan, wan=wan)
-        return from_wgquick(file, lan=lan, wan=wan)
+        read = load if file.suffix == ".toml" else from_wgquick
+        assembly = read(file, lan=lan, wan=wan)
+        for warning in assembly.warnings:
+            screen.err.print(f"septum: warning: {warning}", style="yellow", soft_wrap=True, markup=False)
+        return assembly
     except AssemblyError as refused:
         _refuse(file, refused)
     except OSError as error:
@@ -100,17 +102,17 @@ def up(
     With --lan and --wan the box is inline: both interfaces leave the host, and come back on `septum down`. Without
     them the tunnel interface appears on the host, as wg-quick makes it.
     """
+    from appliance.assembly.resolve import ResolveError, resolve
     from appliance.monitor.main import BuildError, run, start_background
 
-    if foreground is False and os.environ.get("NOTIFY_SOCKET"):
-        foreground = True
     assembly = _load(file, lan, wan)
     box = name or file.stem
     try:
+        assembly = resolve(assembly)
         if foreground:
             raise typer.Exit(run(assembly, name=box))
         start_background(assembly, name=box)
-    except BuildError as error:
+    except (BuildError, ResolveError) as error:
         screen.fail(str(error))
     screen.out.print(f"{box} is up: {len(assembly.domains)} sealed domains", style="green")
 
