@@ -26,9 +26,9 @@ def as_json(value: object) -> None:
 
 def fail(why: str, then: str = "", code: int = 1) -> NoReturn:
     """Ends the command: what is wrong, and what to do next."""
-    err.print(Text.assemble(("septum: ", "bold red"), why))
+    err.print(Text.assemble(("septum: ", "bold red"), why), soft_wrap=True)
     if then:
-        err.print(Text.assemble(("  try: ", "bold"), then))
+        err.print(Text.assemble(("  try: ", "bold"), then), soft_wrap=True)
     raise typer.Exit(code)
 
 

@@ -44,7 +44,7 @@ def _load(file: Path, lan: str | None = None, wan: str | None = None) -> Validat
         read = load if file.suffix == ".toml" else from_wgquick
         assembly = read(file, lan=lan, wan=wan)
         for warning in assembly.warnings:
-            screen.err.print(f"septum: warning: {warning}", style="yellow", soft_wrap=True, markup=False)
+            screen.err.print(f"septum: {warning}", style="yellow", soft_wrap=True, markup=False)
         return assembly
     except AssemblyError as refused:
         _refuse(file, refused)
