@@ -71,9 +71,9 @@ BASE: Final[dict[str, Rule]] = {
     "close": ANY,
     "exit_group": ANY,
 }
-# Not here, though other sandboxes have them: mprotect and madvise, which malloc needs for a second arena only, and domains
-# are started with MALLOC_ARENA_MAX=1; rt_sigreturn, since the seal leaves no signal handler to return from, and a forged
-# return is a way to set every register at once; exit, since there is no thread to end alone.
+# Not here, though other sandboxes have them: mprotect and madvise, which malloc needs for a second arena only, and
+# domains are started with MALLOC_ARENA_MAX=1; rt_sigreturn, since the seal leaves no signal handler to return from, and
+# a forged return is a way to set every register at once; exit, since there is no thread to end alone.
 
 # What a role may ask for in component.toml: traffic on descriptors it was given, and random numbers. No call in it
 # makes a descriptor, a mapping, a process or a name. `read` and `write` here lift the limits they have above.
