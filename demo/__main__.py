@@ -105,7 +105,7 @@ def meet(stage: Stage, world: World) -> None:
             line.says = f"median {pings.median:.0f} µs, worst {max(pings.times):.0f} µs"
     with stage.step("What the peer's side opens is denied") as line:
         expect(ping(lab.right.host, lab.left.host4, 3, patience=1).loss == 1, "a ping came through")
-        line.says = "3 pings, no answer: the filter has no rule for them"
+        line.says = "3 pings, no answer"
 
 
 def transfer(stage: Stage, world: World) -> None:
@@ -121,8 +121,8 @@ def transfer(stage: Stage, world: World) -> None:
 def watch(stage: Stage, world: World, flow: Transfer, title: str) -> None:
     """A live table of what every domain counts, while the transfer runs."""
     began = time.monotonic()
-    with stage.bar() as bar, Live(console=stage.console, transient=True, auto_refresh=False) as live:
-        bar.stop()
+    bar = stage.bar()
+    with Live(console=stage.console, transient=True, auto_refresh=False) as live:
         task = bar.add_task(title, total=TCP_SECONDS, says="")
         while (passed := time.monotonic() - began) < TCP_SECONDS:
             expect(flow.running(), "the connection was lost")
@@ -147,13 +147,13 @@ def overhear(stage: Stage, world: World) -> None:
         with Transfer(host, lab.right.host, lab.right.host6, rate=2e6):
             time.sleep(1.5)
         time.sleep(0.3)
-        line.says = "every datagram is WireGuard, nothing can be read"
         seen = eyes.seen
         expect(seen.by_type.get(4), "no transport data was overheard")
         expect(
             not seen.foreign and not set(seen.by_type) - {1, 2, 3, 4}, f"not WireGuard: {eyes.words()}, {seen.foreign}"
         )
         expect(not seen.readable, f"{seen.readable} frames held plaintext")
+        line.says = "all WireGuard, nothing readable"
     stage.note(eyes.words())
 
 
@@ -169,11 +169,11 @@ def refuse(stage: Stage, world: World) -> None:
             time.sleep(STRANGER_SECONDS / 2)
             expect(not stranger.shaken(), "the stranger was let in")
         expect(reaches(world.lab.left.host, world.lab.right.host4, 2), "the tunnel did not survive it")
-        line.says = f"refused by keymgr ({refused() - before}×), the tunnel goes on"
+        line.says = f"refused by keymgr, {refused() - before}×"
 
 
 def kill(stage: Stage, world: World) -> None:
-    with stage.step(f"SIGKILL to {VICTIM}, under a running connection") as line:
+    with stage.step(f"SIGKILL to {VICTIM}, under a connection") as line:
         lab = world.lab
         with Transfer(lab.left.host, lab.right.host, lab.right.host4, rate=2e6, reverse=True) as flow:
             time.sleep(0.5)
@@ -183,7 +183,7 @@ def kill(stage: Stage, world: World) -> None:
             so_far = flow.received
             wait_for("bytes to arrive again", lambda: flow.received > so_far + 500_000, 15)
         expect(flow.intact, "what arrived is not what was sent")
-        line.says = f"rebuilt, silent for {flow.longest_silence(killed) * 1000:.0f} ms, nothing lost"
+        line.says = f"silent for {flow.longest_silence(killed) * 1000:.0f} ms, nothing lost"
 
 
 def rebuilt(world: World) -> bool:
@@ -193,13 +193,13 @@ def rebuilt(world: World) -> bool:
 
 
 def betray(stage: Stage, world: World) -> None:
-    stage.head("An impostor in place of each domain, under that domain's own seal, tries to")
+    stage.head("An impostor in each domain's place, under its seal, tries to")
     plans = {row["name"]: row["seal"] for row in look(world.septum)["domains"]}
     results: dict[str, dict[str, bool]] = {}
     with stage.bar() as bar:
         task = bar.add_task("", total=len(plans), says="")
         for name, plan in plans.items():
-            bar.update(task, description=f"{name}: {len(impostors.ATTEMPTS)} attempts")
+            bar.update(task, description=f"{name}: {len(impostors.ATTEMPTS)} attempts", refresh=True)
             results[name] = dict(impostors.tries(plan))
             bar.advance(task)
     table = stage.table("", *plans)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import struct
 import threading
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -13,6 +15,8 @@ from tests.system.lab.capture import dissect
 from tests.system.lab.topology import BRIDGE
 
 ETH_P_ALL = 3
+SIOCGIFINDEX = 0x8933
+SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC = 263, 1, 1  # <linux/if_packet.h>
 NAMES = {1: "handshake initiations", 2: "handshake responses", 3: "cookie replies", 4: "transport data"}
 
 
@@ -32,6 +36,10 @@ class Eavesdropper:
         self.seen = Seen()
         self._socket = lab.wan.socket(socket.AF_PACKET, socket.SOCK_RAW)
         self._socket.bind((BRIDGE, ETH_P_ALL))
+        # A bridge shows what it merely passes on to those alone who ask for everything
+        request = fcntl.ioctl(self._socket, SIOCGIFINDEX, struct.pack("16sI20x", BRIDGE.encode(), 0))
+        wanted = request[16:20] + struct.pack("HH8x", PACKET_MR_PROMISC, 0)
+        self._socket.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, wanted)
         self._socket.settimeout(0.2)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -61,13 +60,14 @@ class Stage:
         self.console.print(f"   [dim]{text}[/]")
 
     def table(self, *columns: str, right: tuple[str, ...] = ()) -> Table:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
         for column in columns:
             table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
         return table
 
     def bar(self) -> Progress:
+        """A bar that is drawn only when told to: no thread of its own, beside which no process may be cloned."""
         return Progress(
             TextColumn("   {task.description:44}"), BarColumn(28), TextColumn("{task.fields[says]}"),
-            console=self.console, transient=True,
+            console=self.console, transient=True, auto_refresh=False,
         )  # fmt: skip
