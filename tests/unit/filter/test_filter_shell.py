@@ -103,10 +103,11 @@ def test_what_finds_no_room_is_counted() -> None:
 
 def test_denials_make_one_line_in_ten_seconds_without_a_word_of_what_was_denied() -> None:
     guest = FakeGuest()
+    strangers = udp_back(), tcp_back("R")
     for i in range(1000):
         now = 100.0 + i / 10
-        guest.give("tunnel_in", udp_back(), now)
-        guest.give("tunnel_in", tcp_back("R"), now)
+        for packet in strangers:
+            guest.give("tunnel_in", packet, now)
         guest.tick(now)
     assert 10 <= len(guest.lines) <= 11
     assert guest.lines[0] == ("denied", "from the tunnel: 1 no rule, 1 no flow")

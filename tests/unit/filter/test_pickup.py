@@ -70,12 +70,15 @@ def test_questions_are_few() -> None:
     box.now += 0.3
     box.tunnel(tcp_back("A"))
     assert len(box.questions) == 2
-    for port in range(1, 10000):
-        box.tunnel(tcp_back("A", dport=port))
+    segment = bytearray(tcp_back("A"))
+    for port in range(1, 5000):
+        segment[22:24] = port.to_bytes(2, "big")
+        box.tunnel(segment)
     assert len(box.questions) <= 260
     box.now += 1.0
-    for port in range(1, 10000):
-        box.tunnel(tcp_back("A", dport=port))
+    for port in range(1, 5000):
+        segment[22:24] = port.to_bytes(2, "big")
+        box.tunnel(segment)
     assert 300 <= len(box.questions) <= 325
 
 
