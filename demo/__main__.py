@@ -74,7 +74,7 @@ def seals(stage: Stage, world: World) -> None:
             seen.get("capabilities", "?"), seen.get("files", "?"), f"{len(seal['syscalls'])} calls",
             "[green]yes[/]" if seal["sealed"] else "[bold red]NO[/]",
         )  # fmt: skip
-    stage.console.print(table)
+    stage.console.print(table, "")
     amiss = [
         f"{name}: {row['attribute']} is {row['seen']}, not {row['wanted']}"
         for name, seal in sealed.items()
@@ -131,11 +131,18 @@ def watch(stage: Stage, world: World, flow: Transfer, title: str) -> None:
             time.sleep(0.25)
 
 
+def figure(count: int) -> str:
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.1f}{letter}"
+    return str(count)
+
+
 def counters(stage: Stage, status: dict[str, Any]) -> Any:
     table = stage.table("domain", "state", "MiB", "counts", right=("MiB",))
     for domain in status["domains"]:
         busiest = sorted(((n, c) for c, n in domain["counters"].items() if n), reverse=True)[:3]
-        said = "  ".join(f"{name.replace('_', ' ')} {count:,}" for count, name in busiest)
+        said = "  ".join(f"{name.replace('_', ' ')} {figure(count)}" for count, name in busiest)
         table.add_row(domain["name"], domain["state"], f"{(domain['pss_kib'] or 0) / 1024:.1f}", said)
     return table
 
@@ -204,14 +211,12 @@ def betray(stage: Stage, world: World) -> None:
             bar.advance(task)
     table = stage.table("", *plans)
     for attempt in impostors.ATTEMPTS.values():
-        table.add_row(
-            attempt, *("[green]killed[/]" if results[name][attempt] else "[bold red]LIVED[/]" for name in plans)
-        )
-    stage.console.print(table)
-    with stage.step("The kernel killed each of them in the attempt") as line:
+        table.add_row(attempt, *("[green]✗[/]" if results[name][attempt] else "[bold red]LIVED[/]" for name in plans))
+    stage.console.print(table, "")
+    with stage.step("✗: killed by the kernel in the attempt") as line:
         lived = [f"{name}: {what}" for name, row in results.items() for what, dead in row.items() if not dead]
         expect(not lived, "; ".join(lived))
-        line.says = f"{sum(map(len, results.values()))} attempts, and the nine real domains went on"
+        line.says = f"{sum(map(len, results.values()))} attempts; the real domains went on"
         expect(reaches(world.lab.left.host, world.lab.right.host4, 2), "the tunnel did not survive it")
 
 
