@@ -1,0 +1,75 @@
+"""The audit sink: records in, lines out. It never waits for the journal: what finds no room there is counted."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from typing import Final
+
+from septum.v1.records_pb2 import Record
+
+from appliance.guest.loop import Guest
+from components.log.lines import Lines
+
+_MOST_WAITING: Final = 512  # lines
+_TICK: Final = 1.0  # seconds
+
+
+class Journal:
+    """Writes lines to a file descriptor; keeps a bounded number while it takes none.
+
+    A pipe or socket is made non-blocking, so its other users must not be surprised by that: best is one of our own.
+    """
+
+    def __init__(self, fd: int) -> None:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            os.set_blocking(fd, False)
+        self._fd = fd
+        self._waiting: deque[bytes] = deque()
+        self._lost = 0
+
+    def write(self, lines: list[bytes]) -> None:
+        """Writes what it can, in order, and keeps the rest. Errors: OSError if the journal is gone."""
+        for line in lines:
+            if len(self._waiting) >= _MOST_WAITING:
+                self._lost += 1
+            else:
+                self._waiting.append(line)
+        try:
+            while self._waiting:
+                line = self._waiting[0]
+                written = os.write(self._fd, line)
+                self._waiting.popleft()
+                if written < len(line):
+                    self._waiting.appendleft(line[written:])
+                elif self._lost and not self._waiting:
+                    self._waiting.append(f"<4>log lost: {self._lost} lines that the journal had no room for\n".encode())
+                    self._lost = 0
+        except BlockingIOError:
+            pass
+
+
+def build(guest: Guest) -> None:
+    """Ports in, lines out."""
+    journal = Journal(guest.devices["journal"])
+    lines = Lines()
+    records = guest.counter("records")
+    suppressed = guest.counter("suppressed")
+    next_tick = 0.0
+
+    def record(sender: str, message: Record, now: float) -> None:
+        records.add(1)
+        journal.write(lines.record(sender, message.severity, message.event, message.text, now))
+        suppressed.set(lines.suppressed)
+
+    def tick(now: float) -> float:
+        nonlocal next_tick
+        if now >= next_tick:
+            next_tick = now + _TICK
+            journal.write(lines.tick(now))
+        return next_tick
+
+    guest.receive_many("records", record)
+    guest.timer(tick)
