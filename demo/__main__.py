@@ -213,7 +213,7 @@ def betray(stage: Stage, world: World) -> None:
     for attempt in impostors.ATTEMPTS.values():
         table.add_row(attempt, *("[green]✗[/]" if results[name][attempt] else "[bold red]LIVED[/]" for name in plans))
     stage.console.print(table, "")
-    with stage.step("✗: killed by the kernel in the attempt") as line:
+    with stage.step("Each ✗ was killed in the attempt") as line:
         lived = [f"{name}: {what}" for name, row in results.items() for what, dead in row.items() if not dead]
         expect(not lived, "; ".join(lived))
         line.says = f"{sum(map(len, results.values()))} attempts; the real domains went on"
