@@ -54,8 +54,8 @@ def _seal(guest: Guest, description: dict[str, Any], page: StatusPage) -> None:
     plan = SealPlan.from_json(description["seal"])
     events = {entry[end] for entry in description["ports"] for end in ("wait", "notify")}
     keep = sorted({lastwords.LAST_WORDS_FD, *events, *guest.file_descriptors()})
-    seal(dataclasses.replace(plan, keep_fds=tuple(keep)))
-    page.sealed(time.monotonic_ns())
+    sealed = seal(dataclasses.replace(plan, keep_fds=tuple(keep)))
+    page.sealed(time.monotonic_ns(), sealed.landlock_abi, sealed.refuses_exec_gain)
 
 
 def live(description: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 MAGIC: Final = 0x4D55545045530001
 SIZE: Final = 4096
-WORD_MAGIC, WORD_STATE, WORD_HEARTBEAT, WORD_VIOLATIONS, WORD_SEALED_AT = range(5)
+WORD_MAGIC, WORD_STATE, WORD_HEARTBEAT, WORD_VIOLATIONS, WORD_SEALED_AT, WORD_LANDLOCK, WORD_EXEC_GAIN = range(7)
 FIRST_COUNTER: Final = 16
 MOST_COUNTERS: Final = SIZE // 8 - FIRST_COUNTER
 
@@ -113,8 +113,11 @@ class StatusPage:
     def state(self, state: State) -> None:
         self.words[WORD_STATE] = state
 
-    def sealed(self, nanoseconds: int) -> None:
+    def sealed(self, nanoseconds: int, landlock_abi: int, refuses_exec_gain: bool) -> None:
+        """The seal is on, since ``nanoseconds`` of the monotonic clock; and what nobody can read of it from outside."""
         self.words[WORD_SEALED_AT] = nanoseconds
+        self.words[WORD_LANDLOCK] = landlock_abi
+        self.words[WORD_EXEC_GAIN] = refuses_exec_gain
         self.state(State.SEALED)
 
     def beat(self) -> None:

@@ -12,6 +12,7 @@ Three things end a domain besides its own death: a loop that stands still (it ke
 takes too long, and an accusation. An *accusation* is a domain's word that the peer at one of its ports broke the
 protocol. It is believed, for the accused is the one of the two that can be proved to nobody; but only a few times a
 minute, since it is also a weapon: any more and both ends go down, so a hostile accuser pays for each with its own life.
+Unless somebody else has accused the same domain: two witnesses of one culprit pay nothing.
 
 A domain that keeps dying is rebuilt at longer and longer intervals, a minute in the end, with an alarm each time. It is
 never abandoned and the box is never taken down for it: while a domain is away, what it guards stays shut, and a box
@@ -119,7 +120,7 @@ class _Life:
     violations: int = 0  # the accusations seen in this life, as bits
     deaths: int = 0  # in a row
     rebuilt: int = 0  # ever
-    accusations: deque[float] = field(default_factory=deque)
+    accusations: deque[tuple[float, str]] = field(default_factory=deque)  # when it accused whom
 
 
 class Supervisor:
@@ -219,14 +220,22 @@ class Supervisor:
         return actions
 
     def _accuse(self, accuser: str, life: _Life, accused: str, now: float) -> list[Action]:
-        life.accusations.append(now)
-        while now - life.accusations[0] > self._limits.window:
-            life.accusations.popleft()
+        life.accusations.append((now, accused))
         actions = self._kill(accused, f"{accuser} says that it broke the protocol", now)
-        count = len(life.accusations)
+        count = sum(not self._is_accused_by_others(whom, accuser, now) for whom in self._recent(life, now))
         if count > self._limits.accusations:
             actions += self._kill(accuser, f"it accused its peers {count} times in {self._limits.window:g} s", now)
         return actions
+
+    def _recent(self, life: _Life, now: float) -> list[str]:
+        """Whom it accused in the window, once for each time."""
+        while life.accusations and now - life.accusations[0][0] > self._limits.window:
+            life.accusations.popleft()
+        return [accused for _, accused in life.accusations]
+
+    def _is_accused_by_others(self, accused: str, accuser: str, now: float) -> bool:
+        others = (life for name, life in self._lives.items() if name != accuser)
+        return any(accused in self._recent(life, now) for life in others)
 
     def _kill(self, domain: str, why: str, now: float) -> list[Action]:
         life = self._lives[domain]

@@ -30,9 +30,9 @@ def test_words_lie_where_the_architecture_says() -> None:
     page.accuse(0)
     page.accuse(5)
     page.pardon(0)
-    page.sealed(123)
+    page.sealed(123, 7, True)
     words = struct.unpack("<512Q", memory)
-    assert words[:5] == (MAGIC, State.SEALED, 1, 1 << 5, 123)
+    assert words[:7] == (MAGIC, State.SEALED, 1, 1 << 5, 123, 7, 1)
     assert words[FIRST_COUNTER : FIRST_COUNTER + 2] == (0, 4)
     with pytest.raises(KeyError):
         page.counter("undeclared")
