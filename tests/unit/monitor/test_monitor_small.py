@@ -55,7 +55,7 @@ def test_the_monitor_reads_what_the_domain_writes() -> None:
     memory = StatusMemory()
     assert not memory.report().is_page
     domain = StatusPage(memoryview(mmap.mmap(memory.fd, SIZE)), ["one", "two"])
-    domain.sealed(12345)
+    domain.sealed(12345, 7, True)
     domain.beat()
     domain.accuse(3)
     domain.counter("two").add(7)
