@@ -153,7 +153,9 @@ class Sender:
         """Lays down the datagrams of the packets of ``size`` bytes at ``starts``."""
         count = len(starts)
         # Padded to 16 bytes, so that lengths tell less, but never beyond what the tunnel carries (section 5.4.6)
-        padded = max(size, min(-(-size // PADDING) * PADDING, self._mtu))
+        padded = size + -size % PADDING
+        if padded > self._mtu:
+            padded = max(size, self._mtu)
         stride = padded + OVERHEAD
         counter = session.counter
         session.counter += count  # first: whatever happens below, no counter is ever used twice
@@ -329,7 +331,6 @@ class Sender:
             if peer.session is not None:
                 return self._totals(peer, peer.session)
             if peer.wanted:
-                peer.wanted = False
                 return SendReport(peer=number, wanted=True)
         return None
 

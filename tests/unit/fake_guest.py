@@ -7,13 +7,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from appliance.vchan.codec import Codec
+from appliance.vchan.schema import schema
+
 ROOT = Path(__file__).parents[2]
 
 
 class FakeOut:
-    """Keeps what is sent, as a ring would: a copy."""
+    """Keeps what is sent, as the other end would get it: through the codec, with every bound of the schema checked."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: dict[str, str]) -> None:
+        self._codec = Codec(schema(port["schema"]).forward)
         self.sent: list[Any] = []
         self.is_full = False
 
@@ -23,8 +27,7 @@ class FakeOut:
     def send(self, message: Any) -> bool:
         if self.is_full:
             return False
-        copied = message._replace(**{message._fields[0]: bytes(message[0])}) if hasattr(message, "_fields") else message
-        self.sent.append(copied)
+        self.sent.append(self._codec.decode(b"".join(self._codec.encode(message))))
         return True
 
 
@@ -68,7 +71,7 @@ class FakeGuest:
         self.settings = settings or {}
         self.devices = devices or {}
         assert set(self.devices) <= set(declared.get("devices", []))
-        self.outs = {name: FakeOut() for name, port in ports if port["end"] == "out"}
+        self.outs = {name: FakeOut(port) for name, port in ports if port["end"] == "out"}
         self.clients = {name: FakeClient() for name, port in ports if port["end"] == "client"}
         self.ins = {name for name, port in ports if port["end"] == "in"}
         self.counters = {name: FakeCounter() for name in declared["counters"]}
