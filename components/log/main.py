@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections import deque
 from typing import Final
 
@@ -19,13 +18,10 @@ _TICK: Final = 1.0  # seconds
 class Journal:
     """Writes lines to a file descriptor; keeps a bounded number while it takes none.
 
-    A pipe or socket is made non-blocking, so its other users must not be surprised by that: best is one of our own.
+    Whether it can wait at all is settled by who opened it: O_NONBLOCK belongs to the open file, which others may share.
     """
 
     def __init__(self, fd: int) -> None:
-        mode = os.fstat(fd).st_mode
-        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
-            os.set_blocking(fd, False)
         self._fd = fd
         self._waiting: deque[bytes] = deque()
         self._lost = 0

@@ -61,6 +61,18 @@ class HmacDrbg:
             self._value[:] = hmac.digest(self._key, self._value, "sha256")
 
 
+def self_test() -> None:
+    """The known-answer test at the start (section 11.3), with NIST's first HMAC_DRBG vector for SHA-256.
+
+    Errors: RuntimeError if this machine's HMAC does not compute HMAC.
+    """
+    entropy = bytes.fromhex("ca851911349384bffe89de1cbdc46e6831e44d34a4fb935ee285dd14b71a7488")
+    drbg = HmacDrbg(entropy, bytes.fromhex("659ba96c601dc69fc902940805ec0ca8"))
+    drbg.generate(128)
+    if drbg.generate(128)[:16].hex() != "e528e9abf2dece54d47c7e75e5fe3021":
+        raise RuntimeError("HMAC_DRBG does not give its known answer: this machine's SHA-256 is broken")
+
+
 def _check_seed(entropy: bytes) -> None:
     if len(entropy) < SEED_BYTES:
         raise ValueError(f"a seed of {len(entropy)} bytes cannot hold {8 * SEED_BYTES} bits of entropy")

@@ -10,6 +10,7 @@ from septum.v1.random_pb2 import RandomReply, RandomRequest
 
 from appliance.guest.loop import Guest
 from components.rng.accounts import Accounts
+from components.rng.drbg import self_test
 from components.rng.health import HealthFailure
 from components.rng.sources import Jitter, Kernel
 
@@ -49,7 +50,8 @@ class Shell:
 
 
 def build(guest: Guest) -> None:
-    """Ports in, ports out. The sources are tested here, before the first request can come: SP 800-90B section 4.3."""
+    """Ports in, ports out. Generator and sources are tested here, before the first request can come: SP 800-90B section 4.3."""
+    self_test()
     # perf_counter is the monotonic clock in nanoseconds; now, once a turn, is too coarse to jitter
     shell = Shell(guest, Accounts([Kernel(os.getrandom), Jitter(time.perf_counter_ns)]))
     guest.serve("keys", shell.keys)

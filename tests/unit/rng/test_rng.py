@@ -17,7 +17,7 @@ from septum.v1.random_pb2 import RandomReply, RandomRequest
 
 from components.rng import main
 from components.rng.accounts import RESEED_REQUESTS, RESEED_SECONDS, Accounts
-from components.rng.drbg import MOST_REQUESTS, HmacDrbg, ReseedRequired
+from components.rng.drbg import MOST_REQUESTS, HmacDrbg, ReseedRequired, self_test
 from components.rng.health import WINDOW, HealthFailure, HealthTests, proportion_cutoff, repetition_cutoff
 from components.rng.sources import Jitter, Kernel
 
@@ -68,6 +68,13 @@ def test_nist_vector_with_additional_input() -> None:
         "91010aa35de3337cc6c09ebec8c91a6287586f3a74d9694b462d2720ea2e11bbd02af33adefb4a16e6b370fa0effd57d"
         "607547bdcfbb7831f54de7073ad2a7da987a0016a82fa958779a168674b56524"
     )
+
+
+def test_the_self_test_notices_a_broken_hmac(monkeypatch: pytest.MonkeyPatch) -> None:
+    self_test()
+    monkeypatch.setattr("components.rng.drbg.hmac.digest", lambda key, message, digest: bytes(32))
+    with pytest.raises(RuntimeError, match="known answer"):
+        self_test()
 
 
 def test_personalization_makes_another_generator() -> None:
