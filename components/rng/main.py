@@ -50,7 +50,7 @@ class Shell:
 
 
 def build(guest: Guest) -> None:
-    """Ports in, ports out. Generator and sources are tested here, before the first request can come: SP 800-90B section 4.3."""
+    """Ports in, ports out. Generator and sources are tested here, before the first request can come."""
     self_test()
     # perf_counter is the monotonic clock in nanoseconds; now, once a turn, is too coarse to jitter
     shell = Shell(guest, Accounts([Kernel(os.getrandom), Jitter(time.perf_counter_ns)]))
