@@ -1,6 +1,7 @@
 """One UDP socket that moves groups: many datagrams of one size in one call of the kernel, both ways.
 
-Linux: UDP_SEGMENT (GSO) to send, UDP_GRO to receive; see udp(7). What is left to do after the seal are `recvmsg` and
+Linux: UDP_SEGMENT (GSO) to send, UDP_GRO to receive; see udp(7). A peer that sends one by one, or a device that does
+not gather, is made up for here: what waits already is joined. What is left to do after the seal are `recvmsg` and
 `sendmsg`; everything else happens in the constructor.
 """
 
@@ -17,6 +18,7 @@ UDP_SEGMENT: Final = 103
 UDP_GRO: Final = 104
 
 MOST_BYTES: Final = 65_535
+MOST_DATAGRAMS: Final = 64  # in a group; the kernel's UDP_MAX_SEGMENTS
 _SEGMENT: Final = Struct("=H")
 _ANCILLARY: Final = socket.CMSG_SPACE(4)
 
@@ -52,7 +54,17 @@ class Arrival(NamedTuple):
     port: int
 
 
+class _Read(NamedTuple):
+    """What one call of the kernel gave: ``length`` bytes at ``at``."""
+
+    at: int
+    length: int
+    size: int
+    source: tuple[str, int]
+
+
 _NOTHING: Final = Arrival(memoryview(b""), 0, b"", 0)
+_LOST: Final = _Read(0, 0, 0, ("", 0))
 
 
 class UdpSocket:
@@ -70,7 +82,8 @@ class UdpSocket:
         if self._family == socket.AF_INET6 and not self._socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
             raise ValueError(f"descriptor {fd} takes IPv4 too: make it with IPV6_V6ONLY")
         self._socket.setblocking(False)
-        self._buffer = memoryview(bytearray(MOST_BYTES))
+        self._buffer = memoryview(bytearray(2 * MOST_BYTES))  # a group, and behind it what may belong to the next
+        self._held: _Read | None = None  # read, and not of the group before it
         self.segments = True  # whether the kernel takes groups
 
     @property
@@ -79,26 +92,51 @@ class UdpSocket:
         return 4 if self._family == socket.AF_INET else 16
 
     def receive(self) -> Arrival | None:
-        """The next datagrams from one source; None if there are none now.
+        """The next datagrams from one source, as many as wait already and make a group; None if there are none now.
 
         Empty if something was lost: a group that the buffer cannot hold, an error about an earlier datagram. Errors:
         OSError if the socket itself is broken.
         """
+        first, self._held = self._held, None
+        if first is None:
+            first = self._read(0)
+            if first is None:
+                return None
+        if first.at:
+            self._buffer[: first.length] = self._buffer[first.at : first.at + first.length]
+        if not first.length:
+            return _NOTHING
+        end, size, source = first.length, first.size, first.source
+        while end % size == 0 and end + size <= MOST_BYTES and end // size < MOST_DATAGRAMS:
+            more = self._read(end)
+            if more is None:
+                break
+            joins = more.source == source and (more.size == size or more.length < size)
+            if not more.length or not joins or end + more.length > min(MOST_BYTES, MOST_DATAGRAMS * size):
+                self._held = more
+                break
+            end += more.length
+        return Arrival(self._buffer[:end], size, socket.inet_pton(self._family, source[0]), source[1])
+
+    def _read(self, at: int) -> _Read | None:
+        """One call of the kernel, into the buffer from ``at``; None if nothing waits, a count of 0 if it was lost."""
         try:
-            count, ancillary, flags, source = self._socket.recvmsg_into([self._buffer], _ANCILLARY)
+            count, ancillary, flags, source = self._socket.recvmsg_into(
+                [self._buffer[at : at + MOST_BYTES]], _ANCILLARY
+            )
         except OSError as error:
             if error.errno == errno.EAGAIN:
                 return None
             if error.errno in LOSSES:
-                return _NOTHING
+                return _LOST
             raise
         if flags & socket.MSG_TRUNC:
-            return _NOTHING
+            return _LOST
         size = count
         for level, kind, data in ancillary:
             if level == SOL_UDP and kind == UDP_GRO:
                 size = min(count, int.from_bytes(data, sys.byteorder))
-        return Arrival(self._buffer[:count], size, socket.inet_pton(self._family, source[0]), source[1])
+        return _Read(at, count, size, source[:2])
 
     def send(self, datagrams: memoryview, size: int, address: bytes, port: int) -> int:
         """Sends a group, in one call if the kernel takes it. Returns how many datagrams it took.

@@ -63,11 +63,38 @@ def test_a_group_arrives_whole_in_one_call(ends: tuple[End, End], size: int, cou
     assert there.receive() == [(group, size, here.address, here.port)]
 
 
-def test_what_the_kernel_does_not_group_comes_as_it_was_sent(ends: tuple[End, End]) -> None:
+def test_what_was_sent_one_by_one_is_joined_where_it_makes_a_group(ends: tuple[End, End]) -> None:
     here, there = ends
-    for size in (100, 200, 50):
-        here.udp.send(memoryview(bytes(size)), size, there.address, there.port)
-    assert [(len(blob), size) for blob, size, _, _ in there.receive()] == [(100, 100), (200, 200), (50, 50)]
+    for size in (100, 200, 200, 50, 50, 300):
+        here.udp.send(memoryview(bytes((size % 251,)) * size), size, there.address, there.port)
+    arrived = there.receive()
+    assert [(len(blob), size) for blob, size, _, _ in arrived] == [(100, 100), (450, 200), (50, 50), (300, 300)]
+    assert arrived[1][0] == bytes((200,)) * 400 + bytes((50,)) * 50
+
+
+def test_only_one_source_makes_a_group(ends: tuple[End, End]) -> None:
+    here, there = ends
+    other = socket.socket(here.raw.family, socket.SOCK_DGRAM)
+    other.connect(there.raw.getsockname())
+    for number in range(6):
+        if number % 3 == 2:
+            other.send(bytes((number,)) * 90)
+        else:
+            here.udp.send(memoryview(bytes((number,)) * 90), 90, there.address, there.port)
+    arrived = there.receive()
+    assert [blob[::90] for blob, *_ in arrived] == [b"\0\1", b"\2", b"\3\4", b"\5"]
+    assert [port == here.port for *_, port in arrived] == [True, False, True, False]
+    other.close()
+
+
+def test_a_group_has_its_bounds(ends: tuple[End, End]) -> None:
+    here, there = ends
+    for _ in range(70):
+        here.udp.send(memoryview(bytes(64)), 64, there.address, there.port)
+    assert [len(blob) for blob, *_ in there.receive()] == [64 * 64, 6 * 64]
+    for _ in range(3):
+        here.udp.send(memoryview(bytes(30_000)), 30_000, there.address, there.port)
+    assert [len(blob) for blob, *_ in there.receive()] == [60_000, 30_000]
 
 
 def test_an_empty_datagram_is_empty_and_not_the_end(ends: tuple[End, End]) -> None:
@@ -192,7 +219,7 @@ def test_an_error_about_an_earlier_datagram_is_not_the_end(playing: tuple[UdpSoc
     kernel.errors = [errno.ECONNREFUSED]
     first = udp.receive()
     assert first is not None and not first.untrusted
-    assert udp.receive() == Arrival(memoryview(b"abc"), 3, LOOPBACK[4], 7)
+    assert udp.receive() == Arrival(memoryview(b"abc" * 64), 3, LOOPBACK[4], 7)
     kernel.errors = [errno.EAGAIN]
     assert udp.receive() is None
 
