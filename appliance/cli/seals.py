@@ -8,6 +8,7 @@ from appliance.cli import screen
 from appliance.monitor.sandbox.allowlist import BASE
 from appliance.monitor.sandbox.evidence import Row, read_seals
 from appliance.monitor.sandbox.plan import NAMESPACES, SealPlan
+from appliance.monitor.sandbox.seal import Sealed
 
 
 def seals_of(status: dict[str, Any]) -> list[dict[str, Any]]:
@@ -24,7 +25,7 @@ def seals_of(status: dict[str, Any]) -> list[dict[str, Any]]:
         }
         if domain["pid"] is not None:
             try:
-                rows = read_seals(domain["pid"]).as_rows(plan)
+                rows = read_seals(domain["pid"]).as_rows(plan, Sealed(**domain["sealed"]))
             except (FileNotFoundError, ProcessLookupError):
                 rows = [Row("process", "alive", "gone; the monitor is rebuilding it", False)]
             entry["attributes"] = [row._asdict() for row in rows]
@@ -42,6 +43,12 @@ def _count_own(entry: dict[str, Any]) -> str:
     return f"{own} of {len(NAMESPACES)}"
 
 
+def _devices(entry: dict[str, Any]) -> str:
+    """What is among its descriptors besides the events of its channels."""
+    kinds = (part.split(" ", 1) for part in _seen(entry, "descriptors").split(", ") if " " in part)
+    return ", ".join(f"{count} {kind}" for count, kind in kinds if kind in ("tun", "socket", "file")) or "none"
+
+
 def show(evidence: list[dict[str, Any]]) -> bool:
     """Prints one line a domain, then every attribute that is not as planned. Returns whether all are sealed."""
     rows = [
@@ -53,13 +60,14 @@ def show(evidence: list[dict[str, Any]]) -> bool:
             _count_own(entry),
             _seen(entry, "capabilities"),
             _seen(entry, "files"),
-            f"{len(entry['syscalls'])} calls, {_seen(entry, 'filter program')[:8]}",
-            _seen(entry, "descriptors"),
+            f"{len(entry['syscalls'])} calls",
+            _seen(entry, "landlock"),
+            _devices(entry),
         )
         for entry in evidence
     ]
-    columns = ("domain", "pid", "seal", "uid", "own ns", "caps", "files", "seccomp", "descriptors")
-    screen.table("Seals, read from outside each domain", columns, rows)
+    columns = ("domain", "pid", "seal", "uid", "own ns", "caps", "files", "seccomp", "landlock", "devices")
+    screen.table("Seals, read from outside each domain (Landlock: its own word)", columns, rows)
     amiss = [(entry["domain"], row) for entry in evidence for row in entry["attributes"] if not row["ok"]]
     for domain, row in amiss:
         screen.err.print(f"{domain}: {row['attribute']} is {row['seen']}, not {row['wanted']}", style="bold red")

@@ -28,12 +28,11 @@ def domains(status: dict[str, Any]) -> None:
             _since(domain["uptime"]),
             domain["restarts"],
             f"{domain['pss_kib'] / 1024:.1f}" if domain["pss_kib"] else "-",
-            " ".join(domain["clearance"]),
-            domain["summary"],
+            " ".join(label for label in screen.COLOURS if label in domain["clearance"]),
         )
         for domain in status["domains"]
     ]
-    columns = ("domain", "pid", "state", "up", "rebuilt", "PSS MiB", "cleared for", "what it is")
+    columns = ("domain", "pid", "state", "up", "rebuilt", "PSS MiB", "cleared for")
     screen.table(f"Domains of {status['name']}", columns, rows)
 
 
@@ -66,4 +65,4 @@ def overview(status: dict[str, Any]) -> None:
         for domain in status["domains"]
         if (counted := [(name, value) for name, value in domain["counters"].items() if value])
     ]
-    screen.table("Counted since each domain began (its own word)", ("domain", "counters"), rows)
+    screen.table("Counted by each domain (its own word)", ("domain", "counters"), rows)

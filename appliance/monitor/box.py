@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from appliance.assembly.model import ValidatedAssembly
-from appliance.monitor import control, notify, privileges
+from appliance.monitor import control, notify, peers, privileges
 from appliance.monitor.network import BoxNetwork, NetworkError
 from appliance.monitor.notify import CRITICAL, INFO, NOTICE, WARNING
 from appliance.monitor.process import ProcessBackend
@@ -101,7 +101,7 @@ class Box:
         self._mark("rings")
         # The helper imports pyroute2 while the domains import theirs
         self._network.begin()
-        self._supervisor = Supervisor(self._backend.peers, time.monotonic())
+        self._supervisor = Supervisor(self._backend.neighbours, time.monotonic())
         for domain in self._assembly.domains:
             self._start(domain.name)
         self._mark("spawned")
@@ -152,7 +152,7 @@ class Box:
         backend, supervisor = self._backend, self._supervisor
         starting = [name for name in backend.living if supervisor.phase(name) is not Phase.RUNNING]
         reports = {name: backend.report(name) for name in backend.living}
-        dead = (name for name in backend.peers if supervisor.phase(name) is Phase.RESETTING)
+        dead = (name for name in backend.neighbours if supervisor.phase(name) is Phase.RESETTING)
         waiting = [name for name in dead if backend.all_wait(name, supervisor.survivors(name))]
         self._do(supervisor.look(reports, waiting, now))
         for name in starting:
@@ -277,6 +277,7 @@ class Box:
                 "listen_port": self._network.port,
                 "notes": self._network.notes,
             },
+            "peers": peers.of(self._assembly, self._backend),
             "domains": [self._describe(domain.name) for domain in self._assembly.domains],
             "channels": [
                 {"client": str(channel.client), "server": str(channel.server), "schema": channel.schema}

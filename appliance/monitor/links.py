@@ -7,6 +7,7 @@ life of a helper process (helper.py): importing pyroute2 takes 100 ms and 25 MiB
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -64,9 +65,14 @@ def snapshot(netlink: IPRoute, name: str) -> Json:
         "name": name,
         "up": bool(link["flags"] & _IFF_UP),
         "gro_max_size": link.get_attr("IFLA_GRO_MAX_SIZE"),
-        "addresses": [_address(a) for a in netlink.get_addr(index=index) if not a["flags"] & _IFA_F_TEMPORARY],
+        "addresses": [_address(a) for a in netlink.get_addr(index=index) if not _is_temporary(a)],
         "routes": [_route(r, name) for f in (AF_INET, AF_INET6) for r in _routes(netlink, f, index)],
     }
+
+
+def _is_temporary(address: Any) -> bool:
+    """A privacy address of IPv6, which the kernel makes anew. For IPv4 the same bit means secondary."""
+    return bool(address["family"] == AF_INET6 and address["flags"] & _IFA_F_TEMPORARY)
 
 
 def _address(message: Any) -> Json:
@@ -122,6 +128,14 @@ def _route(message: Any, name: str) -> Json:
     return {key: value for key, value in found.items() if value is not None}
 
 
+def move(netlink: IPRoute, name: str, namespace: int) -> None:
+    """Sends interface ``name`` to the namespace behind a descriptor. Errors: LinkError."""
+    try:
+        netlink.link("set", index=index_of(netlink, name), net_ns_fd=namespace)
+    except NetlinkError as error:
+        raise LinkError(f"{name} cannot change its namespace: {os.strerror(error.code)}") from None
+
+
 def restore(netlink: IPRoute, state: Json, *, checked: bool = False) -> None:
     """Gives the interface what ``snapshot`` saw; what it has already stays.
 
@@ -149,14 +163,22 @@ def _add_address(netlink: IPRoute, index: int, state: Json, checked: bool) -> No
         found["flags"] = flags
     if valid != _FOREVER:
         found["IFA_CACHEINFO"] = {"ifa_preferred": preferred, "ifa_valid": valid, "cstamp": 0, "tstamp": 0}
-    tolerate(netlink.addr, errno.EEXIST, command="add", index=index, **found)
+    _add(netlink.addr, f"address {state['address']}/{state['prefixlen']}", index=index, **found)
 
 
 def _add_route(netlink: IPRoute, index: int, state: Json) -> None:
     found = dict(state)
     found["dst"] = f"{found['dst']}/{found.pop('dst_len')}" if "dst" in found else "default"
     found.pop("dst_len", None)
-    tolerate(netlink.route, errno.EEXIST, command="add", oif=index, **found)
+    _add(netlink.route, f"route {found['dst']}", oif=index, **found)
+
+
+def _add(call: Any, what: str, **arguments: Any) -> None:
+    """Adds something, unless it is there already."""
+    try:
+        tolerate(call, errno.EEXIST, command="add", **arguments)
+    except NetlinkError as error:
+        raise LinkError(f"{what} cannot be set: {os.strerror(error.code)}") from None
 
 
 def assigned(

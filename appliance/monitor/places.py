@@ -29,7 +29,8 @@ def is_system() -> bool:
 def _base(variable: str, system: str, user_variable: str, user_default: str) -> Path:
     if variable in os.environ:
         return Path(os.environ[variable])
-    if is_system():
+    # Root of a user namespace may have been given a /run of its own
+    if os.geteuid() == 0 and os.access(Path(system).parent, os.W_OK):
         return Path(system)
     base = os.environ.get(user_variable) or user_default
     if not base:

@@ -76,7 +76,7 @@ class Plumber:
             if states:
                 self._save()
             for state, (_, fd, _) in zip(states, inline, strict=True):
-                netlink.link("set", index=links.index_of(netlink, state["name"]), net_ns_fd=fd)
+                links.move(netlink, state["name"], fd)
         for state, (_, fd, furnish) in zip(states, inline, strict=True):
             with netns.inside(fd), IPRoute() as netlink:
                 netlink.link("set", index=links.index_of(netlink, "lo"), state="up")
@@ -247,9 +247,8 @@ def undo(record: Path, home: int, namespaces: dict[str, int]) -> Json:
 def _bring_home(state: Json, home: int, namespaces: Any) -> None:
     for away in namespaces:
         with netns.inside(away), IPRoute() as netlink:
-            index = links.index_of(netlink, state["name"])
             # A LAN and a WAN of the same name cannot have come from one host; the tunnel's name is no interface's
-            if index is not None:
-                netlink.link("set", index=index, net_ns_fd=home)
+            if links.index_of(netlink, state["name"]) is not None:
+                links.move(netlink, state["name"], home)
     with IPRoute() as netlink:
         links.restore(netlink, state)

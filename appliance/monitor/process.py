@@ -6,6 +6,7 @@ life - process, status page, control event, pipe of last words - is made for eac
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -21,6 +22,8 @@ import septum
 import appliance
 from appliance.assembly.model import Domain, ValidatedAssembly
 from appliance.assembly.settings import to_json
+from appliance.guest.status import ROW_SIZE, PeerRow
+from appliance.guest.status import SIZE as STATUS_SIZE
 from appliance.monitor.channels import Attachment, Channels
 from appliance.monitor.sandbox import evidence
 from appliance.monitor.sandbox.plan import SealPlan, plan_for
@@ -31,7 +34,6 @@ from appliance.monitor.status import Report, StatusMemory
 _NULL_IN, _NULL_OUT, _LAST_WORDS, _DESCRIPTION, _STATUS, _CONTROL, _FIRST_PORT = range(7)
 
 _LAST_WORDS_SIZE: Final = 4096
-_STATUS_SIZE: Final = 4096
 _SEALED: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _PATH: Final = tuple(
     dict.fromkeys(
@@ -93,7 +95,7 @@ class ProcessBackend:
             domain.name: self._draw(domain, devices, None if first_id is None else first_id + number)
             for number, domain in enumerate(assembly.domains)
         }
-        self.peers = {name: tuple(a.peer for a in self._blueprints[name].attachments) for name in self._blueprints}
+        self.neighbours = {name: tuple(a.peer for a in self._blueprints[name].attachments) for name in self._blueprints}
 
     def _draw(self, domain: Domain, devices: Mapping[str, int], outer_id: int | None) -> _Blueprint:
         attachments = tuple(self._channels.attachments(domain.name))
@@ -115,7 +117,9 @@ class ProcessBackend:
             domain.name,
             sorted([_LAST_WORDS, _CONTROL, *events, *held.values()]),
             outer_id=outer_id,
-            shared_bytes=_STATUS_SIZE + sum(attachment.bytes for attachment in attachments),
+            shared_bytes=STATUS_SIZE
+            + domain.role.board * ROW_SIZE
+            + sum(attachment.bytes for attachment in attachments),
             memory_mib=domain.memory_mib,
         )
         description = {
@@ -138,7 +142,7 @@ class ProcessBackend:
         """Clears the dead one's rings and starts ``name``; returns the pidfd, which the back end goes on owning."""
         blueprint = self._blueprints[name]
         self._channels.zero(name)
-        status = StatusMemory()
+        status = StatusMemory(blueprint.domain.role.board)
         control = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         last_words, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, _LAST_WORDS_SIZE)
@@ -162,7 +166,7 @@ class ProcessBackend:
         """Looks from outside whether ``name`` is sealed as planned; what is amiss, if anything."""
         life = self._lives[name]
         try:
-            rows = evidence.read_seals(life.child.pid).as_rows(self._blueprints[name].plan)
+            rows = evidence.read_seals(life.child.pid).as_rows(self._blueprints[name].plan, life.status.sealed())
         except OSError as error:
             return [f"its seal cannot be read: {error}"]
         return [f"{row.attribute}: {row.seen}, not {row.wanted}" for row in rows if not row.ok]
@@ -218,13 +222,20 @@ class ProcessBackend:
             "uptime": None,
             "counters": {},
             "pss_kib": None,
+            "sealed": None,
         }
         if life is not None:
             found["pid"] = life.child.pid
             found["uptime"] = time.monotonic() - life.started
             found["counters"] = life.status.counters(role.counters)
             found["pss_kib"] = _pss(life.child.pid)
+            found["sealed"] = dataclasses.asdict(life.status.sealed())
         return found
+
+    def peers(self, name: str, count: int) -> list[PeerRow | None]:
+        """The first ``count`` rows of the board of ``name``: its own word."""
+        life = self._lives.get(name)
+        return [None] * count if life is None else life.status.rows(count)
 
     def close(self) -> None:
         """Ends every domain and lets go of everything that is theirs."""
