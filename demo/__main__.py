@@ -24,8 +24,8 @@ from demo.world import ENTER, World
 from tests.system.lab import Lab, LabError, Septum, Transfer, WireguardGo, ping, reaches, wait_for
 
 PINGS = 20
-TCP_SECONDS = 4.0
-STRANGER_SECONDS = 4.0
+TCP_SECONDS = 3.0
+STRANGER_SECONDS = 3.0
 VICTIM = "decrypt"
 
 
