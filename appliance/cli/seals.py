@@ -54,7 +54,6 @@ def show(evidence: list[dict[str, Any]]) -> bool:
     rows = [
         (
             entry["domain"],
-            entry["pid"] or "-",
             screen.good(entry["sealed"], "sealed" if entry["sealed"] else "NOT SEALED"),
             _seen(entry, "user"),
             _count_own(entry),
@@ -66,7 +65,7 @@ def show(evidence: list[dict[str, Any]]) -> bool:
         )
         for entry in evidence
     ]
-    columns = ("domain", "pid", "seal", "uid", "own ns", "caps", "files", "seccomp", "landlock", "devices")
+    columns = ("domain", "seal", "uid", "own ns", "caps", "files", "seccomp", "landlock", "devices")
     screen.table("Seals, read from outside each domain (Landlock: its own word)", columns, rows)
     amiss = [(entry["domain"], row) for entry in evidence for row in entry["attributes"] if not row["ok"]]
     for domain, row in amiss:
