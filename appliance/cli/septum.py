@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -198,20 +199,27 @@ def graph(
     elif dot:
         sys.stdout.write(drawing.dot(assembly))
     else:
-        screen.out.print(drawing.text(assembly))
+        screen.out.print(drawing.text(assembly), soft_wrap=True)
+
+
+def _warn_of_readers() -> None:
+    """As wg does: a key that goes to a file which others may read is said to."""
+    seen = os.fstat(1)
+    if stat.S_ISREG(seen.st_mode) and seen.st_mode & 0o007:
+        screen.err.print("septum: warning: others can read the file this key goes to; try: umask 077", style="yellow")
 
 
 @app.command()
 def genkey() -> None:
     """Print a new private key."""
-    if sys.stdout.isatty() is False and os.fstat(1).st_mode & 0o077 and os.path.isfile("/dev/stdout"):
-        screen.err.print("septum: warning: the key goes to a file that others can read", style="yellow")
+    _warn_of_readers()
     print(keys.genkey())
 
 
 @app.command()
 def genpsk() -> None:
     """Print a new preshared key."""
+    _warn_of_readers()
     print(keys.genpsk())
 
 
