@@ -22,7 +22,6 @@ from typing import Final
 from components.keymgr.constants import (
     INDEX,
     INITIATION_SPACING,
-    KEEPALIVE_TIMEOUT,
     KEY,
     REJECT_AFTER_MESSAGES,
     REKEY_AFTER_MESSAGES,
@@ -90,6 +89,7 @@ class Peer:
         self._last_sent_handshake = _NEVER
         self._last_initiation = _NEVER  # received
         self._last_received = _NEVER
+        self._last_data_received = _NEVER
         self._completed_at: float | None = None
         self._sent_bytes = 0
         self._received_bytes = 0
@@ -309,9 +309,10 @@ class Peer:
         if data > 0:
             if now - self._last_received > REPORT_LAG:
                 self._note(Happened.DATA_SENT, now)
-            armed = self._shared.timers.left((Timer.KEEPALIVE, self.number), now)
-            if armed is not None and armed < KEEPALIVE_TIMEOUT - REPORT_LAG:
-                self._note(Happened.SENT, now)
+            self._note(Happened.SENT, now)
+            if now - self._last_data_received <= REPORT_LAG:  # what was sent may be older than that
+                due = self._last_data_received + DELAYS[Timer.KEEPALIVE]
+                self._shared.timers.start((Timer.KEEPALIVE, self.number), due)
         if session is not self.keyring.current:
             return
         if session.sent >= REJECT_AFTER_MESSAGES:  # 6.2
@@ -336,6 +337,7 @@ class Peer:
         self._show()
         self._heard(now)
         if data > 0:
+            self._last_data_received = now
             self._note(Happened.DATA_RECEIVED, now)
         if session is self.keyring.next:
             self._confirm(session, now)

@@ -87,11 +87,6 @@ class Timers:
     def runs(self, key: Key) -> bool:
         return key in self._due
 
-    def left(self, key: Key, now: float) -> float | None:
-        """Seconds until ``key`` is due; None if it does not run."""
-        due = self._due.get(key)
-        return None if due is None else due - now
-
     def _settle(self) -> None:
         """Brings a timer that really is the next one to the top of the heap."""
         while self._heap:

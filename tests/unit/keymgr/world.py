@@ -44,6 +44,7 @@ class World:
     seed: int = 0
     loss: float = 0.0
     delay: tuple[float, float] = (0.01, 0.02)
+    report_delay: float = 0.0  # the most that a report takes beyond its interval
     now: float = 0.0
     boxes: dict[tuple[bytes, int], Box] = field(default_factory=dict)
     send_keys: set[bytes] = field(default_factory=set)
@@ -159,7 +160,9 @@ class _Encrypt:
     def _report(self, peer: int) -> None:
         if peer not in self._due:
             self._due.add(peer)
-            self.box.world.at(self._reported.get(peer, -1.0) + REPORT_INTERVAL, lambda: self._say(peer))
+            world = self.box.world
+            when = max(world.now, self._reported.get(peer, -1.0) + REPORT_INTERVAL)
+            world.at(when + world.random.uniform(0.0, world.report_delay), lambda: self._say(peer))
 
     def _say(self, peer: int) -> None:
         if self.box.encrypt is not self:
@@ -227,8 +230,9 @@ class _Decrypt:
             self.box.got.append((self.box.world.now, packet.data))
         if packet.receiver not in self._due:
             self._due.add(packet.receiver)
-            when = self._reported.get(packet.receiver, -1.0) + REPORT_INTERVAL
-            self.box.world.at(when, lambda: self._say(packet.receiver))
+            world = self.box.world
+            when = max(world.now, self._reported.get(packet.receiver, -1.0) + REPORT_INTERVAL)
+            world.at(when + world.random.uniform(0.0, world.report_delay), lambda: self._say(packet.receiver))
 
     def _say(self, index: int) -> None:
         session = self.sessions.get(index)
