@@ -22,7 +22,9 @@ Json = dict[str, Any]
 _IFF_UP: Final = 1
 _IFA_F_TEMPORARY: Final = 0x01
 _IFA_F_NODAD: Final = 0x02
-_IFA_F_KEPT: Final = 0x300  # MANAGETEMPADDR, NOPREFIXROUTE: what somebody asked for, not what the kernel found
+# NODAD, OPTIMISTIC, HOMEADDRESS, MANAGETEMPADDR, NOPREFIXROUTE, MCAUTOJOIN: what somebody asked for, not what the
+# kernel found out about the address
+_IFA_F_KEPT: Final = 0x02 | 0x04 | 0x10 | 0x100 | 0x200 | 0x400
 _FOREVER: Final = 0xFFFF_FFFF
 _RT_TABLE_LOCAL: Final = 255
 _RTPROT_KERNEL: Final = 2

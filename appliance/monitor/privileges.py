@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
+from appliance.monitor.places import is_system
 from appliance.monitor.sandbox import seccomp
 from appliance.monitor.sandbox.kernel import PR_CAP_AMBIENT, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, call, prctl
 from appliance.monitor.sandbox.syscalls import Architecture, this_architecture
@@ -27,6 +28,8 @@ KEPT: Final = {
     "CAP_SYS_PTRACE": 19,  # the memory of a domain that is not dumpable is counted; ptrace itself is refused below
     "CAP_SYS_ADMIN": 21,  # clone into new namespaces, enter those of the network, unmount their names
 }
+# Without ids of their own domains map the only id there is, the 0 of the user namespace (user_namespaces(7))
+KEPT_BY_A_USER: Final = {**KEPT, "CAP_SETFCAP": 31}
 _MOST_CAPABILITIES: Final = 64
 _AMBIENT_CLEAR_ALL: Final = 4
 _CAPABILITY_VERSION_3: Final = 0x20080522
@@ -68,8 +71,9 @@ def program(refused: Iterable[str] = REFUSED, architecture: Architecture | None 
 
 def drop() -> None:
     """Gives it all up, for this process and its children. Errors: OSError; then the box must not stay up."""
+    kept = (KEPT if is_system() else KEPT_BY_A_USER).values()
     for capability in range(_MOST_CAPABILITIES):
-        if capability in KEPT.values():
+        if capability in kept:
             continue
         try:
             prctl(PR_CAPBSET_DROP, capability)
@@ -78,7 +82,7 @@ def drop() -> None:
                 raise
             break  # beyond the last that this kernel knows
     prctl(PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL)
-    low = sum(1 << number for number in KEPT.values())
+    low = sum(1 << number for number in kept)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     call("capset", header, struct.pack("=6I", low, low, 0, 0, 0, 0))
     prctl(PR_SET_NO_NEW_PRIVS, 1)

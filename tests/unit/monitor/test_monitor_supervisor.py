@@ -143,7 +143,7 @@ def test_a_monitor_that_slept_does_not_blame_its_domains(world: World) -> None:
 def test_a_start_that_takes_too_long_is_ended(state: int) -> None:
     world = World()
     report = page(state, 0, magic=MAGIC if state else 0)
-    pages = {name: report for name in PEERS}
+    pages = dict.fromkeys(PEERS, report)
     assert world.look(after=LIMITS.start - 0.1, **pages) == []
     assert {action.domain for action in world.look(after=0.2, **pages) if isinstance(action, Kill)} == set(PEERS)
 
@@ -214,7 +214,9 @@ def test_the_accused_is_ended_and_not_the_accuser(world: World) -> None:
 
 def test_an_accuser_pays_from_the_fourth_time_on(world: World) -> None:
     for _ in range(LIMITS.accusations):
-        assert world.look(a=page(heartbeat=world.beat, violations=1)) == [Kill("b", "a says that it broke the protocol")]
+        assert world.look(a=page(heartbeat=world.beat, violations=1)) == [
+            Kill("b", "a says that it broke the protocol")
+        ]
         world.look(a=page(heartbeat=world.beat))
         world.rebirth("b")
     accusation, price = world.look(a=page(heartbeat=world.beat, violations=1))
@@ -231,7 +233,7 @@ def test_a_minute_later_an_accusation_is_free_again(world: World) -> None:
 
 
 def test_all_accused_at_once_is_four_accusations_if_there_are_four() -> None:
-    peers = {"a": tuple("bcde"), **{name: ("a",) for name in "bcde"}}
+    peers = {"a": tuple("bcde"), **dict.fromkeys("bcde", ("a",))}
     supervisor = Supervisor(peers, 0.0)
     supervisor.look({name: page(State.SEALED) for name in peers}, (), 0.1)
     supervisor.look({name: page() for name in peers}, (), 0.2)
