@@ -51,7 +51,7 @@ def build(stage: Stage, world: World) -> None:
         marks = status["start_ms"]
     stage.note(
         f"domains sealed after {marks['sealed']:.0f} ms, box running after {marks['running']:.0f} ms "
-        f"({time.monotonic() - began:.1f} s with the command line's own start)"
+        f"({time.monotonic() - began:.1f} s in all)"
     )
 
 

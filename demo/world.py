@@ -45,11 +45,11 @@ class World:
         return WireguardGo(site, conf) if self.stock else Septum(site, conf, inline=False)
 
     def picture(self) -> str:
-        peer = "wireguard-go" if self.stock else "Septum too"
+        peer = "wireguard-go" if self.stock else "Septum, too"
         return (
-            "   LAN host           Septum                 WAN                peer            its LAN\n"
-            f"  192.168.1.2 ─────[ 9 domains ]═════ 203.0.113.0/24 ═════[ {peer} ]───── 192.168.2.2\n"
-            "   plaintext               WireGuard, and nothing else                      plaintext"
+            f"  LAN host          Septum               WAN             {peer}      its LAN\n"
+            " 192.168.1.2 ────[ 9 domains ]═════ 203.0.113.0/24 ═════[ peer ]───── 192.168.2.2\n"
+            "          plaintext            WireGuard, nothing else            plaintext"
         )
 
     def write_enter(self) -> None:
