@@ -66,8 +66,7 @@ def test_a_killed_domain_is_rebuilt_under_running_connections(
 
 
 def test_the_world_saw_only_wireguard_and_no_nonce_twice(scene: Scene, report: list[tuple[str, str]]) -> None:
-    scene.septum.stop()
-    scene.capture.settle()
+    scene.capture.stop()
     assert scene.capture.contains(MARKER) == 0
     assert not scene.capture.foreign()
     assert not scene.capture.repeated_nonces()

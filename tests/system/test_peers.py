@@ -202,6 +202,7 @@ def test_the_world_sees_wireguard_and_nothing_else(plain_lab: Lab, outer: int) -
         for transfer in transfers:
             transfer.finish()
             assert transfer.intact
+        capture.stop()
     assert set(capture.tshark_names()) == {"wg"}
     assert capture.contains(MARKER) == 0
     assert not capture.foreign()

@@ -92,14 +92,19 @@ class Capture:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is not None:
-            self.settle()
-            stop(self._process)
-            words = self._process.stderr.read() if self._process.stderr else ""
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the capture: before the tunnel's ends do, or their last words find nobody and ICMP says so."""
+        process, self._process = self._process, None
+        if process is not None:
+            self._settle()
+            stop(process)
+            words = process.stderr.read() if process.stderr else ""
             if not re.search(r"received/dropped on interface .*: \d+/0 ", words):
                 raise LabError(f"the capture is not complete: {words}")
 
-    def settle(self) -> None:
+    def _settle(self) -> None:
         """Waits until dumpcap has written all that it has seen: it may forget the rest when told to end."""
         size = -1
         while size != (size := self.path.stat().st_size):
