@@ -362,7 +362,7 @@ def _scribbler(wire: Wire, shape: Schema, seed: int, until: float) -> None:
 def test_a_child_that_rewrites_what_is_being_read(shape: Schema) -> None:
     orders: Orders = shape.orders
     fds = memfd.create(orders)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     wire = memfd.attach(fds.memory_fd, fds.client_event_fd, fds.server_event_fd, orders)
     child = Child(_scribbler, wire, shape, 5, until)
     server = Endpoint(memfd.attach(*fds, orders), Side.SERVER, shape)
