@@ -21,6 +21,7 @@ from appliance.vchan.ring import PeerViolation, Side
 
 BURST: Final = 8  # messages of one source in one turn
 HEARTBEAT: Final = 0.5  # seconds: the longest sleep; also the backstop behind a lost wake
+STALLED_LOOK: Final = 0.02  # seconds between two looks at a full ring: is its peer busy, or stuck?
 CONTROL_FD: Final = 5
 
 Handler = Callable[..., Any]
@@ -42,9 +43,11 @@ class _In:
         self._into = tuple(into)
 
     def turn(self, now: float) -> bool:
+        self._port.listens = True
         for _ in range(BURST):
             for out in self._into:
                 if not out.ready(now):
+                    self._port.listens = False
                     return False
             try:
                 message = self._receive()
@@ -64,6 +67,7 @@ class _Server:
         self._guest = guest
         self._port = port
         self._handler = handler
+        port.listens = True
 
     def turn(self, now: float) -> bool:
         endpoint = self._port.endpoint
@@ -265,6 +269,8 @@ class Guest:
             port.endpoint.flush()
         if not busy:
             self._sleep()
+        elif self._device_sources:
+            self._wait(0.0)  # a busy ring must not hide a device
 
     def _sleep(self) -> None:
         stalled = False
@@ -274,22 +280,25 @@ class Guest:
             space = isinstance(port, DroppingOut) and port.wants_space
             stalled = stalled or space
             armed.append(port.endpoint)
-            if not port.endpoint.arm(space):
+            if not port.endpoint.arm(space, port.listens):
                 safe = False
                 break
+        longest = 0.0
         if safe:
-            now = time.monotonic()
-            longest = 0.02 if stalled else HEARTBEAT
+            longest = STALLED_LOOK if stalled else HEARTBEAT
             if self._deadline is not None:
-                longest = min(longest, max(0.0, self._deadline - now))
-            for fd, _ in self._epoll.poll(longest):
-                device = self._device_sources.get(fd)
-                if device is not None:
-                    device.is_ready = True
+                longest = min(longest, max(0.0, self._deadline - time.monotonic()))
+        self._wait(longest)
         for endpoint in armed:
             endpoint.disarm()
         for out in self._outs:
             out.wants_space = False
+
+    def _wait(self, longest: float) -> None:
+        for fd, _ in self._epoll.poll(longest):
+            device = self._device_sources.get(fd)
+            if device is not None:
+                device.is_ready = True
 
 
 __all__ = ["Guest", "Side", "Source"]

@@ -53,6 +53,7 @@ class Port:
         self.name = name
         self.peer = peer
         self.endpoint = endpoint
+        self.listens = False  # whether something here reads what arrives, and is not held up
 
 
 class Out(Protocol):

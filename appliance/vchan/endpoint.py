@@ -247,11 +247,12 @@ class Endpoint:
             if self._vchan.is_wanted(bits):
                 self._wire.notify()
 
-    def arm(self, space: bool) -> bool:
-        """About to sleep on ``fileno``: asks to be woken for data, a change of the session, and if so for ``space``.
+    def arm(self, space: bool, data: bool = True) -> bool:
+        """About to sleep on ``fileno``: asks to be woken for a change of the session, for ``data`` and for ``space``.
 
         True: nothing is left to do, and whatever comes from now on makes ``fileno`` readable. False: there is something
-        already (a message, room for the largest one if ``space``, a step for ``progress``): do not sleep.
+        already (a message if ``data``, room for the largest one if ``space``, a step for ``progress``): do not sleep.
+        Without ``data`` messages stay where they are: whoever cannot pass them on yet sleeps until there is room.
         """
         vchan = self._vchan
         vchan.want(NOTIFY_WRITE | NOTIFY_READ if space else NOTIFY_WRITE)
@@ -262,7 +263,7 @@ class Endpoint:
         try:
             if self._decode is None:
                 self._hear_nothing()
-            elif vchan.has(HEADER_BYTES if self._header is None else HEADER_BYTES + self._header[0]):
+            elif data and vchan.has(HEADER_BYTES if self._header is None else HEADER_BYTES + self._header[0]):
                 return False
             return not (space and self._encode is not None and vchan.fits(self._largest_out))
         except PeerViolation as violation:

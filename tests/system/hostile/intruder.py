@@ -1,7 +1,8 @@
-"""The hostile component: it is built and sealed like any other, and then makes one attempt.
+"""The hostile component: it is built and sealed like any other, and makes one attempt after the other.
 
-What becomes of it is told by its first counter: BEGAN when it starts, REFUSED if an error came back and it lives,
-SUCCEEDED if it got what it wanted. Most attempts are answered by SIGSYS, which leaves BEGAN.
+Which one is next, it reads from a pipe that the test writes. What becomes of it is told by its first counter: BEGAN
+when it starts, REFUSED if an error came back and it lives, SUCCEEDED if it got what it wanted. Most attempts are
+answered by SIGSYS, which leaves BEGAN; then the monitor rebuilds the domain, and the intruder with it.
 """
 
 from __future__ import annotations
@@ -142,32 +143,31 @@ RESOURCES: dict[str, Callable[[Any], None]] = {
 """What the kernel allows and its neighbours or the monitor must bear."""
 
 
-def build(guest: Any) -> None:
-    """As any component: registers what it does, which begins after the seal, once the channels had time to open."""
-    name = guest.settings["attempt"]
-    outcome = next(iter(guest._page._counters.values()))
-    begun = []
+NAMES = (*ATTEMPTS, *RESOURCES)
 
-    def strike(now: float) -> float | None:
-        begun.append(now)
-        if now < begun[0] + 0.2:
-            return begun[0] + 0.2
-        if len(begun) > 1 and begun[-2] >= begun[0] + 0.2:
-            return None  # one attempt a life
+
+def build(guest: Any) -> None:
+    """As any component: registers what it does. It strikes when a number arrives on its own pipe, once a life."""
+    outcome = next(iter(guest._page._counters.values()))
+
+    def strike(now: float) -> bool:
+        try:
+            name = NAMES[int.from_bytes(os.read(guest.devices["attempts"], 8), "little")]
+        except BlockingIOError:
+            return False  # nothing is asked of it yet
         outcome.set(BEGAN)
         try:
-            if name in ATTEMPTS:
-                ATTEMPTS[name](guest.settings)
-            else:
+            if name in RESOURCES:
                 RESOURCES[name](guest)
-                return None
+                return False
+            ATTEMPTS[name](guest.settings)
         except OSError:
             outcome.set(REFUSED)
         else:
             outcome.set(SUCCEEDED)
-        return None
+        return False
 
-    guest.timer(strike)
+    guest.readable("attempts", strike)
 
 
 def main() -> None:
