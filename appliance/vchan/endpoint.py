@@ -255,7 +255,7 @@ class Endpoint:
         Without ``data`` messages stay where they are: whoever cannot pass them on yet sleeps until there is room.
         """
         vchan = self._vchan
-        vchan.want(NOTIFY_WRITE | NOTIFY_READ if space else NOTIFY_WRITE)
+        vchan.want((NOTIFY_WRITE if data else 0) | (NOTIFY_READ if space else 0))
         if self._violation is not None or not vchan.is_settled():
             return False
         if vchan.state is not State.OPEN:

@@ -208,6 +208,18 @@ class Conformance:
         client.flush()
         assert readable(server)
 
+    def test_who_cannot_take_data_is_not_kept_awake_by_it(self) -> None:
+        server, client = self.open_pair(small())
+        server.acknowledge()
+        assert client.send(record(50))
+        assert server.arm(space=False, data=False)
+        client.flush()
+        assert not readable(server)
+        client.close()
+        assert readable(server)
+        server.disarm()
+        assert not server.arm(space=False, data=False)
+
     # closing
 
     def test_close_while_full(self) -> None:
