@@ -22,7 +22,7 @@ from appliance.monitor.notify import CRITICAL, INFO, NOTICE, WARNING
 from appliance.monitor.process import ProcessBackend
 from appliance.monitor.supervisor import Action, Alarm, Go, Kill, Phase, Reset, Start, Supervisor
 
-_QUICK: Final = 0.001  # seconds between two looks while something starts or ends
+_QUICK: Final = 0.002  # seconds between two looks while something starts or ends
 _SLOW: Final = 0.25  # ... and while everything runs
 
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -136,10 +136,12 @@ class Box:
 
     # the loop -------------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Until a signal or the control socket says stop."""
+    def run(self, chore: Callable[[], None] | None = None) -> None:
+        """Until a signal or the control socket says stop. ``chore`` is called once a turn."""
         while not self._stopping:
             self.turn()
+            if chore is not None:
+                chore()
 
     def turn(self) -> None:
         """Waits for the next event or the next look, and does what is due."""
@@ -189,8 +191,16 @@ class Box:
 
     def _start(self, name: str) -> None:
         assert self._backend is not None
-        self._started_at[name] = time.monotonic()
-        pidfd = self._backend.start(name)
+        now = self._started_at[name] = time.monotonic()
+        try:
+            pidfd = self._backend.start(name)
+        except OSError as error:
+            if self._held is not None:
+                raise
+            # No memory, no process: that passes. Until then what this domain guards stays shut
+            self._log(CRITICAL, f"{name} cannot be started: {error}")
+            self._do(self._supervisor.died(name, now))
+            return
         self._pidfds[name] = pidfd
         self._watch(pidfd, lambda: self._died(name))
 

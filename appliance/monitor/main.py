@@ -15,7 +15,7 @@ from appliance.assembly.model import ValidatedAssembly
 from appliance.monitor import control, devices, notify
 from appliance.monitor.box import Box, BuildError
 from appliance.monitor.network import NetworkError
-from appliance.monitor.notify import ERROR, NOTICE, Logger
+from appliance.monitor.notify import ERROR, NOTICE, LogFile, Logger
 from appliance.monitor.places import PlaceError, checked_name, is_system, make_private, run_dir, state_base
 from appliance.monitor.sandbox.plan import FIRST_OUTER_ID
 
@@ -27,13 +27,21 @@ _UP: Final = b"up"
 _VARIABLES: Final = "SEPTUM_RUN_DIR and SEPTUM_STATE_DIR to directories of your own"
 
 
-def run(assembly: ValidatedAssembly, *, name: str, ready: Callable[[], None] | None = None) -> int:
+def run(
+    assembly: ValidatedAssembly,
+    *,
+    name: str,
+    ready: Callable[[], None] | None = None,
+    chore: Callable[[], None] | None = None,
+) -> int:
     """Builds the box, calls ``ready``, and supervises it until SIGTERM, SIGINT or `septum down`. Returns the exit code.
 
-    Errors: BuildError; then nothing of the box is left.
+    ``chore`` is called at every look at the box, a few times a second. Errors: BuildError; then nothing of it is left.
     """
-    log = Logger(name)
     with ExitStack() as stack:
+        journal = notify.open_log()
+        stack.callback(os.close, journal)
+        log = Logger(name, journal)
         try:
             directory = make_private(run_dir(checked_name(name)))
             state = make_private(state_base() / name)
@@ -48,7 +56,8 @@ def run(assembly: ValidatedAssembly, *, name: str, ready: Callable[[], None] | N
         _clean(directory, log)
         # A core file of the monitor would hold keymgr's boot description
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        held = _devices(state, stack)
+        held = {"store": _store(state), "journal": journal}
+        stack.callback(os.close, held["store"])
         first_id = _first_id(directory.parent, stack)
         box = Box(assembly, name, directory, devices=held, first_id=first_id, log=log)
         box.build()
@@ -57,7 +66,7 @@ def run(assembly: ValidatedAssembly, *, name: str, ready: Callable[[], None] | N
         if ready is not None:
             ready()
         try:
-            box.run()
+            box.run(chore)
         finally:
             notify.notify("STOPPING=1")
             failed = _close(box, log)
@@ -86,14 +95,11 @@ def _clean(directory: Path, log: Logger) -> None:
         raise BuildError(f"what a killed monitor has left cannot be undone: {error}") from None
 
 
-def _devices(state: Path, stack: ExitStack) -> dict[str, int]:
+def _store(state: Path) -> int:
     try:
-        held = {"store": devices.open_store(state), "journal": fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)}
+        return devices.open_store(state)
     except devices.DeviceError as error:
         raise BuildError(str(error)) from None
-    for fd in held.values():
-        stack.callback(os.close, fd)
-    return held
 
 
 def _first_id(base: Path, stack: ExitStack) -> int | None:
@@ -136,18 +142,17 @@ def _daemon(assembly: ValidatedAssembly, name: str, writer: int) -> None:
     try:
         os.setsid()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        log = make_private(state_base() / checked_name(name)) / "log"
-        fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        log = LogFile(make_private(state_base() / checked_name(name)) / "log")
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        for source, target in ((null, 0), (fd, 1), (fd, 2)):
-            os.dup2(source, target)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
 
         def ready() -> None:
             os.write(writer, _UP)
             os.close(writer)
 
         os.chdir("/")
-        status = run(assembly, name=name, ready=ready)
+        status = run(assembly, name=name, ready=ready, chore=log.trim)
     except BaseException as error:
         try:
             os.write(writer, (str(error) or type(error).__name__).encode())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import socket
-import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 # <syslog.h>
@@ -35,16 +37,47 @@ def watchdog_interval() -> float | None:
     return int(allowed) / 2e6
 
 
-class Logger:
-    """One line an event on standard error: with ``<priority>`` for journald, with the box's name for everybody else."""
+def open_log() -> int:
+    """Standard error, opened anew where that can be done, so that it can be made not to wait.
 
-    def __init__(self, box: str) -> None:
-        self._box = box
-        self._journal = "JOURNAL_STREAM" in os.environ
+    The flag belongs to the open file and not to the descriptor: set on standard error itself, it would be set for the
+    user's terminal and everybody on it. What cannot be opened anew is a socket: journald's, which takes what it gets.
+    """
+    try:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        return os.open("/proc/self/fd/2", flags)
+    except OSError:
+        return fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+class Logger:
+    """Writes lines to ``fd``: with ``<priority>`` for journald, with the box's name for everybody else."""
+
+    def __init__(self, box: str, fd: int) -> None:
+        self._fd = fd
+        self._prefix = "" if "JOURNAL_STREAM" in os.environ else f"septum {box}: "
 
     def __call__(self, priority: int, text: str) -> None:
-        prefix = f"<{priority}>" if self._journal else f"septum {self._box}: "
-        with suppress(OSError):  # a log that nobody reads any more must not end the box
-            for line in text.splitlines():
-                sys.stderr.write(f"{prefix}{line}\n")
-            sys.stderr.flush()
+        prefix = self._prefix or f"<{priority}>"
+        # A log that is full, or that nobody reads any more, must neither stop the box nor end it
+        with suppress(OSError):
+            os.write(self._fd, "".join(f"{prefix}{line}\n" for line in text.splitlines()).encode())
+
+
+class LogFile:
+    """The log of a box in the background: standard error, in a file that is cut when it has become too large."""
+
+    MOST: Final = 8 << 20  # bytes; the file before it is kept as well
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.dup2(self._fd, 2)
+
+    def trim(self) -> None:
+        """Keeps what there is as ``log.1`` and begins anew, if it is time. The file stays: others have it open too."""
+        if os.fstat(self._fd).st_size < self.MOST:
+            return
+        with suppress(OSError):  # a full disk: then what was written so far is lost, and what comes next is not
+            shutil.copyfile(self._path, self._path.with_suffix(".1"))
+        os.ftruncate(self._fd, 0)

@@ -10,6 +10,7 @@ import dataclasses
 import fcntl
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -157,6 +158,11 @@ class ProcessBackend:
         started = time.monotonic()
         try:
             child = spawn({**own, **blueprint.descriptors}, self._program)
+        except OSError:
+            status.close()
+            os.close(control)
+            os.close(last_words)
+            raise
         finally:
             os.close(end)
         self._lives[name] = _Life(child, status, control, last_words, started)
@@ -167,8 +173,8 @@ class ProcessBackend:
         life = self._lives[name]
         try:
             rows = evidence.read_seals(life.child.pid).as_rows(self._blueprints[name].plan, life.status.sealed())
-        except OSError as error:
-            return [f"its seal cannot be read: {error}"]
+        except (OSError, LookupError, ValueError, StopIteration) as error:  # it may be dying while we look
+            return [f"its seal cannot be read: {error!r}"]
         return [f"{row.attribute}: {row.seen}, not {row.wanted}" for row in rows if not row.ok]
 
     def release(self, name: str) -> None:
@@ -265,8 +271,6 @@ def _description(description: Mapping[str, Any], settings: bytes) -> int:
 def _how(status: int) -> str:
     if status >= 0:
         return f"ended with status {status}"
-    import signal
-
     return f"was ended by {signal.Signals(-status).name}"
 
 

@@ -1,6 +1,6 @@
 """`python -m tests.system.standin_box SPEC`: runs a box of stand-ins, as `septum up --foreground` runs a real one.
 
-SPEC is JSON: ``name``, ``nodes`` (behaviour by name of domain) and ``network`` (see ``network``).
+SPEC is JSON: ``name``, ``nodes`` (behaviour by name of domain), ``network`` (see ``network``), ``background`` (a flag).
 """
 
 from __future__ import annotations
@@ -61,10 +61,13 @@ def assembly(spec: dict[str, Any]) -> ValidatedAssembly:
 
 
 def main() -> int:
-    from appliance.monitor.main import BuildError, run
+    from appliance.monitor.main import BuildError, run, start_background
 
     spec = json.loads(sys.argv[1])
     try:
+        if spec.get("background"):
+            print(start_background(assembly(spec), name=spec["name"]), flush=True)
+            return 0
         return run(assembly(spec), name=spec["name"], ready=lambda: print("up", flush=True))
     except BuildError as error:
         print(f"refused: {error}", flush=True)

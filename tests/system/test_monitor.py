@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from appliance.monitor import control, netns, privileges
+from appliance.monitor.places import is_system
 from appliance.monitor.process import ProcessBackend
 from appliance.monitor.sandbox.plan import FIRST_OUTER_ID
 from tests.system.lab.namespace import Namespace, run, stop
@@ -38,8 +39,9 @@ HOST_MODE: dict[str, Any] = {
     "routes": ["10.9.0.2/32", "10.50.0.0/16", "fd50::/16"],
 }
 INLINE: dict[str, Any] = {**HOST_MODE, "lan": "lan0", "wan": "wan0"}
-REBUILD_BUDGET = 0.150  # seconds from the death of a domain to RUNNING; twice that on a machine with other work
-START_BUDGET = 3.0  # reported below; on a machine of its own it is a tenth of that
+# CPU seconds from exec to sealed and running, which other work on the machine does not change; the time on the wall is
+# reported below, and is what these make of it.
+DOMAIN_BUDGET = 0.2
 
 
 def wait_until(what: str, holds: Callable[[], Any], patience: float = 10) -> Any:
@@ -128,17 +130,27 @@ def _without(value: Any, keys: set[str]) -> Any:
     return [_without(item, keys) for item in value] if isinstance(value, list) else value
 
 
+def start(
+    host: Namespace, name: str, *wrapper: str, environment: dict[str, str] | None = None, **spec: Any
+) -> subprocess.Popen[str]:
+    """`septum up --foreground` with a box of stand-ins, run by ``wrapper``."""
+    words = json.dumps({"name": name, "nodes": STEADY, "network": HOST_MODE, **spec})
+    return subprocess.Popen(
+        [*wrapper, *host.command(sys.executable, "-m", "tests.system.standin_box", words)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}", **(environment or {})},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
 class Running:
     """A box of stand-ins in a process of its own."""
 
     def __init__(self, host: Namespace, nodes: dict[str, str] = STEADY, network: dict[str, Any] = HOST_MODE) -> None:
         self.name = f"t{secrets.token_hex(3)}"
-        spec = json.dumps({"name": self.name, "nodes": nodes, "network": network})
-        command = host.command(sys.executable, "-m", "tests.system.standin_box", spec)
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"}
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        self.process = start(host, self.name, nodes=nodes, network=network)
         assert self.process.stdout is not None
         self.word = self.process.stdout.readline().strip()
 
@@ -173,6 +185,10 @@ def alive(pid: int) -> bool:
         return False
 
 
+def cpu_seconds(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
 def in_namespace_of(pid: int, *command: str) -> str:
     return run("nsenter", f"--net=/proc/{pid}/ns/net", "--", *command)
 
@@ -185,7 +201,7 @@ def test_a_box_is_built_runs_and_leaves_nothing(host: Namespace, report: list[tu
     with running(host) as box:
         status = box.status()
         assert [domain["state"] for domain in status["domains"]] == ["running"] * 3
-        assert status["start_ms"]["running"] < START_BUDGET * 1e3
+        assert all(cpu_seconds(domain["pid"]) < DOMAIN_BUDGET for domain in status["domains"])
         report.append(("a box of three stand-ins, to RUNNING", f"{status['start_ms']['running']:.0f} ms"))
         wait_until("records to go round", lambda: all(d["counters"]["received"] > 3 for d in box.status()["domains"]))
         assert all(domain["pss_kib"] > 1000 for domain in box.status()["domains"])
@@ -288,18 +304,17 @@ def test_a_taken_port_is_named(host: Namespace) -> None:
 
 def test_a_box_is_up_once(host: Namespace) -> None:
     with running(host) as box:
-        spec = json.dumps({"name": box.name, "nodes": STEADY, "network": {**HOST_MODE, "tunnel": "st1"}})
-        command = host.command(sys.executable, "-m", "tests.system.standin_box", spec)
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"}
-        second = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
-        assert second.stdout == f"refused: {box.name} is up already: septum down {box.name}\n"
+        second = start(host, box.name, network={**HOST_MODE, "tunnel": "st1"})
+        assert second.communicate(timeout=10)[0] == f"refused: {box.name} is up already: septum down {box.name}\n"
         assert box.status()["name"] == box.name
 
 
 def test_the_seal_is_believed_to_the_kernel_and_not_to_the_domain(places: None) -> None:
     """A program that says SEALED and is not."""
     spec = {"nodes": STEADY, "network": HOST_MODE}
-    backend = ProcessBackend(assembly(spec), {}, FIRST_OUTER_ID, ROOT / "tests/system/unsealed.py")
+    backend = ProcessBackend(
+        assembly(spec), {}, FIRST_OUTER_ID if is_system() else None, ROOT / "tests/system/unsealed.py"
+    )
     try:
         backend.start("mid")
         wait_until("it to say that it is sealed", lambda: backend.report("mid").untrusted_state == 3)
@@ -325,7 +340,7 @@ def test_every_domain_killed_in_turn_comes_back_alone(host: Namespace, report: l
             assert after[victim]["restarts"] == 1
             took = after[victim]["rebuild_ms"]
             report.append((f"{victim} (a stand-in), from its death to RUNNING", f"{took:.0f} ms"))
-            assert took < 2 * REBUILD_BUDGET * 1e3
+            assert cpu_seconds(after[victim]["pid"]) < DOMAIN_BUDGET
             follower = NODES[(NODES.index(victim) + 1) % 3]
 
             def heard(name: str, before: dict[str, Any] = before) -> bool:
@@ -376,7 +391,7 @@ def test_who_misbehaves_is_ended_and_nobody_else(
 def test_a_false_accuser_goes_down_with_the_accused(host: Namespace) -> None:
     """`mid` accuses at its port 0: the channel from `red`."""
     with running(host, {**STEADY, "mid": "accuses"}) as box:
-        wait_until("the accuser to pay", lambda: box.domain("mid")["last_death"], patience=20)
+        wait_until("the accuser to pay", lambda: box.domain("mid")["last_death"], patience=50)
         assert box.domain("black")["restarts"] == 0
         log = box.end()
         assert log.count("red is ended: mid says that it broke the protocol") >= 3
@@ -411,10 +426,7 @@ def test_rules_of_a_killed_monitor_are_taken_back_by_the_next_of_that_name(host:
     box.end()
     wait_until("the tunnel to go", lambda: "st0" not in host.run("ip", "link"))
     assert picture(host)["rules"] != before["rules"]
-    spec = json.dumps({"name": box.name, "nodes": STEADY, "network": HOST_MODE})
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"}
-    command = host.command(sys.executable, "-m", "tests.system.standin_box", spec)
-    with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE) as second:
+    with start(host, box.name) as second:
         assert second.stdout is not None
         assert second.stdout.readline() == "up\n"
         second.terminate()
@@ -501,7 +513,6 @@ def test_a_domain_holds_its_ports_and_devices_and_nothing_of_the_monitors(host: 
             assert len(held) <= 1 + 1 + 4 + 2 + len(sockets) + len(tuns), held
             environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
             assert all(not variable or variable.startswith(b"MALLOC_") for variable in environment)
-            assert int(Path(f"/proc/{pid}/status").read_text().split("\nUid:")[1].split()[0]) >= FIRST_OUTER_ID
 
 
 def test_no_two_domains_share_a_user_not_even_of_two_boxes(host: Namespace) -> None:
@@ -511,8 +522,11 @@ def test_no_two_domains_share_a_user_not_even_of_two_boxes(host: Namespace) -> N
     ):
         domains = [*one.status()["domains"], *two.status()["domains"]]
         users = {Path(f"/proc/{domain['pid']}").stat().st_uid for domain in domains}
-        assert len(users) == len(domains) == 6
-        assert min(users) >= FIRST_OUTER_ID
+        if is_system():
+            assert len(users) == len(domains) == 6
+            assert min(users) >= FIRST_OUTER_ID
+        else:  # a user has one id to give, which is 0 in here
+            assert users == {0}
 
 
 def test_the_monitor_keeps_only_what_it_needs(host: Namespace) -> None:
@@ -520,13 +534,82 @@ def test_the_monitor_keeps_only_what_it_needs(host: Namespace) -> None:
         fields = dict(
             line.split(":\t", 1) for line in Path(f"/proc/{box.status()['pid']}/status").read_text().splitlines()
         )
-        kept = sum(1 << number for number in privileges.KEPT.values())
+        numbers = privileges.KEPT if is_system() else privileges.KEPT_BY_A_USER
+        kept = sum(1 << number for number in numbers.values())
         for name in ("CapPrm", "CapEff", "CapBnd"):
             assert int(fields[name], 16) == kept
         assert int(fields["CapInh"], 16) == int(fields["CapAmb"], 16) == 0
         assert fields["NoNewPrivs"] == "1"
         assert fields["Seccomp"] == "2"
         assert fields["Threads"] == "1"
+
+
+UNIT = (ROOT / "packaging" / "septum@.service").read_text()
+
+
+def test_the_service_manager_hears_of_it(host: Namespace, tmp_path: Path) -> None:
+    """As the unit file has it: with its capabilities and no more, notified, watched, stopped by SIGTERM."""
+    bounding = {
+        word.lower().removeprefix("cap_")
+        for line in UNIT.splitlines()
+        if line.startswith("CapabilityBoundingSet=")
+        for word in line.split("=", 1)[1].split()
+    }
+    wrapper = ("setpriv", "--no-new-privs", "--bounding-set", ",".join(["-all", *(f"+{name}" for name in bounding)]))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(10)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000", "JOURNAL_STREAM": "8:1"}
+        with start(host, "unit", *wrapper, environment=environment) as box:
+            assert manager.recv(100) == b"READY=1", box.communicate(timeout=10)
+            began = time.monotonic()
+            assert [manager.recv(100) for _ in range(4)] == [b"WATCHDOG=1"] * 4
+            assert 1.4 < time.monotonic() - began < 3
+            victim = control.request("unit", "status")["domains"][1]
+            os.kill(victim["pid"], signal.SIGKILL)  # built anew with what the monitor has kept
+            wait_until("it to be rebuilt", lambda: control.request("unit", "status")["domains"][1]["rebuild_ms"])
+            box.terminate()
+            while (word := manager.recv(100)) == b"WATCHDOG=1":
+                pass
+            assert word == b"STOPPING=1"
+            assert box.wait(10) == 0
+            assert box.stderr is not None
+            lines = box.stderr.read().splitlines()
+        assert all(line.startswith("<") and line[2] == ">" for line in lines), lines
+        assert any(line.startswith("<4>mid was ended by SIGKILL") for line in lines)
+
+
+def test_the_unit_file_is_one() -> None:
+    keys = dict(line.split("=", 1) for line in UNIT.splitlines() if "=" in line and not line.startswith("#"))
+    assert keys["Type"] == "notify"
+    assert keys["ExecStart"] == "septum up --foreground --name %i /etc/wireguard/%i.conf"
+    assert keys["ExecStopPost"] == "-septum down %i"
+    for mounts in ("ProtectSystem", "PrivateTmp", "ProtectHome", "SystemCallFilter"):
+        assert mounts not in keys
+
+
+def test_a_box_in_the_background(host: Namespace, tmp_path: Path) -> None:
+    before = picture(host)
+    said, _ = start(host, "back", background=True).communicate(timeout=20)
+    pid = int(said)
+    try:
+        assert control.request("back", "status")["pid"] == pid
+        assert os.getsid(pid) == pid
+        assert os.readlink(f"/proc/{pid}/cwd") == "/"
+        log = tmp_path / "state" / "back" / "log"
+        assert "septum back: up after" in log.read_text()
+        assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 2)} == {"/dev/null", str(log)}
+    finally:
+        control.down_and_wait("back")
+    wait_until("the monitor to end", lambda: not alive(pid))
+    is_unchanged(host, before)
+
+
+def test_a_box_that_cannot_be_built_is_not_left_in_the_background(host: Namespace) -> None:
+    nodes = {**STEADY, "red": "unborn"}
+    said, _ = start(host, "back", background=True, nodes=nodes).communicate(timeout=20)
+    assert said.startswith("refused: red ended with status 1\n  ValueError: this one is not to be")
+    assert control.list_boxes() == []
 
 
 # the control socket --------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ import mmap
 import os
 import socket
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from appliance.assembly.model import Network
 from appliance.guest.status import MAGIC, SIZE, State, StatusPage
 from appliance.monitor import notify, privileges
 from appliance.monitor.helper import Helper, HelperError
-from appliance.monitor.notify import INFO, Logger
+from appliance.monitor.notify import INFO, LogFile, Logger
 from appliance.monitor.places import PlaceError, checked_name, make_private, run_base
 from appliance.monitor.plumbing import MOST_SEGMENTS, _covered, largest_group
 from appliance.monitor.process import printable
@@ -175,9 +177,57 @@ def test_the_watchdog_is_fed_twice_as_often_as_it_asks(
     assert notify.watchdog_interval() == interval
 
 
-def test_log_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe2(os.O_NONBLOCK)
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
-    Logger("wg0")(INFO, "one\ntwo")
+    Logger("wg0", writer)(INFO, "one\ntwo")
     monkeypatch.setenv("JOURNAL_STREAM", "8:1")
-    Logger("wg0")(INFO, "one\ntwo")
-    assert capsys.readouterr().err == "septum wg0: one\nseptum wg0: two\n<6>one\n<6>two\n"
+    Logger("wg0", writer)(INFO, "one\ntwo")
+    assert os.read(reader, 1000) == b"septum wg0: one\nseptum wg0: two\n<6>one\n<6>two\n"
+    # neither a log that is full nor one that nobody reads stops the monitor
+    for _ in range(1000):
+        Logger("wg0", writer)(INFO, "x" * 1000)
+    os.close(reader)
+    Logger("wg0", writer)(INFO, "three")
+    os.close(writer)
+
+
+def test_the_log_is_opened_anew_and_does_not_wait(tmp_path: Path) -> None:
+    code = """
+import fcntl, os
+from appliance.monitor.notify import open_log
+fd = open_log()
+print(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK != 0, fcntl.fcntl(2, fcntl.F_GETFL) & os.O_NONBLOCK != 0)
+os.write(fd, b"by us")
+"""
+    with open(tmp_path / "log", "w+") as log, subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=log, text=True
+    ) as child:  # fmt: skip
+        assert child.communicate() == ("True False\n", None)
+        assert (tmp_path / "log").read_text() == "by us"
+
+
+def test_a_socket_for_a_log_is_used_as_it_is() -> None:
+    ours, theirs = socket.socketpair()
+    code = "import os; from appliance.monitor.notify import open_log; os.write(open_log(), b'by us')"
+    with ours, theirs:
+        subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True)
+        assert ours.recv(100) == b"by us"
+
+
+def test_the_log_file_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "dup2", lambda *_: None)  # standard error is pytest's
+    monkeypatch.setattr(LogFile, "MOST", 1000)
+    path = tmp_path / "log"
+    log = LogFile(path)
+    with path.open("ab", buffering=0) as other:  # the log domain's
+        other.write(b"a" * 999)
+        log.trim()
+        assert path.stat().st_size == 999
+        other.write(b"b")
+        log.trim()
+        assert path.stat().st_size == 0
+        other.write(b"more")
+    assert path.read_bytes() == b"more"
+    assert path.with_suffix(".1").read_bytes() == b"a" * 999 + b"b"
+    assert path.stat().st_mode & 0o777 == 0o600
