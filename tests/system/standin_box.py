@@ -6,6 +6,7 @@ SPEC is JSON: ``name``, ``nodes`` (behaviour by name of domain), ``network`` (se
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from appliance.assembly import model
 from appliance.assembly.model import Channel, Domain, End, Network, Port, Role, ValidatedAssembly
+from appliance.monitor.sandbox.kernel import PR_SET_PDEATHSIG, prctl
 
 DEVICES = {"red": ("tun",), "black": ("udp4", "udp6")}
 
@@ -68,6 +70,7 @@ def main() -> int:
         if spec.get("background"):
             print(start_background(assembly(spec), name=spec["name"]), flush=True)
             return 0
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # a test that is killed leaves no box behind
         return run(assembly(spec), name=spec["name"], ready=lambda: print("up", flush=True))
     except BuildError as error:
         print(f"refused: {error}", flush=True)
