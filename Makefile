@@ -14,13 +14,13 @@ export PYTHONUNBUFFERED := 1
 help:  ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
-demo: packages-demo .venv/.runtime  ## the main job in a minute: LAN, Septum, WAN and a stock peer (STAY=1: leave it running)
+demo: packages-demo .venv/.runtime .venv/.compiled  ## the main job in a minute: LAN, Septum, WAN and a stock peer (STAY=1: leave it running)
 	@tools/private $(BIN)/python -m demo $(if $(STAY),--stay)
 
-test: packages-test .venv/.dev  ## every test (as root; ARGS="-k rekey" goes to pytest)
+test: packages-test .venv/.dev .venv/.compiled  ## every test (as root; ARGS="-k rekey" goes to pytest)
 	@$(BIN)/python -m pytest $(ARGS)
 
-bench: packages-bench .venv/.dev  ## measure against wireguard-go, OpenVPN and no tunnel (PEER=path: another wireguard-go)
+bench: packages-bench .venv/.dev .venv/.compiled  ## measure against wireguard-go, OpenVPN and no tunnel (PEER=path: another wireguard-go)
 	@$(BIN)/python -m bench $(if $(PEER),--peer $(PEER)) $(ARGS)
 
 lint: .venv/.dev check-generated  ## style, types, and who may import whom
@@ -61,6 +61,11 @@ packages-demo packages-test packages-bench: packages-%:
 	@tools/venv requirements-dev.lock
 	@touch $@
 
+# The compiled loops of components/net, where there is a compiler; where there is none, one is looked for each time
+.venv/.compiled: components/net/fast.pyx setup.py .venv/.runtime
+	@$(BIN)/python setup.py -q build_ext --inplace
+	@! ls components/net/fast.*.so >/dev/null 2>&1 || touch $@
+
 .PHONY: packages
 packages:
 	@tools/packages venv
@@ -73,4 +78,4 @@ lock: .venv/.dev  ## pin the dependencies of pyproject.toml, with hashes (UPGRAD
 	@$(PIP_COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 
 clean:  ## remove everything that was generated or installed here
-	@rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv build *.egg-info components/net/fast.c components/net/fast.*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

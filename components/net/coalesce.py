@@ -18,8 +18,8 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from appliance.vchan.messages import Packets
-from components.net import virtio
-from components.net.checksum import MODULUS, total
+from components.net import twin, virtio
+from components.net.checksum import MODULUS
 
 _MOST_SEGMENTS: Final = 64  # UDP_MAX_SEGMENTS of older kernels
 _FIN_PSH: Final = 0x09
@@ -117,7 +117,18 @@ def _first(packet: bytes, udp: bool) -> _Shape | None:
 class _Run:
     """A superpacket in the making: its first packet, and the payloads behind it."""
 
-    __slots__ = ("_expected", "_first", "_flags", "_pseudo", "_shape", "_step", "is_open", "payloads")
+    __slots__ = (
+        "_count",
+        "_expected",
+        "_first",
+        "_flags",
+        "_ident",
+        "_pseudo",
+        "_shape",
+        "_step",
+        "is_open",
+        "payloads",
+    )
 
     def __init__(self, packet: bytes, shape: _Shape) -> None:
         number = int.from_bytes(packet[: shape.header], "big")
@@ -127,6 +138,8 @@ class _Run:
         self._step = shape.ident + shape.sequence * (len(packet) - shape.header)
         self._expected = (number & shape.mask) + self._step
         self._flags = 0
+        self._ident = 1 if shape.ident else 0  # by how much the identification goes up
+        self._count = 1  # packets
         self.payloads: list[bytes] = [packet[shape.header :]]
         self.is_open = self._verified(packet, number)
 
@@ -136,7 +149,31 @@ class _Run:
         if shape.version == 4 and (number >> 8 * (shape.header - 20)) % MODULUS:
             return False
         pseudo = self._pseudo - len(self._first) + len(packet)
-        return (total(packet[shape.addresses :]) + pseudo) % MODULUS == 0
+        return (twin.total(packet[shape.addresses :]) + pseudo) % MODULUS == 0
+
+    def follow(self, blob: bytes, at: int) -> int:
+        """How many packets of ``blob`` the compiled loop finds to continue this run from ``at`` on, right behind its
+        last one; they belong to it then.
+        """
+        shape = self._shape
+        payloads = twin.follow(
+            blob,
+            at,
+            len(self._first),
+            shape.protocol,
+            shape.start,
+            shape.header,
+            self._ident,
+            _MOST_SEGMENTS - self._count,
+        )
+        if not payloads:
+            return 0
+        count = len(payloads) // len(self.payloads[0])
+        self._expected += count * self._step
+        self._count += count
+        self.payloads.append(payloads)
+        self.is_open = self._count < _MOST_SEGMENTS
+        return count
 
     def takes(self, packet: bytes) -> bool:
         """Whether ``packet`` is the next of this run, and sound; it belongs to it then."""
@@ -149,25 +186,27 @@ class _Run:
             expected -= missing * shape.length
             self.is_open = False
         if masked != expected:
-            if len(self.payloads) > 1 or masked != expected - shape.ident or not packet[6] & _DONT_FRAGMENT:
+            if self._count > 1 or masked != expected - shape.ident or not packet[6] & _DONT_FRAGMENT:
                 return False
             self._step -= shape.ident  # atomic datagrams (RFC 6864) whose identification stays the same
             self._expected -= shape.ident
+            self._ident = 0
         payload = packet[shape.header :]
         if not payload or not self._verified(packet, number):
             return False
         self._expected += self._step
+        self._count += 1
         self.payloads.append(payload)
         if shape.protocol == virtio.TCP and packet[shape.start + 13] & _FIN_PSH:
             self._flags = packet[shape.start + 13]
             self.is_open = False
-        elif len(self.payloads) == _MOST_SEGMENTS:
+        elif self._count == _MOST_SEGMENTS:
             self.is_open = False
         return True
 
     def buffer(self) -> bytes:
         """What to write for the whole run."""
-        if len(self.payloads) == 1:
+        if self._count == 1:
             return virtio.PLAIN + self._first
         shape = self._shape
         header = bytearray(self._first[: shape.header])
@@ -176,7 +215,7 @@ class _Run:
             gso = virtio.GSO_TCPV4
             struct.pack_into("!H", header, 2, 20 + transport)
             struct.pack_into("!H", header, 10, 0)
-            struct.pack_into("!H", header, 10, -total(header[:20]) % MODULUS)
+            struct.pack_into("!H", header, 10, -twin.total(header[:20]) % MODULUS)
         else:
             gso = virtio.GSO_TCPV6
             struct.pack_into("!H", header, 4, transport)
@@ -188,7 +227,7 @@ class _Run:
             check = virtio.UDP_CHECK
             struct.pack_into("!H", header, shape.start + 4, transport)
         # The checksum field holds the pseudo-header's sum; the kernel completes it if the packet leaves by a wire
-        pseudo = total(header[shape.addresses : shape.start]) + shape.protocol + transport
+        pseudo = twin.total(header[shape.addresses : shape.start]) + shape.protocol + transport
         struct.pack_into("!H", header, shape.start + check, pseudo % MODULUS or MODULUS)
         return b"".join(
             (
@@ -207,8 +246,13 @@ def coalesce(group: Packets, udp: bool) -> Writes:
     buffers: list[bytes] = []
     bad = 0
     run: _Run | None = None
-    for offset in range(0, len(blob), size):
+    offset = 0
+    while offset < len(blob):
+        if run is not None and run.is_open and (count := run.follow(blob, offset)):
+            offset += count * size
+            continue
         packet = blob[offset : offset + size]
+        offset += size
         if run is not None:
             if run.is_open and run.takes(packet):
                 continue

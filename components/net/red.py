@@ -7,7 +7,7 @@ from typing import Final
 
 from appliance.guest.loop import Guest
 from appliance.vchan.messages import Packets
-from components.net import virtio
+from components.net import twin, virtio
 from components.net.coalesce import coalesce
 from components.net.groups import Grouper
 from components.net.settings import RedSettings, parse
@@ -98,6 +98,8 @@ def build(guest: Guest) -> None:
     """Ports in, ports out."""
     settings = parse("red", guest.settings)
     assert isinstance(settings, RedSettings)
+    guest.counter("compiled").set(twin.COMPILED)
+    guest.log.info("loops", "compiled" if twin.COMPILED else "pure Python: no compiler was there at install")
     red = Red(guest, settings)
     guest.readable("tun", red.arrived, into=(guest.out("plain_out"),))
     guest.receive("plain_in", red.depart)

@@ -14,6 +14,8 @@ from components.net.coalesce import coalesce
 from components.net.split import split
 from tests.unit.net.packets import cut, offloaded, payload, plain, tcp, udp
 
+pytestmark = pytest.mark.usefixtures("loops")
+
 MSS = 1000
 
 

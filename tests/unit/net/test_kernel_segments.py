@@ -13,7 +13,7 @@ from components.net.split import split
 from tests.unit.net.kernel_tun import OFFLOADS, Net, read_all
 from tests.unit.net.packets import cut, hop, offloaded, payload, plain, tcp, udp
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("loops")]
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,8 @@ from components.net.tun import Tun
 from tests.unit.net.kernel_tun import OFFLOADS, Net
 from tests.unit.net.packets import payload, plain, tcp, udp
 
+pytestmark = pytest.mark.usefixtures("loops")
+
 
 @dataclass
 class Counter:
@@ -27,6 +29,9 @@ class Counter:
 
     def add(self, n: int) -> None:
         self.value += n
+
+    def set(self, value: int) -> None:
+        self.value = value
 
 
 @dataclass
@@ -186,6 +191,12 @@ def pipe() -> Iterator[tuple[FakeGuest, socket.socket]]:
         yield face(theirs.fileno()), ours
 
 
+def test_red_says_which_loops_run(pipe: tuple[FakeGuest, socket.socket], loops: str) -> None:
+    guest, _ = pipe
+    assert guest.counters["compiled"].value == (loops == "fast")
+    assert guest.events == ["loops"]
+
+
 def test_what_waits_is_read_in_one_turn_and_grouped_by_size(pipe: tuple[FakeGuest, socket.socket]) -> None:
     guest, kernel = pipe
     packets = [udp(4, payload(50, i)) for i in range(5)] + [udp(4, payload(90, i)) for i in range(3)]
@@ -260,7 +271,7 @@ def test_refused_writes(pipe: tuple[FakeGuest, socket.socket], monkeypatch: pyte
         guest.depart(Packets(memoryview(b"".join(packets)), len(packets[0]), 1), 0.0)
     if refusal == errno.EINVAL:
         assert tuns[0].written == [plain(p) for p in packets] * 2
-        assert guest.events == ["no-uso"] and guest.counters["write_errors"].value == 0
+        assert guest.events == ["loops", "no-uso"] and guest.counters["write_errors"].value == 0
     else:
         assert tuns[0].written == [] and guest.counters["write_errors"].value == 2
     assert guest.counters["packets_out"].value == 6

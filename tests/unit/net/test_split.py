@@ -10,20 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrRouting  # type: ignore[import-untyped]
 
-from components.net.checksum import total
+from components.net import twin
 from components.net.groups import Grouper, most
 from components.net.split import Malformed, split
 from tests.unit.net.packets import cut, offloaded, ones, payload, plain, tcp, udp
 
+pytestmark = pytest.mark.usefixtures("loops")
+
 
 @given(st.binary(max_size=3000))
 def test_total_is_the_textbooks_sum(data: bytes) -> None:
-    assert total(data) % 65535 == ones(data) % 65535
+    assert twin.total(data) % 65535 == ones(data) % 65535
 
 
 @given(st.integers(0, 70000), st.sampled_from([0, 255]))
 def test_total_of_long_and_uniform_buffers(length: int, byte: int) -> None:
-    assert total(bytes([byte]) * length) % 65535 == ones(bytes([byte]) * length) % 65535
+    assert twin.total(bytes([byte]) * length) % 65535 == ones(bytes([byte]) * length) % 65535
 
 
 def segments(version: int, data: bytes, mss: int, flags: str, *start: int, **fields: object) -> list[bytes]:
