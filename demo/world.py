@@ -25,7 +25,7 @@ class World:
         self.lab = lab
         self.stock = has_stock_peer()
         left, right = pair(lab.left, lab.right, psk=True, calls="left")
-        self.septum = Septum(lab.left, left)
+        self.septum = Septum(lab.left, left, name="demo")
         self.peer: End = WireguardGo(lab.right, right) if self.stock else Septum(lab.right, right, admit=True)
         self.peer_key = left.peers[0].public_key
 
@@ -47,9 +47,9 @@ class World:
     def picture(self) -> str:
         peer = "wireguard-go" if self.stock else "Septum, too"
         return (
-            f"  LAN host          Septum               WAN             {peer}      its LAN\n"
-            " 192.168.1.2 ────[ 9 domains ]═════ 203.0.113.0/24 ═════[ peer ]───── 192.168.2.2\n"
-            "          plaintext            WireGuard, nothing else            plaintext"
+            f"  LAN host           Septum            WAN          {peer}   its LAN\n"
+            " 192.168.1.2 ───[ 9 domains ]════ 203.0.113.0/24 ════[ peer ]─── 192.168.2.2\n"
+            "          plaintext          WireGuard, nothing else         plaintext"
         )
 
     def write_enter(self) -> None:

@@ -65,6 +65,14 @@ def test_a_killed_domain_is_rebuilt_under_running_connections(
     assert after == others, "another domain went down with it"
 
 
+def test_the_rebuilt_ones_are_sealed_like_the_first(scene: Scene) -> None:
+    seals = scene.septum.seals()
+    assert set(seals) == set(DOMAINS)
+    amiss = [(name, row) for name, seal in seals.items() for row in seal["attributes"] if not row["ok"]]
+    assert not amiss
+    assert all(seal["sealed"] for seal in seals.values())
+
+
 def test_the_world_saw_only_wireguard_and_no_nonce_twice(scene: Scene, report: list[tuple[str, str]]) -> None:
     scene.capture.stop()
     assert scene.capture.contains(MARKER) == 0

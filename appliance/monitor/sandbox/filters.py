@@ -36,7 +36,7 @@ def running(pid: int) -> tuple[bytes, ...]:
         programs: list[bytes] = []
         while len(programs) < _MOST_FILTERS and (code := _program(pid, len(programs))) is not None:
             programs.append(code)
-        return tuple(programs)
+        return tuple(reversed(programs))  # the kernel counts from the oldest, whatever ptrace(2) says
     finally:
         call("ptrace", _DETACH, pid, None, None)
 

@@ -29,11 +29,11 @@ class Septum(End):
 
     kind = "septum"
 
-    def __init__(self, site: Site, conf: Conf, admit: bool = False, inline: bool = True) -> None:
+    def __init__(self, site: Site, conf: Conf, admit: bool = False, inline: bool = True, name: str = "") -> None:
         super().__init__(site, conf)
         self.inline = inline
         self.admit = admit
-        self.name = f"lab{secrets.token_hex(3)}"
+        self.name = name or f"lab{secrets.token_hex(3)}"
         self._process: subprocess.Popen[str] | None = None
         self._directory: tempfile.TemporaryDirectory[str] | None = None
 
