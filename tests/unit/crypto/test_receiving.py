@@ -258,13 +258,18 @@ def test_a_second_copy_of_a_key_does_not_empty_the_window() -> None:
         receive_peer(1, (b"123", 8)),
         receive_session(0, 9),
         receive_session(1, 9, b"short"),
-        receive_forget(9),
     ],
 )
 def test_orders_that_cannot_be_obeyed_are_refused_and_change_nothing(order: ReceiveOrder) -> None:
     core = receiver()
     with pytest.raises(Refused):
         core.order(order, 1.0)
+    assert arrive(core, datagram(ipv4(96), 0)) == [ipv4(96)]
+
+
+def test_forgetting_what_is_forgotten_is_no_refusal() -> None:
+    core = receiver()
+    core.order(receive_forget(9), 1.0)
     assert arrive(core, datagram(ipv4(96), 0)) == [ipv4(96)]
 
 
