@@ -80,8 +80,7 @@ def test_the_world_saw_only_wireguard_and_no_nonce_twice(scene: Scene, report: l
     assert not scene.capture.repeated_nonces()
     assert set(scene.capture.tshark_names()) == {"wg"}
     datagrams, sessions = scene.capture.datagrams(), scene.capture.sessions()
-    # A reborn encrypt and a reborn decrypt get new sessions; a reborn keymgr has forgotten the old ones
-    assert len(sessions) >= 2 * 3
+    assert len(sessions) >= 4, "a reborn encrypt or decrypt must have got a new session, one index each way"
     report.append(
         ("on the WAN during all kills", f"{len(datagrams)} datagrams, {len(sessions)} sessions, no pair twice")
     )
