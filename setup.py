@@ -20,8 +20,8 @@ def missing() -> list[str]:
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
     found = {
         "Cython": find_spec("Cython"),
-        f"a C compiler ({compiler})": shutil.which(compiler),
-        "Python's headers (python3-dev)": (Path(sysconfig.get_paths()["include"]) / "Python.h").exists(),
+        f"C compiler ({compiler})": shutil.which(compiler),
+        "Python headers (python3-dev)": (Path(sysconfig.get_paths()["include"]) / "Python.h").exists(),
     }
     return [name for name, there in found.items() if not there]
 
