@@ -18,7 +18,7 @@ from tests.system.lab import End, Lab, Septum, Transfer, WireguardGo, pair, reac
 pytestmark = pytest.mark.root
 
 REKEY_AFTER_TIME = 120
-RATE = 500_000  # bytes a second each way: enough that a lost packet would show, too little to disturb other tests
+RATE, PACE = 40_000, 20  # bytes and writes a second, each way: enough to show a gap, too little to disturb other tests
 
 
 @dataclass
@@ -53,7 +53,7 @@ def _begin(stack: contextlib.ExitStack, calls: str, kind: type[End]) -> Long:
     far.wait_for_handshake() if calls == "right" else None
     assert reaches(lab.left.host, lab.right.host4, 15)
     there, back = (
-        Transfer(lab.left.host, lab.right.host, address, rate=RATE, reverse=reverse)
+        Transfer(lab.left.host, lab.right.host, address, rate=RATE, pace=PACE, reverse=reverse)
         for address, reverse in ((lab.right.host4, False), (lab.right.host6, True))
     )
     return Long((near, far), (there, back), time.time())

@@ -129,7 +129,8 @@ class Transfer:
     """One TCP connection that carries the marker, over and over, between two namespaces.
 
     `client` opens the connection to `address` in `server`; the bytes run from client to server, or with `reverse` the
-    other way. `rate` bounds them, in bytes a second; None is as fast as it goes. `total` ends it by itself.
+    other way. `rate` bounds them, in bytes a second, given out `pace` times a second; None is as fast as it goes.
+    `total` ends it by itself.
     The receiver notes when bytes arrive: `longest_silence` is the gap that a user of the connection would have felt.
     """
 
@@ -142,12 +143,13 @@ class Transfer:
         rate: float | None = None,
         total: int | None = None,
         reverse: bool = False,
+        pace: int = 200,
     ) -> None:
         self.received = 0
         self.intact = True
         self.arrivals: list[float] = []
         self.error: OSError | None = None
-        self._rate, self._total = rate, total
+        self._rate, self._total, self._pace = rate, total, pace
         self._stop = threading.Event()
         near, far = connect(client, server, address)
         self._sender, self._receiver = (far, near) if reverse else (near, far)
@@ -158,7 +160,7 @@ class Transfer:
 
     def _send(self) -> None:
         sent = 0
-        chunk = len(BLOCK) if self._rate is None else max(16, min(len(BLOCK), int(self._rate / 200) // 16 * 16))
+        chunk = len(BLOCK) if self._rate is None else max(16, min(len(BLOCK), int(self._rate / self._pace) // 16 * 16))
         try:
             while not self._stop.is_set() and (self._total is None or sent < self._total):
                 self._sender.sendall(BLOCK[:chunk])
