@@ -99,7 +99,8 @@ def build(guest: Guest) -> None:
     settings = parse("red", guest.settings)
     assert isinstance(settings, RedSettings)
     guest.counter("compiled").set(twin.COMPILED)
-    guest.log.info("loops", "compiled" if twin.COMPILED else "pure Python: no compiler was there at install")
+    loops = "compiled" if twin.COMPILED else "pure Python: no compiler was there at install"
+    guest.on_open("log", lambda now: guest.log.info("loops", loops))
     red = Red(guest, settings)
     guest.readable("tun", red.arrived, into=(guest.out("plain_out"),))
     guest.receive("plain_in", red.depart)

@@ -66,6 +66,10 @@ class FakeGuest:
     def info(self, event: str, text: str) -> None:
         self.events.append(event)
 
+    def on_open(self, port: str, handler: Callable[[float], None]) -> None:
+        assert port == "log"
+        handler(0.0)
+
     def counter(self, name: str) -> Counter:
         return self.counters.setdefault(name, Counter())
 

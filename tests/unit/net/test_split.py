@@ -111,6 +111,18 @@ def test_a_udp_checksum_of_zero_is_written_as_ffff() -> None:
     assert fixed[26:28] == b"\xff\xff"
 
 
+def test_a_datagrams_checksum_of_zero_is_written_as_ffff() -> None:
+    data = bytearray(payload(40))
+    data[10:12] = b"\0\0"
+    data[10:12] = cut(split(memoryview(offloaded(udp(4, bytes(data)), 10))))[1][26:28]  # the sum is all ones now
+    assert cut(split(memoryview(offloaded(udp(4, bytes(data)), 10))))[1][26:28] == b"\xff\xff"
+
+
+def test_a_segment_larger_than_the_packet_is_the_packet() -> None:
+    whole = tcp(6, payload(700))
+    assert split(memoryview(offloaded(whole, 65535))) == [(whole, len(whole))]
+
+
 def test_a_plain_packet_is_left_alone() -> None:
     packet = udp(4, b"x" * 100)[:-1] + b"!"  # its checksum is wrong, and not ours to judge
     assert split(memoryview(plain(packet))) == [(packet, len(packet))]

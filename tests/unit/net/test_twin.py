@@ -86,7 +86,10 @@ def test_split(name: str, mss: int, length: int, damage: list[tuple[int, int]], 
     assert compiled == python
 
 
-@settings(max_examples=200, deadline=None)
+OTHER_TIMESTAMPS = [("NOP", None), ("NOP", None), ("Timestamp", (8, 9))]
+
+
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_coalesce(data: st.DataObject) -> None:
     """Flows of all kinds, some at the end of their numbers, then changed somewhere."""
@@ -100,10 +103,16 @@ def test_coalesce(data: st.DataObject) -> None:
     flags = data.draw(st.sampled_from(["A", "EA", "PA"]))
     df = data.draw(st.booleans())
     make_tcp = data.draw(st.booleans())
+    odd = data.draw(st.integers(0, count - 1))  # a packet with sound checksums that is different
+    common = {"tos": 4, "ttl": 63, "sport": 40001, "dport": 81, "df": not df, "id": 9}
+    changes = common | ({"window": 5, "ack": 1, "urgptr": 1, "options": OTHER_TIMESTAMPS} if make_tcp else {})
+    name = data.draw(st.sampled_from([None, *changes]))
     packets = []
     for i in range(count):
         body = payload(size if i < count - 1 else last, seed=i)
-        of = {"id": ident if stays else (ident + i) % 65536, "df": df}
+        of: dict[str, object] = {"id": ident if stays else (ident + i) % 65536, "df": df}
+        if i == odd and name:
+            of[name] = changes[name]
         if make_tcp:
             push = flags if i == count - 1 else flags.replace("P", "")
             packets.append(tcp(version, body, seq=(sequence + i * size) % 2**32, flags=push, **of))
