@@ -110,7 +110,13 @@ class Guest:
     """
 
     def __init__(
-        self, name: str, settings: dict[str, Any], devices: dict[str, int], ports: Sequence[Port], page: StatusPage
+        self,
+        name: str,
+        settings: dict[str, Any],
+        devices: dict[str, int],
+        ports: Sequence[Port],
+        page: StatusPage,
+        control_fd: int = CONTROL_FD,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -128,7 +134,8 @@ class Guest:
         self._timers: list[Callable[[float], float | None]] = []
         self._deadline: float | None = None
         self._epoll = select.epoll(len(ports) + 8)
-        self._epoll.register(CONTROL_FD, select.EPOLLIN | select.EPOLLET)
+        self._control_fd = control_fd
+        self._epoll.register(control_fd, select.EPOLLIN | select.EPOLLET)
         for port in ports:
             self._epoll.register(port.endpoint.fileno(), select.EPOLLIN | select.EPOLLET)
         logs = self._ports.get("log", [])
@@ -208,11 +215,11 @@ class Guest:
     def file_descriptors(self) -> list[int]:
         """Those that the loop goes on using, for the seal to keep."""
         waiting = [port.fd for port in self._all if isinstance(port, Client | BlockingOut)]
-        return [self._epoll.fileno(), CONTROL_FD, *waiting, *self.devices.values()]
+        return [self._epoll.fileno(), self._control_fd, *waiting, *self.devices.values()]
 
     def wait_for_go(self) -> None:
         """Sleeps until the monitor says that the whole box is built."""
-        while not any(fd == CONTROL_FD for fd, _ in self._epoll.poll(HEARTBEAT)):
+        while not any(fd == self._control_fd for fd, _ in self._epoll.poll(HEARTBEAT)):
             self._page.beat()
 
     def run(self) -> None:

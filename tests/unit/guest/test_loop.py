@@ -1,0 +1,388 @@
+"""The loop, its ports and calls, with the other ends of the channels in the test's hands."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from septum.v1.nonces_pb2 import NonceReply, NonceRequest
+from septum.v1.records_pb2 import Record
+from septum.v1.sending_pb2 import SendForget, SendOrder
+
+from appliance.guest import loop
+from appliance.guest.domain import SIDES, _port_kind
+from appliance.guest.loop import Guest
+from appliance.guest.ports import STALL_LIMIT, PeerClosed, PeerStalled, Port
+from appliance.guest.status import SIZE, WORD_HEARTBEAT, WORD_VIOLATIONS, StatusPage
+from appliance.vchan import memfd
+from appliance.vchan.endpoint import Endpoint
+from appliance.vchan.messages import Packets
+from appliance.vchan.ring import Side
+from appliance.vchan.schema import schema
+
+BRIEF = 0.02  # seconds
+GROUP = Packets(b"x" * 60_000, 1000, 0)
+
+
+class World:
+    """A guest, and `others`: the far end of each of its ports by name (``name.peer`` if many are joined to one)."""
+
+    def __init__(self, *ports: tuple[str, str, str], devices: dict[str, int] | None = None) -> None:
+        self.others: dict[str, Endpoint] = {}
+        own: list[Port] = []
+        for index, (name, schema_name, end) in enumerate(ports):
+            shape = schema(schema_name)
+            fds = memfd.create(shape.orders)
+            events = (fds.client_event_fd, fds.server_event_fd)
+            mine, theirs = (events, events[::-1]) if SIDES[end] is Side.CLIENT else (events[::-1], events)
+            port, _, peer = name.partition(".")
+            endpoint = Endpoint(memfd.attach(fds.memory_fd, *mine, shape.orders), SIDES[end], shape)
+            own.append(_port_kind(end, shape)(index, port, peer or "peer", endpoint))
+            self.others[name] = Endpoint(memfd.attach(fds.memory_fd, *theirs, shape.orders), SIDES[end].other, shape)
+        self.page = StatusPage(memoryview(bytearray(SIZE)), ["counted"])
+        self.guest = Guest("it", {}, devices or {}, own, self.page, control_fd=os.eventfd(0, os.EFD_NONBLOCK))
+
+    def open(self) -> None:
+        """Turns both sides until every channel is open."""
+        for _ in range(6):
+            for other in self.others.values():
+                other.progress()
+            self.turn()
+        assert all(other.is_open for other in self.others.values())
+
+    def turn(self, times: int = 1) -> float:
+        """The seconds that ``times`` turns took."""
+        began = time.monotonic()
+        for _ in range(times):
+            self.guest._turn()
+        return time.monotonic() - began
+
+    def drain(self, name: str) -> list[Any]:
+        found = []
+        while (message := self.others[name].receive()) is not None:
+            found.append(message)
+        self.others[name].flush()
+        return found
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn with nothing to do sleeps; in a test, not for long."""
+    monkeypatch.setattr(loop, "HEARTBEAT", BRIEF)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    yield reader, writer
+    os.close(reader)
+    os.close(writer)
+
+
+def passing_on() -> tuple[World, list[Packets]]:
+    world = World(("plain", "packets", "in"), ("sealed", "packets", "out"))
+    seen: list[Packets] = []
+    out = world.guest.out("sealed")
+
+    def handler(message: Packets, now: float) -> None:
+        seen.append(message)
+        out.send(message)
+
+    world.guest.receive("plain", handler, into=(out,))
+    world.open()
+    return world, seen
+
+
+def fill(world: World) -> None:
+    """Fills the far ring of ``sealed`` through the guest, then the near one of ``plain`` behind its back."""
+    plain = world.others["plain"]
+    while world.guest.out("sealed").room():
+        plain.send(GROUP)
+        plain.flush()
+        world.turn()
+    while plain.send(GROUP):
+        plain.flush()
+
+
+def test_messages_reach_the_handler_and_go_on() -> None:
+    world, seen = passing_on()
+    world.others["plain"].send(GROUP)
+    world.others["plain"].flush()
+    world.turn()
+    assert [bytes(message.packets) for message in seen] == [GROUP.packets]
+    assert len(world.drain("sealed")) == 1
+
+
+def test_a_full_sink_holds_its_source_and_the_guest_sleeps_meanwhile() -> None:
+    world, seen = passing_on()
+    fill(world)
+    before = len(seen)
+    began = time.process_time()
+    world.turn(3)  # within STALL_LIMIT: held up, and asleep in spite of what waits
+    assert len(seen) == before
+    assert time.process_time() - began < 0.02
+    assert world.drain("sealed")
+    world.turn()
+    assert len(seen) > before
+
+
+def test_a_stuck_sink_is_not_waited_for() -> None:
+    world, seen = passing_on()
+    fill(world)
+    before = len(seen)
+    until = time.monotonic() + 10 * STALL_LIMIT
+    while len(seen) == before and time.monotonic() < until:
+        world.turn()
+    assert len(seen) > before
+    assert world.guest.out("sealed").endpoint.statistics.dropped > 0
+
+
+def test_a_sink_without_a_peer_holds_nothing_up() -> None:
+    world, seen = passing_on()
+    world.others["sealed"].close()
+    for _ in range(50):
+        world.others["plain"].send(GROUP)
+        world.others["plain"].flush()
+        world.turn()
+    assert len(seen) == 50
+
+
+def test_a_device_is_seen_while_a_ring_is_busy(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    world = World(("plain", "packets", "in"), devices={"tun": reader})
+    read: list[bytes] = []
+
+    def handler(now: float) -> bool:
+        try:
+            read.append(os.read(reader, 100))
+        except BlockingIOError:
+            return False
+        return True
+
+    world.guest.receive("plain", lambda message, now: None)
+    world.guest.readable("tun", handler)
+    world.open()
+    for _ in range(30):
+        while world.others["plain"].send(GROUP):
+            pass
+        os.write(writer, b"ping")
+        world.turn(2)
+        assert read.pop() == b"ping"
+
+
+def test_unread_messages_do_not_keep_it_awake_or_deaf(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    world = World(("plain", "packets", "in"), devices={"tun": reader})
+    read: list[bytes] = []
+    world.guest.readable("tun", lambda now: bool(read.append(os.read(reader, 100))) if select_ready(reader) else False)
+    world.open()
+    world.others["plain"].send(GROUP)
+    world.others["plain"].flush()
+    os.write(writer, b"ping")
+    world.turn(2)
+    assert read == [b"ping"]
+
+
+def select_ready(fd: int) -> bool:
+    import select
+
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+def test_an_idle_guest_sleeps_and_beats() -> None:
+    world = World(("plain", "packets", "in"))
+    world.guest.receive("plain", lambda message, now: None)
+    world.open()
+    world.turn()
+    before = world.page.words[WORD_HEARTBEAT]
+    assert world.turn() >= BRIEF * 0.9
+    assert world.page.words[WORD_HEARTBEAT] == before + 1
+
+
+def test_a_timer_bounds_the_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(("plain", "packets", "in"))
+    world.open()
+    monkeypatch.setattr(loop, "HEARTBEAT", 60.0)
+    world.guest.timer(lambda now: now + 0.05)
+    assert world.turn() < 30
+
+
+def test_a_wake_ends_the_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(("plain", "packets", "in"))
+    seen: list[Packets] = []
+    world.guest.receive("plain", lambda message, now: seen.append(message))
+    world.open()
+    world.turn()
+
+    def later() -> None:
+        time.sleep(0.05)
+        world.others["plain"].send(GROUP)
+        world.others["plain"].flush()
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    monkeypatch.setattr(loop, "HEARTBEAT", 60.0)
+    assert world.turn() < 30  # it sleeps at the end of a turn, until the wake
+    thread.join()
+    monkeypatch.setattr(loop, "HEARTBEAT", BRIEF)
+    world.turn()
+    assert len(seen) == 1
+
+
+def test_whoever_breaks_the_protocol_is_accused_and_shut_out() -> None:
+    world = World(("orders", "sending", "in"), ("log", "records", "out"))
+    closed: list[float] = []
+    world.guest.receive("orders", lambda message, now: None)
+    world.guest.on_close("orders", closed.append)
+    world.open()
+    vchan = world.others["orders"]._vchan
+    vchan.write((b"\xff\xff\xff\xff\0\0\0\0",), 8)
+    world.others["orders"]._has_written = True
+    world.others["orders"].flush()
+    world.turn(2)
+    assert world.page.words[WORD_VIOLATIONS] == 1
+    assert closed
+    (record,) = world.drain("log")
+    assert isinstance(record, Record)
+    assert record.event == "peer-violation"
+    # a new life of the peer is welcome, and no longer accused
+    memfd.mark_dead(world.others["orders"]._wire.memory, Side.CLIENT)
+    world.turn()
+    world.others["orders"]._vchan.close()
+    world.open()
+    assert world.page.words[WORD_VIOLATIONS] == 0
+
+
+def test_opening_and_closing_are_told() -> None:
+    world = World(("orders", "sending", "out"))
+    told: list[str] = []
+    world.guest.on_open("orders", lambda now: told.append("opened"))
+    world.guest.on_close("orders", lambda now: told.append("closed"))
+    world.open()
+    world.others["orders"].close()
+    world.turn()
+    world.open()
+    assert told == ["opened", "closed", "opened"]
+
+
+def answering(world: World, name: str, answer: Callable[[Any], Any], seconds: float) -> threading.Thread:
+    """The far end of a call, in a thread, for ``seconds``."""
+    other = world.others[name]
+
+    def serve() -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            other.progress()
+            request = other.receive()
+            if request is not None and (reply := answer(request)) is not None:
+                other.send(reply)
+                other.flush()
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
+def test_a_call_is_answered() -> None:
+    world = World(("nonces", "nonces", "client"))
+    world.open()
+    thread = answering(world, "nonces", lambda request: NonceReply(random=bytes(request.length)), 0.3)
+    assert world.guest.client("nonces").call(NonceRequest(length=7)).random == bytes(7)
+    thread.join()
+
+
+def test_a_call_that_is_not_answered_ends_in_time_and_the_next_gets_its_own_reply() -> None:
+    world = World(("nonces", "nonces", "client"))
+    world.open()
+    client = world.guest.client("nonces")
+    began = time.monotonic()
+    with pytest.raises(PeerStalled):
+        client.call(NonceRequest(length=3), deadline=0.1)
+    assert time.monotonic() - began < 30
+    thread = answering(world, "nonces", lambda request: NonceReply(random=bytes(request.length)), 0.3)
+    assert len(client.call(NonceRequest(length=9)).random) == 9
+    thread.join()
+
+
+def test_a_call_to_nobody_fails_at_once() -> None:
+    world = World(("nonces", "nonces", "client"))
+    with pytest.raises(PeerClosed):
+        world.guest.client("nonces").call(NonceRequest(length=3))
+    world.open()
+    world.others["nonces"].close()
+    began = time.monotonic()
+    with pytest.raises(PeerClosed):
+        world.guest.client("nonces").call(NonceRequest(length=3))
+    assert time.monotonic() - began < 30
+
+
+def test_many_consumers_are_served_and_told_apart() -> None:
+    world = World(("nonces.black", "nonces", "server"), ("nonces.red", "nonces", "server"))
+    served: list[str] = []
+
+    def handler(consumer: str, request: NonceRequest) -> NonceReply:
+        served.append(consumer)
+        return NonceReply(random=bytes(request.length))
+
+    world.guest.serve("nonces", handler)
+    world.open()
+    for name, length in (("nonces.red", 5), ("nonces.black", 6)):
+        world.others[name].send(NonceRequest(length=length))
+        world.others[name].flush()
+        world.turn()
+        assert [len(reply.random) for reply in world.drain(name)] == [length]
+    assert served == ["red", "black"]
+
+
+def test_many_senders_are_heard_and_told_apart() -> None:
+    world = World(("records.a", "records", "in"), ("records.b", "records", "in"))
+    heard: list[tuple[str, str]] = []
+    world.guest.receive_many("records", lambda sender, record, now: heard.append((sender, record.event)))
+    world.open()
+    for name in ("records.b", "records.a"):
+        world.others[name].send(Record(severity=6, event=name))
+        world.others[name].flush()
+        world.turn()
+    assert heard == [("b", "records.b"), ("a", "records.a")]
+
+
+def order(peer: int) -> SendOrder:
+    return SendOrder(forget=SendForget(peer=peer))
+
+
+def test_a_control_message_waits_for_room_and_not_for_ever() -> None:
+    world = World(("orders", "sending", "out"))
+    world.open()
+    out = world.guest.out("orders")
+    while out.endpoint.send(order(1)):
+        pass
+
+    taken: list[Any] = []
+
+    def later() -> None:
+        time.sleep(0.05)
+        taken.extend(world.drain("orders"))
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    assert out.send(order(2)) is True
+    thread.join()
+    assert (taken + world.drain("orders"))[-1].forget.peer == 2
+    while out.endpoint.send(order(1)):
+        pass
+    began = time.monotonic()
+    assert out.send(order(3)) is False
+    assert 0.5 < time.monotonic() - began < 30
+
+
+def test_a_wrong_port_is_named() -> None:
+    world = World(("orders", "sending", "out"))
+    with pytest.raises(ValueError, match=r"it has no Client port 'orders'; its ports are \['orders'\]"):
+        world.guest.client("orders")
+    with pytest.raises(ValueError, match="no Port port 'none'"):
+        world.guest.on_open("none", lambda now: None)
