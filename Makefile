@@ -8,6 +8,8 @@ SHELL := /bin/bash
 
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3) python3)
 BIN := .venv/bin
+# Who may not build networks on this machine does it in namespaces of their own
+PRIVATE := $(if $(filter 0,$(shell id -u)),,tools/private)
 export PYTHON
 export PYTHONUNBUFFERED := 1
 
@@ -17,11 +19,11 @@ help:  ## what can be made
 demo: packages-demo .venv/.runtime .venv/.compiled  ## the main job in a minute: LAN, Septum, WAN and a stock peer (STAY=1: leave it running)
 	@tools/private $(BIN)/python -m demo $(if $(STAY),--stay)
 
-test: packages-test .venv/.dev .venv/.compiled  ## every test (as root; ARGS="-k rekey" goes to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+test: packages-test .venv/.dev .venv/.compiled  ## every test (ARGS="-k rekey" goes to pytest)
+	@$(PRIVATE) $(BIN)/python -m pytest $(ARGS)
 
 bench: packages-bench .venv/.dev .venv/.compiled  ## measure against wireguard-go, OpenVPN and no tunnel (PEER=path: another wireguard-go)
-	@$(BIN)/python -m bench $(if $(PEER),--peer $(PEER)) $(ARGS)
+	@$(PRIVATE) $(BIN)/python -m bench $(if $(PEER),--peer $(PEER)) $(ARGS)
 
 lint: .venv/.dev check-generated  ## style, types, and who may import whom
 	@$(BIN)/ruff check .

@@ -98,7 +98,7 @@ def main() -> int:
     console = Console(highlight=False)
     console.width = max(console.width, NARROWEST)
     if os.geteuid() != 0:
-        console.print("The benchmark builds network namespaces. Run it as root, or: [bold]tools/private make bench[/]")
+        console.print("The benchmark builds network namespaces. Run it by: [bold]make bench[/]")
         return 1
     began = time.monotonic()
     results, domains, failures = run(arguments, console)

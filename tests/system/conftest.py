@@ -26,8 +26,8 @@ def _may_build_networks() -> bool:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("root") and not _may_build_networks():
         pytest.fail(
-            "this test builds network namespaces and needs root: run `sudo make test`, or as a normal user "
-            "`tools/private make test`, which gives it namespaces of its own",
+            "this test builds network namespaces and needs root, of the machine or of namespaces of its own: "
+            "run it by `make test`, which sees to that (ARGS='-k ...' chooses)",
             pytrace=False,
         )
 
