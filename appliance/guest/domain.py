@@ -12,7 +12,7 @@ from typing import Any, Final
 from appliance.guest import lastwords
 from appliance.guest.imports import close_gate
 from appliance.guest.loop import Guest
-from appliance.guest.ports import BlockingOut, Client, DroppingOut, Port
+from appliance.guest.ports import BlockingOut, Client, DroppingOut, Patience, Port
 from appliance.guest.status import State, StatusPage
 from appliance.monitor.sandbox.plan import SealPlan
 from appliance.monitor.sandbox.seal import seal
@@ -35,16 +35,17 @@ def _port_kind(end: str, shape: Schema) -> type[Port]:
     return Port
 
 
-def _attach(index: int, entry: dict[str, Any]) -> Port:
+def _attach(index: int, entry: dict[str, Any], patience: Patience) -> Port:
     shape = schema(entry["schema"])
     wire = memfd.attach(entry["memory"], entry["wait"], entry["notify"], shape.orders)
     endpoint = Endpoint(wire, SIDES[entry["end"]], shape)
-    return _port_kind(entry["end"], shape)(index, entry["port"], entry["peer"], endpoint)
+    return _port_kind(entry["end"], shape)(index, entry["port"], entry["peer"], endpoint, patience)
 
 
 def _build(description: dict[str, Any], page: StatusPage) -> Guest:
-    ports = [_attach(i, entry) for i, entry in enumerate(description["ports"])]
-    guest = Guest(description["domain"], description["settings"], description["devices"], ports, page)
+    patience = Patience()
+    ports = [_attach(i, entry, patience) for i, entry in enumerate(description["ports"])]
+    guest = Guest(description["domain"], description["settings"], description["devices"], ports, page, patience)
     close_gate(description["component"], description["imports"])
     importlib.import_module(description["main"]).build(guest)
     return guest

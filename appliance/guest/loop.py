@@ -10,17 +10,21 @@ from __future__ import annotations
 import gc
 import select
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from appliance.guest.log import Log
-from appliance.guest.ports import BlockingOut, Client, DroppingOut, Port
+from appliance.guest.ports import BlockingOut, Client, DroppingOut, Patience, Port
 from appliance.guest.status import Counter, PeerRow, State, StatusPage, write_row
 from appliance.vchan.endpoint import Endpoint
 from appliance.vchan.ring import PeerViolation, Side
 
 BURST: Final = 8  # messages of one source in one turn
 HEARTBEAT: Final = 0.5  # seconds: the longest sleep; also the backstop behind a lost wake
+LATCH: Final = 1.0  # seconds that an accusation stays up at least: the monitor looks four times a second
+MOST_OPENINGS: Final = 20  # of one channel in a minute; a peer that keeps dying has fewer, one that flaps has more
+OPENINGS_WINDOW: Final = 60.0  # seconds
 STALLED_LOOK: Final = 0.02  # seconds between two looks at a full ring: is its peer busy, or stuck?
 CONTROL_FD: Final = 5
 
@@ -116,12 +120,16 @@ class Guest:
         devices: dict[str, int],
         ports: Sequence[Port],
         page: StatusPage,
+        patience: Patience,
         control_fd: int = CONTROL_FD,
     ) -> None:
         self.name = name
         self.settings = settings
         self.devices = devices
         self._page = page
+        self._patience = patience
+        self._accused: dict[int, tuple[Port, float]] = {}
+        self._openings: dict[int, deque[float]] = {port.index: deque(maxlen=MOST_OPENINGS + 1) for port in ports}
         self._ports: dict[str, list[Port]] = {}
         for port in ports:
             self._ports.setdefault(port.name, []).append(port)
@@ -234,10 +242,19 @@ class Guest:
 
     def accuse(self, port: Port, violation: PeerViolation) -> None:
         """Closes ``port`` for good as far as this peer goes, and says so where the monitor looks."""
+        now = time.monotonic()
         port.endpoint.close()
         self._page.accuse(port.index)
+        self._accused[port.index] = (port, now + LATCH)
         self.log.error("peer-violation", f"{port.name} from {port.peer}: {violation}")
-        self._told_closed(port, time.monotonic())
+        self._told_closed(port, now)
+
+    def _pardon(self, now: float) -> None:
+        """Takes back accusations whose channel is open again: by then the monitor has seen them."""
+        for index, (port, latched) in list(self._accused.items()):
+            if now >= latched and port.endpoint.is_open:
+                del self._accused[index]
+                self._page.pardon(index)
 
     def _told_closed(self, port: Port, now: float) -> None:
         handler = self._closed.get(port.name)
@@ -251,7 +268,14 @@ class Guest:
             self.accuse(port, violation)
             return
         if change == "opened":
-            self._page.pardon(port.index)
+            openings = self._openings[port.index]
+            openings.append(now)
+            if len(openings) > MOST_OPENINGS and now - openings[0] < OPENINGS_WINDOW:
+                openings.clear()
+                self.accuse(port, PeerViolation(f"opened and closed {MOST_OPENINGS} times in {OPENINGS_WINDOW:g} s"))
+                return
+            if isinstance(port, Client):
+                port.forgive()
             handler = self._opened.get(port.name)
             if handler is not None:
                 handler(now)
@@ -261,6 +285,9 @@ class Guest:
     def _turn(self) -> None:
         now = time.monotonic()
         self._page.beat()
+        self._patience.renew()
+        if self._accused:
+            self._pardon(now)
         busy = False
         for port in self._all:
             self._progress(port, now)

@@ -13,6 +13,9 @@ from appliance.vchan.endpoint import Endpoint
 
 CALL_DEADLINE: Final = 1.0  # seconds
 BLOCK_DEADLINE: Final = 1.0  # seconds a control message may wait for room
+TURN_PATIENCE: Final = 2.0  # seconds that all waits of one turn may take together
+FIRST_REST: Final = 1.0  # seconds in which a server that did not answer is not asked again; doubled each time,
+LONGEST_REST: Final = 60.0  # ... up to this
 STALL_LIMIT: Final = 0.1  # seconds a full packet ring may hold up its producer before packets are dropped instead
 
 
@@ -24,11 +27,31 @@ class PeerStalled(Exception):
     """The other end is there and did not answer within the deadline."""
 
 
+class Patience:
+    """How long a turn has waited for its peers. Shared by all ports of a domain.
+
+    Without it, many short waits would add up to a loop that stands still, and the monitor would end the victim for what
+    its peer did.
+    """
+
+    def __init__(self) -> None:
+        self.spent = 0.0
+
+    def renew(self) -> None:
+        """A new turn."""
+        self.spent = 0.0
+
+    def until(self, now: float, seconds: float) -> float:
+        """When a wait of at most ``seconds`` must end."""
+        return now + min(seconds, max(0.0, TURN_PATIENCE - self.spent))
+
+
 class _Waiting:
     """Sleeps on one endpoint alone, for the few places that may: calls, and control messages that find no room."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, patience: Patience) -> None:
         self._endpoint = endpoint
+        self._patience = patience
         self._epoll = select.epoll(1)
         # Edge-triggered: every notify is an edge, so nothing has to be read from the eventfd.
         self._epoll.register(endpoint.fileno(), select.EPOLLIN | select.EPOLLET)
@@ -36,19 +59,23 @@ class _Waiting:
 
     def sleep(self, until: float, space: bool) -> bool:
         """Sleeps until the peer did something; False once ``until`` (monotonic seconds) has passed."""
-        left = until - time.monotonic()
-        if left <= 0:
+        began = time.monotonic()
+        if began >= until:
             return False
         if self._endpoint.arm(space):
-            self._epoll.poll(left, 1)
+            self._epoll.poll(until - began, 1)
         self._endpoint.disarm()
+        self._patience.spent += time.monotonic() - began
         return True
+
+    def until(self, seconds: float) -> float:
+        return self._patience.until(time.monotonic(), seconds)
 
 
 class Port:
     """What all ports have: a name, the peer's domain name, the endpoint under them."""
 
-    def __init__(self, index: int, name: str, peer: str, endpoint: Endpoint) -> None:
+    def __init__(self, index: int, name: str, peer: str, endpoint: Endpoint, patience: Patience) -> None:
         self.index = index
         self.name = name
         self.peer = peer
@@ -75,8 +102,8 @@ class Out(Protocol):
 class DroppingOut(Port):
     """An Out whose full ring drops (packets, log records)."""
 
-    def __init__(self, index: int, name: str, peer: str, endpoint: Endpoint) -> None:
-        super().__init__(index, name, peer, endpoint)
+    def __init__(self, index: int, name: str, peer: str, endpoint: Endpoint, patience: Patience) -> None:
+        super().__init__(index, name, peer, endpoint, patience)
         self._full_since: float | None = None
         self.wants_space = False
 
@@ -108,16 +135,16 @@ class DroppingOut(Port):
 class BlockingOut(DroppingOut):
     """An Out whose full ring holds the producer up, for BLOCK_DEADLINE at most (orders, keys)."""
 
-    def __init__(self, index: int, name: str, peer: str, endpoint: Endpoint) -> None:
-        super().__init__(index, name, peer, endpoint)
-        self._waiting = _Waiting(endpoint)
+    def __init__(self, index: int, name: str, peer: str, endpoint: Endpoint, patience: Patience) -> None:
+        super().__init__(index, name, peer, endpoint, patience)
+        self._waiting = _Waiting(endpoint, patience)
         self.fd = self._waiting.fd
 
     def send(self, message: Any) -> bool:
         if self.endpoint.send(message):
             return True
-        until = time.monotonic() + BLOCK_DEADLINE
-        while self.endpoint.is_open:
+        until = self._waiting.until(BLOCK_DEADLINE)
+        while self.endpoint.is_open and self.endpoint.peer_is_live:
             self.endpoint.flush()
             if not self._waiting.sleep(until, space=True):
                 return False
@@ -128,11 +155,17 @@ class BlockingOut(DroppingOut):
 
 
 class Client(Port):
-    """The caller's end: one request, one reply, one at a time."""
+    """The caller's end: one request, one reply, one at a time.
 
-    def __init__(self, index: int, name: str, peer: str, endpoint: Endpoint) -> None:
-        super().__init__(index, name, peer, endpoint)
-        self._waiting = _Waiting(endpoint)
+    A server that did not answer in time is left alone for a while, longer each time, and calls fail at once meanwhile:
+    who depends on it must not stand still with it.
+    """
+
+    def __init__(self, index: int, name: str, peer: str, endpoint: Endpoint, patience: Patience) -> None:
+        super().__init__(index, name, peer, endpoint, patience)
+        self._waiting = _Waiting(endpoint, patience)
+        self._rest = 0.0  # seconds; 0 while it answers
+        self._asked_again = 0.0  # not before
         self.fd = self._waiting.fd
 
     @property
@@ -143,17 +176,27 @@ class Client(Port):
         """Sends ``request`` and returns the reply.
 
         Errors: PeerClosed if the server is not there; PeerStalled if no reply came within ``deadline`` seconds (should
-        it come later, it is not taken for the next one's); PeerViolation if the reply breaks the schema.
+        it come later, it is not taken for the next one's) or if that is what happened lately; PeerViolation if the
+        reply breaks the schema.
         """
+        if time.monotonic() < self._asked_again:
+            raise PeerStalled(f"{self.name}: {self.peer} did not answer lately")
         if not self.endpoint.send(request):
             raise PeerClosed(f"{self.name}: {self.peer} is not there")
         self.endpoint.flush()
-        until = time.monotonic() + deadline
+        until = self._waiting.until(deadline)
         while True:
             reply = self.endpoint.receive()
             if reply is not None:
+                self._rest = 0.0
                 return reply
             if not self.endpoint.peer_is_live:
                 raise PeerClosed(f"{self.name}: {self.peer} went away during a call")
             if not self._waiting.sleep(until, space=False):
+                self._rest = min(LONGEST_REST, 2 * self._rest or FIRST_REST)
+                self._asked_again = time.monotonic() + self._rest
                 raise PeerStalled(f"{self.name}: {self.peer} did not answer within {deadline} s")
+
+    def forgive(self) -> None:
+        """The server is a new one."""
+        self._rest = self._asked_again = 0.0

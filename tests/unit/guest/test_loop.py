@@ -16,7 +16,7 @@ from septum.v1.sending_pb2 import SendForget, SendOrder
 from appliance.guest import loop
 from appliance.guest.domain import SIDES, _port_kind
 from appliance.guest.loop import Guest
-from appliance.guest.ports import STALL_LIMIT, PeerClosed, PeerStalled, Port
+from appliance.guest.ports import STALL_LIMIT, Patience, PeerClosed, PeerStalled, Port
 from appliance.guest.status import SIZE, WORD_HEARTBEAT, WORD_VIOLATIONS, StatusPage
 from appliance.vchan import memfd
 from appliance.vchan.endpoint import Endpoint
@@ -34,6 +34,7 @@ class World:
     def __init__(self, *ports: tuple[str, str, str], devices: dict[str, int] | None = None) -> None:
         self.others: dict[str, Endpoint] = {}
         own: list[Port] = []
+        patience = Patience()
         for index, (name, schema_name, end) in enumerate(ports):
             shape = schema(schema_name)
             fds = memfd.create(shape.orders)
@@ -41,10 +42,10 @@ class World:
             mine, theirs = (events, events[::-1]) if SIDES[end] is Side.CLIENT else (events[::-1], events)
             port, _, peer = name.partition(".")
             endpoint = Endpoint(memfd.attach(fds.memory_fd, *mine, shape.orders), SIDES[end], shape)
-            own.append(_port_kind(end, shape)(index, port, peer or "peer", endpoint))
+            own.append(_port_kind(end, shape)(index, port, peer or "peer", endpoint, patience))
             self.others[name] = Endpoint(memfd.attach(fds.memory_fd, *theirs, shape.orders), SIDES[end].other, shape)
         self.page = StatusPage(memoryview(bytearray(SIZE)), ["counted"])
-        self.guest = Guest("it", {}, devices or {}, own, self.page, control_fd=os.eventfd(0, os.EFD_NONBLOCK))
+        self.guest = Guest("it", {}, devices or {}, own, self.page, patience, control_fd=os.eventfd(0, os.EFD_NONBLOCK))
 
     def open(self) -> None:
         """Turns both sides until every channel is open."""
@@ -233,7 +234,7 @@ def test_a_wake_ends_the_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(seen) == 1
 
 
-def test_whoever_breaks_the_protocol_is_accused_and_shut_out() -> None:
+def test_whoever_breaks_the_protocol_is_accused_and_shut_out(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(("orders", "sending", "in"), ("log", "records", "out"))
     closed: list[float] = []
     world.guest.receive("orders", lambda message, now: None)
@@ -254,7 +255,50 @@ def test_whoever_breaks_the_protocol_is_accused_and_shut_out() -> None:
     world.turn()
     world.others["orders"]._vchan.close()
     world.open()
+    assert world.page.words[WORD_VIOLATIONS] == 1, "the monitor may not have looked yet"
+    monkeypatch.setattr(loop, "HEARTBEAT", loop.LATCH)
+    world.turn(2)
     assert world.page.words[WORD_VIOLATIONS] == 0
+
+
+def test_a_peer_that_flaps_is_accused() -> None:
+    world = World(("orders", "sending", "in"))
+    world.guest.receive("orders", lambda message, now: None)
+    for _ in range(loop.MOST_OPENINGS):
+        world.open()
+        world.others["orders"].close()
+        world.turn(2)
+    assert world.page.words[WORD_VIOLATIONS] == 0
+    for _ in range(6):
+        world.others["orders"].progress()
+        world.turn()
+    assert world.page.words[WORD_VIOLATIONS] == 1
+
+
+def test_waits_do_not_add_up_in_a_turn() -> None:
+    world = World(("a", "sending", "out"), ("b", "sending", "out"), ("c", "sending", "out"), ("d", "sending", "out"))
+    world.open()
+    outs = [world.guest.out(name) for name in "abcd"]
+    for out in outs:
+        while out.endpoint.send(order(1)):
+            pass
+    world.guest._patience.renew()
+    began = time.monotonic()
+    assert [out.send(order(2)) for out in outs] == [False] * 4
+    assert 1.5 < world.guest._patience.spent < 2.5
+    assert time.monotonic() - began < 30
+
+
+def test_a_control_message_to_a_peer_that_died_does_not_wait() -> None:
+    world = World(("orders", "sending", "out"))
+    world.open()
+    out = world.guest.out("orders")
+    while out.endpoint.send(order(1)):
+        pass
+    memfd.mark_dead(world.others["orders"]._wire.memory, Side.SERVER)
+    world.guest._patience.renew()
+    assert out.send(order(2)) is False
+    assert world.guest._patience.spent < 0.5
 
 
 def test_opening_and_closing_are_told() -> None:
@@ -304,6 +348,9 @@ def test_a_call_that_is_not_answered_ends_in_time_and_the_next_gets_its_own_repl
     with pytest.raises(PeerStalled):
         client.call(NonceRequest(length=3), deadline=0.1)
     assert time.monotonic() - began < 30
+    with pytest.raises(PeerStalled, match="lately"):
+        client.call(NonceRequest(length=3))
+    client.forgive()
     thread = answering(world, "nonces", lambda request: NonceReply(random=bytes(request.length)), 0.3)
     assert len(client.call(NonceRequest(length=9)).random) == 9
     thread.join()
