@@ -57,6 +57,7 @@ Random = Callable[[int], bytes]  # so many fresh random bytes; it must not fail
 
 RANDOM_PER_HANDSHAKE: Final = KEY + INDEX + 2  # ephemeral key, index, jitter
 _NEVER: Final = float("-inf")
+_MASK: Final = 2**64 - 1  # totals are shown as 64-bit words, whatever the reports add up to
 
 
 def where(address: bytes, port: int) -> str:
@@ -296,13 +297,21 @@ class Peer:
 
     # reports ------------------------------------------------------------------------------------------------------
 
+    def _refuse_report(self, who: str, now: float) -> None:
+        text = f"from {who}: fewer bytes with {self.name} than it told before"
+        self._shared.log(now, WARNING, "report-refused", text)
+
     def sent(self, session: Session, report: SendReport, now: float) -> None:
         """encrypt sent packets of ``session``."""
         packets = report.packets - session.sent
         data = report.data_packets - session.sent_data
+        octets = report.octets - session.sent_bytes
         if packets <= 0:
             return
-        self._sent_bytes += max(0, report.octets - session.sent_bytes)
+        if octets < 0:
+            self._refuse_report("encrypt", now)
+            return
+        self._sent_bytes = (self._sent_bytes + octets) & _MASK
         session.sent, session.sent_data, session.sent_bytes = report.packets, report.data_packets, report.octets
         self._show()
         self._note(Happened.TRAVERSED, now)
@@ -328,9 +337,13 @@ class Peer:
         """decrypt opened packets of ``session``."""
         packets = report.packets - session.received
         data = report.data_packets - session.received_data
+        octets = report.octets - session.received_bytes
         if packets <= 0:
             return
-        self._received_bytes += max(0, report.octets - session.received_bytes)
+        if octets < 0:
+            self._refuse_report("decrypt", now)
+            return
+        self._received_bytes = (self._received_bytes + octets) & _MASK
         session.received, session.received_data = report.packets, report.data_packets
         session.received_bytes = report.octets
         self._moved(report.address, report.port, now)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from appliance.guest.secret import Secret
 from appliance.guest.settings import SettingsError
+from appliance.guest.status import ROW_SIZE, PeerRow, write_row
 from components.keymgr import events as ev
 from components.keymgr.constants import LABEL_COOKIE, MACS
 from components.keymgr.cookie import mac
@@ -316,6 +317,36 @@ def test_reports_that_cannot_be_true_change_nothing() -> None:
     assert state_of(manager) == before
 
 
+def test_no_reports_add_up_to_more_than_a_status_row_holds() -> None:
+    most = 2**64 - 1
+    world = World()
+    left, _ = pair(world)
+    left.send("hello")
+    world.run(1.0)
+    manager, board, shown = left.manager, memoryview(bytearray(ROW_SIZE)), []
+    (first,) = manager._shared.sessions
+    for packets, octets in ((10, most), (11, 0), (12, most)):
+        for todo in (
+            manager.send_report(ev.SendReport(1, first, packets, packets, octets, False), 1.0),
+            manager.receive_report(ev.ReceiveReport(1, first, packets, packets, octets, *RIGHT), 1.0),
+        ):
+            assert octets or [event.event for event in todo if isinstance(event, ev.Log)] == ["report-refused"]
+            assert octets or len(todo) == 1
+            shown += [event for event in todo if isinstance(event, ev.ShowPeer)]
+    left.manager._peers[1].begin(7.0, urgent=True)
+    world.run(7.0)
+    left._tick()
+    world.run(8.0)
+    second = max(manager._shared.sessions.values(), key=lambda session: session.created).index
+    assert second != first
+    shown += manager.send_report(ev.SendReport(1, second, 99, 99, most, False), 8.0)
+    shown += manager.receive_report(ev.ReceiveReport(1, second, 99, 99, most, *RIGHT), 8.0)
+    rows = [event for event in shown if isinstance(event, ev.ShowPeer)]
+    assert max(row.sent for row in rows) == max(row.received for row in rows) == most
+    for row in rows:
+        write_row(board, PeerRow(row.peer, 0, row.received, row.sent, row.address, row.port))
+
+
 def test_an_address_that_is_none_is_refused() -> None:
     left, right = half_way()
     assert "5 bytes" in refused(right, last(left, "initiation"), (b"12345", 1))
@@ -327,9 +358,9 @@ def test_a_session_that_ran_out_of_messages_is_not_used_any_more() -> None:
     left.send("hello")
     world.run(1.0)
     (session,) = left.manager._shared.sessions
-    todo = left.manager.send_report(ev.SendReport(1, session, 2**60 + 1, 1, 1, False), 1.0)
+    todo = left.manager.send_report(ev.SendReport(1, session, 2**60 + 1, 1, 2**63, False), 1.0)
     assert left.manager._peers[1]._trying_since == 1.0  # 6.2: REKEY_AFTER_MESSAGES
-    todo = left.manager.send_report(ev.SendReport(1, session, 2**64 - 1, 1, 1, False), 1.0)
+    todo = left.manager.send_report(ev.SendReport(1, session, 2**64 - 1, 1, 2**63, False), 1.0)
     assert ev.SendForget(1) in todo and ev.ReceiveForget(session) in todo
 
 
