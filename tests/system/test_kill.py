@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,10 @@ def scene() -> Iterator[Scene]:
             yield Scene(lab, septum, capture)
 
 
+def is_rebuilt(row: dict[str, Any], dead: int) -> bool:
+    return row["state"] == "running" and row["pid"] != dead
+
+
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_a_killed_domain_is_rebuilt_under_running_connections(
     scene: Scene, domain: str, report: list[tuple[str, str]]
@@ -46,7 +51,7 @@ def test_a_killed_domain_is_rebuilt_under_running_connections(
         time.sleep(1)
         killed = time.monotonic()
         pid = septum.kill(domain)
-        wait_for(f"{domain} to be rebuilt", lambda: septum.running(domain) and septum.domains()[domain]["pid"] != pid)
+        wait_for(f"{domain} to be rebuilt", lambda: is_rebuilt(septum.domains()[domain], pid), seconds=20, every=0.2)
         rebuilt = septum.domains()[domain]["rebuild_ms"]
         for transfer in (there, back):
             so_far = transfer.received

@@ -14,7 +14,7 @@ from ..namespace import LabError
 from ..topology import Site
 
 
-def wait_for(what: str, condition: Callable[[], object], seconds: float = 10, every: float = 0.02) -> None:
+def wait_for(what: str, condition: Callable[[], object], seconds: float = 10, every: float = 0.05) -> None:
     """Returns once the condition holds. Raises LabError, naming what was waited for, if it never does."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -6,19 +6,51 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..conf import Conf
 from ..namespace import LabError, run, stop, tool
 from ..topology import Site
-from .end import End, wait_for
+from .end import End
 
 REPOSITORY = Path(__file__).resolve().parents[4]
+START_SECONDS = 30.0  # it takes a fraction of one; a machine that does ten other things takes its time
 PROGRAM = str(REPOSITORY / ".venv" / "bin" / "septum")
+
+
+class Ready:
+    """Where a service says READY=1, as to systemd (sd_notify(3), Type=notify)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+    def __enter__(self) -> Self:
+        self.path.unlink(missing_ok=True)
+        self._socket.bind(str(self.path))
+        self._socket.settimeout(0.1)
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        self._socket.close()
+        self.path.unlink(missing_ok=True)
+
+    def wait(self, process: subprocess.Popen[str], seconds: float) -> bool:
+        """Whether the process said so in that time; it may end instead."""
+        deadline = time.monotonic() + seconds
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                if "READY=1" in self._socket.recv(4096).decode().splitlines():
+                    return True
+            except TimeoutError:
+                continue
+        return False
 
 
 class Septum(End):
@@ -59,22 +91,18 @@ class Septum(End):
             file = admitting(self.directory, self.site, self.conf)
         else:
             file = secret_file(self.directory / f"{self.name}.conf", self.conf.wg_quick())
-        with (self.directory / "log").open("a") as log:
+        with (self.directory / "log").open("a") as log, Ready(self.directory / "notify") as ready:
             faces = ("--lan", self.site.lan, "--wan", self.site.wan) if self.inline else ()
-            command = (PROGRAM, "up", str(file), *faces, "--name", self.name, "--foreground")
             self._process = self.site.gateway.start(
-                *command, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+                *(PROGRAM, "up", str(file), *faces, "--name", self.name, "--foreground"),
+                env={**self.environment, "NOTIFY_SOCKET": str(ready.path)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
-
-        def up() -> bool:
-            if self._process is not None and self._process.poll() is not None:
-                raise LabError(f"septum up ended with {self._process.returncode}:\n{self.log()}")
-            return self.running()
-
-        try:
-            wait_for("septum to be up", up)
-        except LabError as error:
-            raise LabError(f"{error}\n{self.log()}") from None
+            if not ready.wait(self._process, START_SECONDS):
+                ended = self._process.poll()
+                what = "is not up" if ended is None else f"ended with {ended}"
+                raise LabError(f"septum up {what} after {START_SECONDS} s at most:\n{self.log()}")
 
     def running(self, *names: str) -> bool:
         """Whether these domains run, or all of them."""
