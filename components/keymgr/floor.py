@@ -26,6 +26,7 @@ from components.keymgr.events import PersistFloor
 LABEL: Final = b"septum timestamp floor v1"
 SENT_MARGIN: Final = 2_000_000_000  # nanoseconds
 NONCE: Final = crypto_secretbox_NONCEBYTES
+VERSIONS: Final = 2**63  # more than a write a second ever uses up; a store at the last of them made it up
 
 _HEADER: Final = struct.Struct("<4sBQ")  # magic, shard, version: a blob cannot pass for another one
 _MAGIC: Final = b"SFL1"
@@ -112,13 +113,16 @@ class Floor:
         """Takes the stored blob ``name``; version 0 and no bytes if there is none yet.
 
         Errors: FloorError if it is not ours. The floor of its peers then starts at nothing, as if it were absent, and
-        the next write replaces it.
+        the next write replaces it. A version that leaves no room for others is not gone on from: nothing vouches for it
+        but the store.
         """
         number = self._number(name)
         shard = self._shards[number]
         if not shard.loaded:
             shard.loaded = True
             self._missing -= 1
+        if version >= VERSIONS:
+            raise FloorError("has a version that writing cannot lead to")
         shard.version = version
         if not untrusted_blob:
             return

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from components.keymgr import tai64n
 from components.keymgr.constants import TIMESTAMP_GRANULE
-from components.keymgr.floor import NONCE, Floor, FloorError
+from components.keymgr.floor import NONCE, VERSIONS, Floor, FloorError
 from components.keymgr.manager import Side
 from tests.unit.keymgr.world import START, World, pair
 
@@ -116,6 +116,26 @@ def test_a_blob_of_another_place_version_or_key_is_refused() -> None:
     with pytest.raises(FloorError):
         stranger.load(put.name, 1, put.blob)
     assert put.name not in Floor(PRIVATE, b"\x98" * 32, PEERS).missing()  # another key has names of its own
+
+
+@pytest.mark.parametrize("version", [VERSIONS - 1, VERSIONS, 2**64 - 2, 2**64 - 1])
+@pytest.mark.parametrize("blob", [b"", bytes(100)], ids=["empty", "forged"])
+def test_no_version_that_a_store_makes_up_stops_the_writing(version: int, blob: bytes) -> None:
+    floor = loaded(fresh())
+    floor.stamp(PEERS[0], START)
+    name = floor.write(0.0, bytes(NONCE)).name
+    again = fresh()
+    if version >= VERSIONS or blob:
+        with pytest.raises(FloorError):
+            again.load(name, version, blob)
+    else:
+        again.load(name, version, blob)
+    assert name not in again.missing()
+    for now in range(1, 10):
+        again.stamp(PEERS[0], START)
+        put = again.write(float(now), bytes(NONCE))
+        again.stored(put)
+    assert put.version == (version if version < VERSIONS else 0) + 9
 
 
 def test_a_shard_fits_a_blob_with_as_many_peers_as_there_can_be() -> None:
