@@ -4,8 +4,9 @@ Every name has a pair of slots of fixed size, and its versions go into them by t
 even ones into the second. A put writes one slot, syncs, and only then answers, so that whatever becomes of the write,
 the other slot holds the version before it, whole. No log to replay, nothing to compact, nothing ever moves.
 
-A slot is valid if its digest is right. BLAKE2s finds torn writes and decay, not forgers: the blobs are sealed by their
-owners, who alone can tell.
+A slot is valid if its digest is right, and what it covers could have been put. BLAKE2s finds torn writes and decay, not
+forgers: the blobs are sealed by their owners, who alone can tell. A store that was broken into may leave slots behind
+that are wrong under a right digest; the next one must start all the same.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Final
 NAMES: Final = 64  # of all consumers together
 LONGEST_NAME: Final = 64  # bytes, of a consumer's name too
 LARGEST_BLOB: Final = 65535
+VERSIONS: Final = 2**63  # no consumer gets there by ones
 SLOT: Final = 17 * 4096
 IMAGE: Final = NAMES * 2 * SLOT  # 8.5 MiB, and no more on the disk than was written
 
@@ -88,11 +90,16 @@ class Store:
         magic, version, size, consumer, name = _HEADER.unpack_from(untrusted_head, _DIGEST)
         if magic != _MAGIC or size > LARGEST_BLOB or consumer > LONGEST_NAME or name > LONGEST_NAME:
             return None
+        if version >= VERSIONS:  # nothing could ever be put over it
+            return None
         rest = self._image.read(slot * SLOT + _FIRST, consumer + name + size)
         if blake2s(untrusted_head[_DIGEST:] + rest).digest() != digest:
             return None
+        try:
+            owner = rest[:consumer].decode(), rest[consumer : consumer + name].decode()
+        except UnicodeDecodeError:
+            return None
         self.torn -= 1
-        owner = rest[:consumer].decode(), rest[consumer : consumer + name].decode()
         return owner, version, rest[consumer + name :]
 
     @property
@@ -114,7 +121,7 @@ class Store:
         """Stores ``blob`` as the next version; it is on the disk when this returns. Errors: Stale, Full, OSError."""
         pair = self._pairs.get((consumer, name))
         stored = 0 if pair is None else pair.version
-        if version != stored + 1 or version >= 2**64:
+        if version != stored + 1 or version >= VERSIONS:
             raise Stale(stored)
         owner = consumer.encode(), name.encode()
         if len(blob) > LARGEST_BLOB or max(map(len, owner)) > LONGEST_NAME or (pair is None and not self._free):

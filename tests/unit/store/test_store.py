@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import random
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import blake2s
 from pathlib import Path
 
 import pytest
 from septum.v1.blobs_pb2 import BLOB_ABSENT, BLOB_FULL, BLOB_OK, BLOB_STALE, BlobReply, BlobRequest
 
 from components.store import main
-from components.store.slots import IMAGE, LARGEST_BLOB, NAMES, SLOT, Full, Image, Stale, Store
+from components.store.slots import IMAGE, LARGEST_BLOB, NAMES, SLOT, VERSIONS, Full, Image, Stale, Store
 
 
 class Disk:
@@ -96,6 +98,34 @@ def test_bounds() -> None:
     store.put("a", "7", 2, b"still")
     again = disk.open()
     assert again.count == NAMES and again.get("a", "7") == (2, b"still") and again.get("a", "63") == (1, b"\x3f")
+
+
+@pytest.mark.parametrize(
+    ("version", "consumer", "name"),
+    [(3, b"\xff", b"x"), (3, b"a", b"\xc3"), (VERSIONS, b"a", b"x"), (2**64 - 1, b"a", b"x")],
+)
+def test_what_no_put_could_have_written_is_nothing_whole_whatever_its_digest(
+    version: int, consumer: bytes, name: bytes
+) -> None:
+    disk = Disk()
+    disk.open().put("a", "x", 1, b"1")
+    disk.open().put("a", "x", 2, b"2")
+    body = struct.pack("<8sQIBB", b"SEPTUM1\n", version, 4, len(consumer), len(name)) + consumer + name + b"evil"
+    disk.apply(0, blake2s(body).digest() + body)
+    store = disk.open()
+    assert store.torn == 1 and store.get("a", "x") == (2, b"2")
+    store.put("a", "x", 3, b"3")
+    assert disk.open().torn == 0 and disk.open().get("a", "x") == (3, b"3")
+
+
+def test_versions_end_before_they_could_not_be_followed() -> None:
+    disk = Disk()
+    body = struct.pack("<8sQIBB", b"SEPTUM1\n", VERSIONS - 1, 0, 1, 1) + b"ax"
+    disk.apply(0, blake2s(body).digest() + body)
+    store = disk.open()
+    assert store.get("a", "x") == (VERSIONS - 1, b"")
+    with pytest.raises(Stale):
+        store.put("a", "x", VERSIONS, b"")
 
 
 def history() -> tuple[Disk, list[tuple[str, str, int, bytes]]]:
