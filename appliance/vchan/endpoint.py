@@ -27,7 +27,7 @@ from appliance.vchan.codec import Codec
 from appliance.vchan.frame import HEADER, HEADER_BYTES, frame_bytes
 from appliance.vchan.layout import NOTIFY_READ, NOTIFY_WRITE
 from appliance.vchan.live import Event, State
-from appliance.vchan.ring import MASK, PeerViolation, Side, Vchan
+from appliance.vchan.ring import MASK, PeerViolation, SecretVchan, Side, Vchan
 from appliance.vchan.schema import Kind, Schema, Violation
 from appliance.vchan.wire import Wire
 
@@ -57,7 +57,8 @@ class Endpoint:
         self.schema = schema
         self.side = side
         self._wire = wire
-        self._vchan = Vchan(wire.memory, side, schema.orders, first)
+        kind = SecretVchan if "KEY" in schema.labels else Vchan
+        self._vchan = kind(wire.memory, side, schema.orders, first)
         into, out = (schema.forward, schema.backward) if side is Side.SERVER else (schema.backward, schema.forward)
         self._decode = Codec(into).decode if into is not None else None
         self._largest_in = into.max_bytes if into is not None else 0

@@ -112,10 +112,14 @@ class Vchan:
         if state is State.WAITING:
             # The peer is known not to be live, so nobody is looking at these.
             self._forget()
+            self._leave()
             self._words[self._cons_word] = self._cons
             self._words[self._prod_word] = self._prod
             self._shared[self._wants] = 0
         self._shared[self._live] = SHOWN[state]
+
+    def _leave(self) -> None:
+        """The last session is over, at both ends: whatever is still in the rings is nobody's."""
 
     # opening and closing
 
@@ -245,4 +249,24 @@ class Vchan:
             raise PeerViolation(why)
 
 
-__all__: Sequence[str] = ["MASK", "PeerViolation", "Side", "Vchan", "fence"]
+class SecretVchan(Vchan):
+    """A vchan that forgets: what was read, and what a session leaves unread, is zeroed in the shared memory.
+
+    Without this a ring keeps what has passed through it until it is written over, and whoever breaks into an end would
+    read keys there that were used and wiped long ago. The reader does it, since it is the one who knows when it has
+    read; a writer that is hostile has the secrets anyway.
+    """
+
+    def consume(self, count: int) -> None:
+        start = self._cons & (self._in_size - 1)
+        here = min(count, self._in_size - start)
+        self._in[start : start + here] = bytes(here)
+        self._in[: count - here] = bytes(count - here)
+        super().consume(count)
+
+    def _leave(self) -> None:
+        self._in[:] = bytes(self._in_size)
+        self._out[:] = bytes(self._out_size)
+
+
+__all__: Sequence[str] = ["MASK", "PeerViolation", "SecretVchan", "Side", "Vchan", "fence"]

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from appliance.vchan import layout, memfd
 from appliance.vchan.layout import Orders
 from appliance.vchan.live import State
-from appliance.vchan.ring import PeerViolation, Side, Vchan
+from appliance.vchan.ring import PeerViolation, SecretVchan, Side, Vchan
 from tests.channel.support import Child
 
 ORDERS = Orders(10, 11)
 
 
-def pair(memory: memoryview, first: int = 0, orders: Orders = ORDERS) -> tuple[Vchan, Vchan]:
-    server, client = Vchan(memory, Side.SERVER, orders, first), Vchan(memory, Side.CLIENT, orders, first)
+def pair(memory: memoryview, first: int = 0, orders: Orders = ORDERS, kind: type[Vchan] = Vchan) -> tuple[Vchan, Vchan]:
+    server, client = kind(memory, Side.SERVER, orders, first), kind(memory, Side.CLIENT, orders, first)
     for _ in range(4):
         server.progress()
         client.progress()
@@ -118,6 +118,29 @@ def test_own_indices_are_never_read_back() -> None:
 def test_memory_of_the_wrong_size_is_refused() -> None:
     with pytest.raises(ValueError, match="bytes"):
         Vchan(page(Orders(12, 10)), Side.SERVER, ORDERS)
+
+
+@settings(max_examples=200, deadline=None)
+@given(FIRSTS, st.lists(st.integers(0, 1024), min_size=1, max_size=20), st.data())
+def test_a_secret_ring_holds_what_is_unread_and_no_more(first: int, counts: list[int], data: st.DataObject) -> None:
+    memory = page()
+    server, client = pair(memory, first, kind=SecretVchan)
+    into, back = layout.left(ORDERS), layout.right(ORDERS)
+    unread = 0
+    for count in counts:
+        if client.fits(count):
+            client.write((b"\xff" * count,), count)
+            unread += count
+        taken = data.draw(st.integers(0, unread))
+        assert server.copy(taken) == b"\xff" * taken
+        server.consume(taken)
+        unread -= taken
+        assert bytes(memory[into.offset : into.offset + into.size]).count(0xFF) == unread
+    server.write((b"\xff" * 2048,), 2048)
+    client.close()
+    assert server.progress() == "closed"
+    assert not any(memory[into.offset : into.offset + into.size])
+    assert not any(memory[back.offset : back.offset + back.size])
 
 
 STRIDE = 0x10101  # moves the three low bytes of an index at once, and by its carries all four
