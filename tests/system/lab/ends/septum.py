@@ -104,14 +104,6 @@ class Septum(End):
                 what = "is not up" if ended is None else f"ended with {ended}"
                 raise LabError(f"septum up {what} after {START_SECONDS} s at most:\n{self.log()}")
 
-    def running(self, *names: str) -> bool:
-        """Whether these domains run, or all of them."""
-        try:
-            domains = self.domains()
-        except LabError:
-            return False
-        return bool(domains) and all(domains[name]["state"] == "running" for name in names or domains)
-
     def stop(self) -> None:
         if self._process is not None:
             stop(self._process, patience=10)
