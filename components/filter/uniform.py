@@ -20,7 +20,8 @@ _TCP6: Final = 26
 
 def flags_of_one_flow(blob: memoryview, size: int, is_tcp: bool) -> set[int] | None:
     """The TCP flags that occur (0 for other protocols) if every packet of ``blob`` has the addresses, ports, protocol,
-    lengths and fragment field of the first, whose headers are known to be plain; None if that cannot be said quickly.
+    lengths and fragment field of the first, whose headers are known to be plain, TCP's or UDP's; None if that cannot be
+    said quickly.
 
     ``blob`` holds whole packets of ``size`` bytes, at least two of them.
     """

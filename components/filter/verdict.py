@@ -16,7 +16,21 @@ from typing import NamedTuple
 
 from appliance.vchan.messages import Packets
 from components.filter.fragments import Fragments
-from components.filter.headers import ACK, FIN, ICMP, ICMPV6, RST, SYN, TCP, Endpoints, Header, Kind, Malformed, parse
+from components.filter.headers import (
+    ACK,
+    FIN,
+    ICMP,
+    ICMPV6,
+    RST,
+    SYN,
+    TCP,
+    UDP,
+    Endpoints,
+    Header,
+    Kind,
+    Malformed,
+    parse,
+)
 from components.filter.pickup import Pickup, question
 from components.filter.rules import Rule
 from components.filter.settings import FilterSettings
@@ -150,9 +164,13 @@ class Filter:
 
 
 def _is_one_flow(blob: memoryview, size: int, header: Header) -> bool:
-    """Whether one verdict on the first packet stands for all packets of the full size."""
+    """Whether one verdict on the first packet stands for all packets of the full size.
+
+    Only where addresses and ports are all that a verdict depends on: what an ICMP message is about lies behind them.
+    """
     count = len(blob) // size
-    if count < 2:
+    protocol = header.ends.protocol[0]
+    if count < 2 or protocol not in (TCP, UDP):
         return False
-    flags = flags_of_one_flow(blob[: count * size], size, header.ends.protocol[0] == TCP)
+    flags = flags_of_one_flow(blob[: count * size], size, protocol == TCP)
     return flags is not None and not any(one & (SYN | FIN | RST) for one in flags)

@@ -365,6 +365,37 @@ def test_no_field_that_matters_escapes_the_quick_look(version: int) -> None:
             assert b"".join(p.packets for p in passed) == b"".join(p for i, p in enumerate(packets) if i != which)
 
 
+def alike(version: int, of_type: int, bodies: list[bytes]) -> bytes:
+    """ICMP messages back to back that differ only behind their checksums, as padding can make them."""
+    fields = {"proto": 1} if version == 4 else {"nh": 58}
+    head = bytes((of_type, 0, 0x12, 0x34))
+    return b"".join(bytes(ip(version, FAR[version], NEAR[version], **fields) / (head + body)) for body in bodies)
+
+
+@BOTH
+def test_an_unrelated_error_does_not_pass_behind_a_related_one(version: int) -> None:
+    box = Box()
+    box.red(udp_out(version, sport=5353))
+    related, unrelated = (udp_out(version, sport=port, data=bytes(8)) for port in (5353, 22))
+    blob = alike(version, 3 if version == 4 else 1, [bytes(4) + related, bytes(4) + unrelated])
+    size = len(blob) // 2
+    passed = box.filter.from_tunnel(Packets(blob, size, 9), box.now).passed
+    assert [bytes(p.packets) for p in passed] == [blob[:size]]
+    assert box.why() == {"unrelated": 1}
+
+
+@BOTH
+def test_an_echo_reply_that_nobody_asked_for_does_not_pass_behind_another(version: int) -> None:
+    box = Box()
+    box.red(out(version) / echo(version, True, ident=7))
+    idents = [ident.to_bytes(2, "big") + bytes(14) for ident in (7, 8, 7, 9)]
+    blob = alike(version, 0 if version == 4 else 129, idents)
+    size = len(blob) // 4
+    passed = box.filter.from_tunnel(Packets(blob, size, 9), box.now).passed
+    assert b"".join(p.packets for p in passed) == blob[:size] + blob[2 * size : 3 * size]
+    assert box.why() == {"no flow": 2}
+
+
 @BOTH
 def test_a_syn_or_a_reset_amid_data_is_judged_by_itself(version: int) -> None:
     box = Box()
