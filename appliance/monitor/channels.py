@@ -75,7 +75,13 @@ class Channels:
         for ring in self._of(dead):
             side = ring.side(dead)
             memfd.mark_dead(ring.memory, side)
-            with suppress(BlockingIOError):  # full of notifications: it is awake
+            # Nobody reads these events, since every write to one wakes: the dead one may have written so much into them
+            # that no further write has room, and neither would its replacement ever be woken. That is done here and not
+            # when the replacement starts, so that what is read is never the news of this death.
+            for event in (ring.event_of(side), ring.event_of(side.other)):
+                with suppress(BlockingIOError):  # nothing was written
+                    os.read(event, 8)
+            with suppress(BlockingIOError):  # the survivor has filled it just now, and can but be awake
                 os.write(ring.event_of(side.other), _ONE)
 
     def all_wait(self, dead: str, survivors: Iterable[str]) -> bool:

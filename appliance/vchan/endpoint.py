@@ -276,12 +276,8 @@ class Endpoint:
         self._vchan.want(0)
 
     def fileno(self) -> int:
-        """The event to sleep on."""
+        """The event to sleep on, edge-triggered."""
         return self._wire.fileno()
-
-    def acknowledge(self) -> None:
-        """After ``fileno`` was readable, and before looking for work: so that it is not readable for old news."""
-        self._wire.acknowledge()
 
     @property
     def statistics(self) -> Statistics:

@@ -49,13 +49,10 @@ class MemfdWire:
         return self.wait_fd
 
     def notify(self) -> None:
-        # A counter that is full of notifications nobody has read: one more would say nothing new.
+        # No room in the counter: somebody who holds this event has filled it, against the peer or against itself. The
+        # peer still wakes by its own clock, and the monitor empties the counter when either end dies.
         with suppress(BlockingIOError):
             os.write(self.notify_fd, _ONE)
-
-    def acknowledge(self) -> None:
-        with suppress(BlockingIOError):
-            os.read(self.wait_fd, 8)
 
 
 def _memfd() -> int:

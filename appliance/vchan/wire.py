@@ -13,10 +13,7 @@ class Wire(Protocol):
         """The shared pages: writable bytes, ``layout.size(orders)`` of them, the same at both ends."""
 
     def fileno(self) -> int:
-        """Becomes readable when the peer notifies."""
+        """Each notification makes it readable anew: to be waited for edge-triggered (EPOLLET), and never read."""
 
     def notify(self) -> None:
         """Wakes the peer. Never blocks; notifying a peer that is awake, or gone, does nothing."""
-
-    def acknowledge(self) -> None:
-        """Forgets the notifications so far, so that ``fileno`` is readable again only after the next. Never blocks."""
