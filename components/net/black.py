@@ -56,12 +56,14 @@ class Black:
 
         def on_readable(now: float) -> bool:
             for _ in range(READS):
-                if not self._arrived.room():
-                    return True
                 arrival = udp.receive()
                 if arrival is None:
                     return False
                 self._on_arrival(arrival, now)
+                # Not before the first: the loop knows when a ring is full because its reader is stuck, and then what
+                # is in the socket must go on moving, handshakes above all
+                if not self._arrived.room():
+                    break
             return True
 
         self._guest.readable(device, on_readable, into=(self._arrived,))

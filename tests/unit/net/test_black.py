@@ -148,14 +148,29 @@ def test_one_turn_is_bounded_and_goes_on_in_the_next(box: Box) -> None:
     assert [group.datagrams for group in box.arrived] == sent
 
 
-def test_without_room_nothing_is_read(box: Box) -> None:
-    box.guest.outs["arrived"].is_full = True
-    assert box.arrive(transport(32)) is True
-    assert box.count("datagrams_in") == 0
-    box.guest.outs["arrived"].is_full = False
-    assert box.guest.handlers["udp4"](1.0) is False
+def test_a_full_ring_ends_the_turn(box: Box) -> None:
+    """Whether it begins at all is for the loop to say, which counts a ring as stuck after a while."""
+    arrived = box.guest.outs["arrived"]
+    assert box.guest.into["udp4"] == [arrived]
+    real, arrived.room = arrived.room, lambda: not arrived.sent  # type: ignore[method-assign]
+    assert box.arrive(transport(32), transport(33)) is True
     assert len(box.arrived) == 1
-    assert box.guest.into["udp4"] == [box.guest.outs["arrived"]]
+    arrived.room = real  # type: ignore[method-assign]
+    while box.guest.handlers["udp4"](1.0):
+        pass
+    assert len(box.arrived) == 2
+
+
+def test_a_stuck_ring_holds_up_no_handshake(box: Box) -> None:
+    """A ring that stays full: every turn that the loop gives reads on, and comes to an end."""
+    box.guest.outs["arrived"].is_full = True
+    wanted = handshake(1)
+    more, turns = box.arrive(transport(32), transport(33), wanted), 1
+    while more and turns < 10:
+        more, turns = box.guest.handlers["udp4"](1.0), turns + 1
+    assert (more, turns) == (False, 4)
+    assert [one.datagram for one in box.handshakes] == [wanted]
+    assert (box.arrived, box.count("sink_full"), box.count("datagrams_in")) == ([], 2, 3)
 
 
 def test_under_pressure_cookies_are_asked_for(box: Box) -> None:
