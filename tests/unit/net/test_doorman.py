@@ -191,6 +191,13 @@ def test_cookie_replies_are_limited() -> None:
     assert verdicts == [Verdict.HANDSHAKE] * REPLY_BURST + [Verdict.RATE_LIMITED]
 
 
+def test_forged_cookie_replies_leave_room_for_a_genuine_one() -> None:
+    doorman = Doorman(PUBLIC)
+    reply = b"\3\0\0\0" + bytes(60)
+    for n in range(2000):  # 500 a second
+        assert judge(doorman, reply, now=n / 500)[0] is Verdict.HANDSHAKE
+
+
 @given(st.binary(max_size=200), st.binary(min_size=4, max_size=16), st.integers(0, 65535), st.booleans())
 def test_no_bytes_break_it(datagram: bytes, address: bytes, port: int, pressed: bool) -> None:
     verdict, reply = judge(loaded(), datagram, (address, port), pressed=pressed)
