@@ -11,10 +11,12 @@ A domain's life, as the monitor sees it::
 Three things end a domain besides its own death: a loop that stands still (it keeps the CPU, or is stuck), a start that
 takes too long, and an accusation. An *accusation* is a domain's word that the peer at one of its ports broke the
 protocol. It is believed, for the accused is the one of the two that can be proved to nobody; but only a few times a
-minute, since it is also a weapon: any more and both ends go down, so a hostile accuser pays for each with its own life.
-Unless somebody else has accused the same domain: two witnesses of one culprit pay nothing.
+minute, and the same accused only a few times in ten, since it is also a weapon: any more and both ends go down, so a
+hostile accuser pays for each with its own life. Unless somebody else has accused the same domain: two witnesses of one
+culprit pay nothing.
 
-A domain that keeps dying is rebuilt at longer and longer intervals, a minute in the end, with an alarm each time. It is
+A domain that keeps dying is rebuilt at longer and longer intervals, a minute in the end, with an alarm each time; but a
+death on the word of one accuser alone is not counted, or that word would keep the accused away for minutes. It is
 never abandoned and the box is never taken down for it: while a domain is away, what it guards stays shut, and a box
 that took itself down would give the host its plain route back.
 """
@@ -40,6 +42,7 @@ class Limits(NamedTuple):
     reset: float = 0.5  # for the survivors of a channel to take notice
     accusations: int = 3  # in `window`, believed without a price
     window: float = 60.0
+    grudge: float = 600.0  # as `window`, for accusations of one and the same domain
     calm: float = 60.0  # a domain that ran for so long is forgiven its earlier deaths
     free_deaths: int = 3  # in a row, rebuilt at once
     backoff_first: float = 0.1
@@ -120,6 +123,7 @@ class _Life:
     violations: int = 0  # the accusations seen in this life, as bits
     deaths: int = 0  # in a row
     rebuilt: int = 0  # ever
+    accuser: str | None = None  # on whose word it is dying
     accusations: deque[tuple[float, str]] = field(default_factory=deque)  # when it accused whom
 
 
@@ -157,11 +161,14 @@ class Supervisor:
         if life.running_since is not None and now - life.running_since >= limits.calm:
             life.deaths = 0
         life.running_since = None
-        life.deaths += 1
-        over = life.deaths - limits.free_deaths - 1
-        # min() before the power: a domain that has been dying for a week must not overflow a float
-        delay = limits.backoff_first * 2.0 ** min(over, 32) if over >= 0 else 0.0
-        delay = min(delay, limits.backoff_most)
+        one_accuser, life.accuser = life.accuser, None
+        delay = 0.0
+        if one_accuser is None or self._is_accused_by_others(domain, one_accuser, now, limits.window):
+            life.deaths += 1
+            over = life.deaths - limits.free_deaths - 1
+            # min() before the power: a domain that has been dying for a week must not overflow a float
+            delay = limits.backoff_first * 2.0 ** min(over, 32) if over >= 0 else 0.0
+            delay = min(delay, limits.backoff_most)
         life.not_before = now + delay
         self._enter(life, Phase.RESETTING, now)
         alarm: list[Action] = [Alarm(domain, life.deaths, delay)] if delay else []
@@ -220,22 +227,31 @@ class Supervisor:
         return actions
 
     def _accuse(self, accuser: str, life: _Life, accused: str, now: float) -> list[Action]:
+        limits = self._limits
         life.accusations.append((now, accused))
         actions = self._kill(accused, f"{accuser} says that it broke the protocol", now)
-        count = sum(not self._is_accused_by_others(whom, accuser, now) for whom in self._recent(life, now))
-        if count > self._limits.accusations:
-            actions += self._kill(accuser, f"it accused its peers {count} times in {self._limits.window:g} s", now)
+        if actions:
+            self._lives[accused].accuser = accuser
+        in_window = self._unwitnessed(accuser, life, now, limits.window)
+        grudge = self._unwitnessed(accuser, life, now, limits.grudge).count(accused)
+        for whom, count, window in (("its peers", len(in_window), limits.window), (accused, grudge, limits.grudge)):
+            if count > limits.accusations:
+                actions += self._kill(accuser, f"it accused {whom} {count} times in {window:g} s", now)
         return actions
 
-    def _recent(self, life: _Life, now: float) -> list[str]:
-        """Whom it accused in the window, once for each time."""
-        while life.accusations and now - life.accusations[0][0] > self._limits.window:
-            life.accusations.popleft()
-        return [accused for _, accused in life.accusations]
+    def _unwitnessed(self, accuser: str, life: _Life, now: float, window: float) -> list[str]:
+        """Whom it accused in the last ``window`` seconds and nobody else did, once for each time."""
+        recent = self._recent(life, now, window)
+        return [whom for whom in recent if not self._is_accused_by_others(whom, accuser, now, window)]
 
-    def _is_accused_by_others(self, accused: str, accuser: str, now: float) -> bool:
+    def _recent(self, life: _Life, now: float, window: float) -> list[str]:
+        while life.accusations and now - life.accusations[0][0] > self._limits.grudge:
+            life.accusations.popleft()
+        return [accused for when, accused in life.accusations if now - when <= window]
+
+    def _is_accused_by_others(self, accused: str, accuser: str, now: float, window: float) -> bool:
         others = (life for name, life in self._lives.items() if name != accuser)
-        return any(accused in self._recent(life, now) for life in others)
+        return any(accused in self._recent(life, now, window) for life in others)
 
     def _kill(self, domain: str, why: str, now: float) -> list[Action]:
         life = self._lives[domain]

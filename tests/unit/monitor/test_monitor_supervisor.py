@@ -225,11 +225,68 @@ def test_an_accuser_pays_from_the_fourth_time_on(world: World) -> None:
     assert "accused its peers 4 times in 60 s" in price.why
 
 
-def test_a_minute_later_an_accusation_is_free_again(world: World) -> None:
-    for _ in range(2 * LIMITS.accusations):
+def test_a_minute_later_an_accusation_of_another_is_free_again(world: World) -> None:
+    for port, accused in enumerate(("b", "c")):
+        for _ in range(LIMITS.accusations):
+            assert len(world.look(a=page(heartbeat=world.beat, violations=1 << port))) == 1
+            world.look(a=page(heartbeat=world.beat))
+            world.rebirth(accused, lifetime=LIMITS.window / LIMITS.accusations)
+
+
+@pytest.mark.parametrize(("after", "is_free"), [(LIMITS.window + 1, False), (LIMITS.grudge / 3 + 1, True)])
+def test_accusations_of_the_same_one_are_remembered_for_longer(world: World, after: float, is_free: bool) -> None:
+    for _ in range(LIMITS.accusations):
         assert len(world.look(a=page(heartbeat=world.beat, violations=1))) == 1
         world.look(a=page(heartbeat=world.beat))
-        world.rebirth("b", lifetime=LIMITS.window / LIMITS.accusations)
+        world.rebirth("b", lifetime=after)
+    _, *price = world.look(a=page(heartbeat=world.beat, violations=1))
+    assert bool(price) is not is_free
+    for kill in price:
+        assert kill == Kill("a", "it accused b 4 times in 600 s")
+
+
+def test_deaths_on_the_word_of_one_do_not_count(world: World) -> None:
+    for _ in range(LIMITS.accusations):
+        world.look(a=page(heartbeat=world.beat, violations=1))
+        world.look(a=page(heartbeat=world.beat))
+        world.rebirth("b")
+    for _ in range(LIMITS.free_deaths):
+        assert world.died("b") == [Reset("b")]
+        while Start("b") not in world.look(waiting=["b"]):
+            pass
+        world.start("b")
+    assert isinstance(world.died("b")[0], Alarm)
+
+
+def test_a_hostile_accuser_keeps_nobody_away(world: World) -> None:
+    """An hour of it: whenever it may, `a` says of `b` that it broke the protocol."""
+    began, step, rebuild = world.now, 0.1, 0.3
+    back: dict[str, float] = {}  # when those that were started will run
+    away = 0.0
+    deaths = dict.fromkeys(PEERS, 0)
+    heard = True
+    while world.now < began + 3600:
+        pages = {}
+        for name, ready in list(back.items()):
+            phase = world.supervisor.phase(name)
+            if world.now < ready or phase is Phase.STARTING:
+                pages[name] = page(State.STARTING if world.now < ready else State.SEALED)
+            elif phase is Phase.RUNNING:
+                del back[name]
+        if world.supervisor.phase("a") is Phase.RUNNING:
+            heard = not heard  # the bit goes up and down
+            pages["a"] = page(heartbeat=world.beat, violations=int(heard))
+        actions = world.look(after=step, waiting=PEERS, **pages)
+        away += step * (world.supervisor.phase("b") is not Phase.RUNNING)
+        for action in actions:
+            if isinstance(action, Kill):
+                deaths[action.domain] += 1
+                assert world.died(action.domain)[-1] == Reset(action.domain)
+            elif isinstance(action, Start):
+                back[action.domain] = world.now + rebuild
+    assert deaths["a"] > 30
+    assert deaths["c"] == 0
+    assert away < 60
 
 
 def test_all_accused_at_once_is_four_accusations_if_there_are_four() -> None:
@@ -241,7 +298,7 @@ def test_all_accused_at_once_is_four_accusations_if_there_are_four() -> None:
     assert [action.domain for action in actions] == ["b", "c", "d", "e", "a"]
 
 
-def test_two_witnesses_of_one_culprit_pay_nothing() -> None:
+def test_two_witnesses_of_one_culprit_pay_nothing_and_it_is_kept_away() -> None:
     peers = {"a": ("culprit",), "b": ("culprit",), "culprit": ("a", "b")}
     supervisor = Supervisor(peers, 0.0)
     supervisor.look({name: page(State.SEALED) for name in peers}, (), 0.1)
@@ -252,7 +309,8 @@ def test_two_witnesses_of_one_culprit_pay_nothing() -> None:
         accusing = {name: page(heartbeat=life, violations=1) for name in "ab"}
         actions = supervisor.look(accusing, (), now)
         assert {action.domain for action in actions} <= {"culprit"}, "a witness was punished"
-        supervisor.died("culprit", now)
+        is_late = isinstance(supervisor.died("culprit", now)[0], Alarm)
+        assert is_late == (life > LIMITS.free_deaths)
         while Start("culprit") not in supervisor.look({name: page(heartbeat=life) for name in "ab"}, ["culprit"], now):
             now += 0.1
         supervisor.look({"culprit": page(State.SEALED)}, (), now)
