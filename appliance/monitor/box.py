@@ -310,11 +310,10 @@ class Box:
     # the end --------------------------------------------------------------------------------------------------------
 
     def drop_privileges(self) -> None:
-        """Errors: BuildError, and the box is down."""
+        """Errors: BuildError; then ``close()`` is due."""
         try:
             privileges.drop()
         except OSError as error:
-            self.close()
             raise BuildError(f"the monitor's privileges cannot be given up: {error}") from None
         self._log(INFO, f"up after {self._marks['running']:.0f} ms: {len(self._assembly.domains)} sealed domains")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,7 +35,8 @@ def run(
 ) -> int:
     """Builds the box, calls ``ready``, and supervises it until SIGTERM, SIGINT or `septum down`. Returns the exit code.
 
-    ``chore`` is called at every look at the box, a few times a second. Errors: BuildError; then nothing of it is left.
+    ``chore`` is called at every look at the box, a few times a second. Errors: BuildError, and what ``ready``
+    raises (whom it tells may have gone); then nothing of the box is left.
     """
     with ExitStack() as stack:
         journal = notify.open_log()
@@ -61,11 +61,11 @@ def run(
         first_id = _first_id(directory.parent, stack)
         box = Box(assembly, name, directory, devices=held, first_id=first_id, log=log)
         box.build()
-        box.drop_privileges()
-        notify.notify("READY=1")
-        if ready is not None:
-            ready()
         try:
+            box.drop_privileges()
+            notify.notify("READY=1")
+            if ready is not None:
+                ready()
             box.run(chore)
         finally:
             notify.notify("STOPPING=1")
@@ -141,7 +141,6 @@ def _daemon(assembly: ValidatedAssembly, name: str, writer: int) -> None:
     status = 1
     try:
         os.setsid()
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         log = LogFile(make_private(state_base() / checked_name(name)) / "log")
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(null, 0)

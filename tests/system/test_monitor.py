@@ -309,6 +309,19 @@ def test_a_box_is_up_once(host: Namespace) -> None:
         assert box.status()["name"] == box.name
 
 
+def test_a_box_whose_builder_has_gone_is_taken_down(host: Namespace) -> None:
+    """`septum up` was interrupted: nobody is there any more to hear that the box is up."""
+    before = picture(host)
+    box = start(host, "gone", network=INLINE)
+    assert box.stdout is not None
+    box.stdout.close()
+    assert box.wait(15) == 1
+    assert box.stderr is not None
+    assert "BrokenPipeError" in box.stderr.read()
+    is_unchanged(host, before)
+    assert control.list_boxes() == []
+
+
 def test_the_seal_is_believed_to_the_kernel_and_not_to_the_domain(places: None) -> None:
     """A program that says SEALED and is not."""
     spec = {"nodes": STEADY, "network": HOST_MODE}
