@@ -323,10 +323,9 @@ class Box:
             self._control.close()
             self._control = None
         backend, self._backend = self._backend, None
-        if backend is not None:
-            backend.close()
-        try:
-            self._network.close()
-        finally:
-            self._exits.close()
-            self._poll.close()
+        with ExitStack() as stack:  # each step, whatever becomes of those before it
+            stack.callback(self._poll.close)
+            stack.callback(self._exits.close)
+            stack.callback(self._network.close)
+            if backend is not None:
+                backend.close()

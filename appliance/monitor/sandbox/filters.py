@@ -32,7 +32,8 @@ def running(pid: int) -> tuple[bytes, ...]:
     call("ptrace", _SEIZE, pid, None, None)
     try:
         call("ptrace", _INTERRUPT, pid, None, None)
-        os.waitpid(pid, _WALL)
+        # It may die instead of stopping: its end is left for the monitor to hear of, as every other
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT | _WALL)
         programs: list[bytes] = []
         while len(programs) < _MOST_FILTERS and (code := _program(pid, len(programs))) is not None:
             programs.append(code)
