@@ -21,19 +21,24 @@ class PrefixTable:
     """Longest-prefix match over addresses of ``width`` bits.
 
     One dictionary for each distinct prefix length, longest first, and a bounded cache of answers before them: a lookup
-    costs as many steps as there are lengths, a repeated one costs one.
+    costs as many steps as there are lengths, a repeated one costs one. A change costs what the one peer has.
     """
 
-    __slots__ = ("_answers", "_lengths", "_owners", "width")
+    __slots__ = ("_answers", "_by_mask", "_lengths", "_prefixes", "width")
 
     def __init__(self, width: int) -> None:
         self.width = width
-        self._owners: dict[tuple[int, int], int] = {}  # (mask, network) -> peer
-        self._lengths: list[tuple[int, dict[int, int]]] = []  # (mask, network -> peer), longest first
+        self._prefixes: dict[int, set[tuple[int, int]]] = {}  # peer -> its (mask, network)s
+        self._by_mask: dict[int, dict[int, int]] = {}  # mask -> network -> peer; none of them empty
+        self._lengths: list[tuple[int, dict[int, int]]] = []  # the same, longest first
         self._answers: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return len(self._owners)
+        return sum(map(len, self._by_mask.values()))
+
+    def count(self, peer: int) -> int:
+        """How many prefixes are ``peer``'s."""
+        return len(self._prefixes.get(peer, ()))
 
     def prefix(self, address: int, bits: int) -> tuple[int, int]:
         """(mask, network) of a prefix; host bits are cleared."""
@@ -42,13 +47,20 @@ class PrefixTable:
 
     def replace(self, peer: int, prefixes: Iterable[tuple[int, int]]) -> None:
         """Makes ``prefixes`` all that ``peer`` has; those that another peer had are taken from it."""
-        owners = {prefix: owner for prefix, owner in self._owners.items() if owner != peer}
-        owners.update(dict.fromkeys(prefixes, peer))
-        self._owners = owners
-        by_mask: dict[int, dict[int, int]] = {}
-        for (mask, network), owner in owners.items():
-            by_mask.setdefault(mask, {})[network] = owner
-        self._lengths = sorted(by_mask.items(), reverse=True)
+        for mask, network in self._prefixes.pop(peer, ()):
+            networks = self._by_mask[mask]
+            del networks[network]
+            if not networks:
+                del self._by_mask[mask]
+        mine = set(prefixes)
+        for mask, network in mine:
+            networks = self._by_mask.setdefault(mask, {})
+            if network in networks:
+                self._prefixes[networks[network]].discard((mask, network))
+            networks[network] = peer
+        if mine:
+            self._prefixes[peer] = mine
+        self._lengths = sorted(self._by_mask.items(), reverse=True)
         self._answers.clear()
 
     def lookup(self, address: int) -> int:
@@ -96,7 +108,8 @@ class CryptokeyRouting:
                 raise Refused(f"not a prefix: {len(address)} bytes, /{bits}")
             table, chosen = (self.v4, v4) if width == 32 else (self.v6, v6)
             chosen.append(table.prefix(int.from_bytes(address, "big"), bits))
-        if len(self.v4) + len(self.v6) + len(v4) + len(v6) > MOST_PREFIXES:
+        others = len(self.v4) - self.v4.count(peer) + len(self.v6) - self.v6.count(peer)
+        if others + len(v4) + len(v6) > MOST_PREFIXES:
             raise Refused(f"more than {MOST_PREFIXES} prefixes in all")
         self.v4.replace(peer, v4)
         self.v6.replace(peer, v6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Callable
 
 import pytest
@@ -75,6 +76,29 @@ def test_the_table_is_bounded() -> None:
     routing.replace(1, ((i.to_bytes(4, "big"), 32) for i in range(MOST_PREFIXES)))
     with pytest.raises(Refused):
         routing.replace(2, [(b"\xff" * 4, 32)])
+
+
+def test_a_full_table_takes_what_a_peer_has_once_more() -> None:
+    """A key manager that is reborn tells of all peers anew."""
+    routing = CryptokeyRouting()
+    all_of_it = [(i.to_bytes(4, "big"), 32) for i in range(MOST_PREFIXES)]
+    routing.replace(1, all_of_it)
+    routing.replace(1, all_of_it)
+    with pytest.raises(Refused):
+        routing.replace(2, [(b"\xff" * 4, 32)])
+    routing.replace(1, all_of_it[1:])
+    routing.replace(2, [(b"\xff" * 4, 32)])
+
+
+def test_a_peer_costs_the_same_whatever_the_others_have() -> None:
+    table = PrefixTable(32)
+    table.replace(1, ((2**32 - 1, network) for network in range(60_000)))
+    begun = time.process_time()
+    for peer in range(2, 202):
+        table.replace(peer, [(2**32 - 1, 70_000 + peer), (2**32 - 1, peer)])
+    assert time.process_time() - begun < 0.5
+    assert (len(table), table.count(1), table.count(2)) == (60_200, 59_800, 2)
+    assert (table.lookup(2), table.lookup(1), table.lookup(70_201)) == (2, 1, 201)
 
 
 def test_the_cache_is_bounded_and_forgets_nothing() -> None:
