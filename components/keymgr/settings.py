@@ -25,8 +25,9 @@ from appliance.guest.secret import Secret
 from appliance.guest.settings import SettingsError, Table
 from components.keymgr.constants import KEY
 
-MAX_PEERS: Final = 65535  # the bound of `peer` in the schemas
-MAX_PREFIXES: Final = 1024  # the bound of `allowed_ips` in the schemas
+MAX_PEERS: Final = 4096  # a third of the sessions that decrypt has the memory for: a peer has up to three
+MAX_PREFIXES: Final = 1024  # of one peer; the bound of `allowed_ips` in the schemas
+MAX_PREFIXES_IN_ALL: Final = 65_536  # what encrypt and decrypt have the memory for
 MAX_PORT: Final = 65535
 _LABEL: Final = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?")
@@ -138,6 +139,8 @@ def _peer(table: Table, taken: dict[Prefix, str]) -> PeerSettings:
         prefix = _prefix(path, text)
         if prefix in taken:
             raise SettingsError(path, f"{prefix} is already in {taken[prefix]}: a prefix belongs to one peer")
+        if len(taken) == MAX_PREFIXES_IN_ALL:
+            raise SettingsError(path, f"is one more than the {MAX_PREFIXES_IN_ALL} that all peers together may have")
         taken[prefix] = path
         prefixes.append(prefix)
     endpoint = table.text("endpoint", "")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tomllib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +14,7 @@ from septum.v1.receiving_pb2 import ReceiveOrder
 
 from components.crypto.constants import (
     GROUP_ITEMS,
+    MOST_PREFIXES,
     MOST_SESSIONS,
     REJECT_AFTER_MESSAGES,
     REJECT_AFTER_TIME,
@@ -19,6 +24,7 @@ from components.crypto.constants import (
 )
 from components.crypto.receiving import Receiver
 from components.crypto.refused import Refused
+from components.keymgr.settings import MAX_PEERS, MAX_PREFIXES_IN_ALL
 from tests.unit.crypto.wire import (
     KEY,
     NET4,
@@ -32,6 +38,7 @@ from tests.unit.crypto.wire import (
     receive_session,
     receiver,
 )
+from tests.unit.fake_guest import ROOT
 
 
 def arrive(
@@ -273,14 +280,47 @@ def test_forgetting_what_is_forgotten_is_no_refusal() -> None:
     assert arrive(core, datagram(ipv4(96), 0)) == [ipv4(96)]
 
 
-def test_sessions_are_bounded() -> None:
+def test_sessions_are_bounded_and_the_oldest_gives_way() -> None:
     core = receiver()
     for number in range(1000, 1000 + MOST_SESSIONS - 1):
         core.order(receive_session(1, number), 0.0)
+    assert len(arrive(core, datagram(ipv4(96), 0))) == 1
+    core.order(receive_session(1, 7), 0.0)
+    assert len(core._sessions) == MOST_SESSIONS
+    assert not arrive(core, datagram(ipv4(96), 1)), "there before all the others"
+    assert len(arrive(core, datagram(ipv4(96), 0, receiver=7))) == 1
+    assert len(arrive(core, datagram(ipv4(96), 0, receiver=1000))) == 1
     with pytest.raises(Refused):
-        core.order(receive_session(1, 7), 0.0)
-    core.order(receive_forget(), 1.0)
-    core.order(receive_session(1, 7), 1.0)
+        core.order(receive_session(1, 77), 1.0)
+
+
+def test_as_many_peers_as_there_can_be_fit_the_memory_of_a_domain() -> None:
+    """All sessions, prefixes and remembered numbers at once, in a process with the limit of component.toml."""
+    declared = tomllib.loads((ROOT / "components/crypto/component.toml").read_text())["roles"]["decrypt"]
+    assert MOST_SESSIONS >= 3 * MAX_PEERS and MOST_PREFIXES >= MAX_PREFIXES_IN_ALL
+    script = f"""
+import resource
+from components.crypto import decrypt
+from components.crypto.constants import MOST_PREFIXES, MOST_SESSIONS, REMEMBERED_SESSIONS
+from components.crypto.receiving import Receiver
+from tests.unit.crypto.wire import receive_peer, receive_session
+resource.setrlimit(resource.RLIMIT_AS, ({declared["memory_mib"]} << 20,) * 2)
+core = Receiver()
+share = MOST_PREFIXES // {MAX_PEERS}
+for peer in range(1, {MAX_PEERS} + 1):
+    network = 0xFD << 120 | peer << 64
+    core.order(receive_peer(peer, *(((network | n).to_bytes(16, "big"), 128) for n in range(share))), 0.0)
+for number in range(REMEMBERED_SESSIONS):
+    core._once.is_first(2**32 - number)
+for number in range(MOST_SESSIONS + 9):
+    core.order(receive_session(1, number), 0.0)
+assert len(core._sessions) == MOST_SESSIONS and len(core._routing.v6) == MOST_PREFIXES
+rest = [bytearray(1 << 20) for _ in range(32)]  # rings, what is under way
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # what arrives is hostile ----------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.guest.settings import SettingsError
-from components.keymgr.settings import Endpoint, Prefix, parse, parse_endpoint
+from components.keymgr.settings import (
+    MAX_PEERS,
+    MAX_PREFIXES,
+    MAX_PREFIXES_IN_ALL,
+    Endpoint,
+    Prefix,
+    parse,
+    parse_endpoint,
+)
 
 KEY = base64.b64encode(bytes(range(32))).decode()
 OTHER = base64.b64encode(bytes(range(1, 33))).decode()
@@ -87,6 +97,28 @@ def test_what_is_wrong_is_named(settings: dict[str, Any], path: str) -> None:
         parse("keymgr", settings)
     assert error.value.path == path
     assert error.value.why and KEY[:-2] not in str(error.value) and "secret" not in error.value.why
+
+
+def test_peers_and_prefixes_are_bounded_by_the_memory_of_others() -> None:
+    peers = [{"public_key": base64.b64encode(n.to_bytes(32, "big")).decode()} for n in range(1, MAX_PEERS + 2)]
+    assert len(parse("keymgr", {"private_key": KEY, "peers": peers[:-1]}).peers) == MAX_PEERS
+    with pytest.raises(SettingsError) as error:
+        parse("keymgr", {"private_key": KEY, "peers": peers})
+    assert error.value.path == "peers" and str(MAX_PEERS) in error.value.why
+    full = [
+        {**one, "allowed_ips": [f"fd00:{n:x}:{i:x}::/48" for i in range(MAX_PREFIXES)]}
+        for n, one in enumerate(peers[: MAX_PREFIXES_IN_ALL // MAX_PREFIXES])
+    ]
+    parse("keymgr", {"private_key": KEY, "peers": full})
+    full.append({**peers[-1], "allowed_ips": ["10.0.0.0/8"]})
+    with pytest.raises(SettingsError) as error:
+        parse("keymgr", {"private_key": KEY, "peers": full})
+    assert error.value.path == f"peers[{len(full) - 1}].allowed_ips[0]" and "65536" in error.value.why
+
+
+def test_the_board_has_a_row_for_every_peer() -> None:
+    declared = tomllib.loads((Path(__file__).parents[3] / "components/keymgr/component.toml").read_text())
+    assert declared["roles"]["keymgr"]["board"] == MAX_PEERS
 
 
 @pytest.mark.parametrize(
