@@ -238,9 +238,9 @@ class Box:
 
     # what is watched ------------------------------------------------------------------------------------------------
 
-    def _watch(self, fd: int, callback: Callable[[], None]) -> None:
+    def _watch(self, fd: int, callback: Callable[[], None], events: int = select.EPOLLIN) -> None:
         self._callbacks[fd] = callback
-        self._poll.register(fd, select.EPOLLIN)
+        self._poll.register(fd, events)
 
     def _forget(self, fd: int) -> None:
         del self._callbacks[fd]

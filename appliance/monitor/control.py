@@ -1,7 +1,7 @@
 """The monitor's one ear: a Unix socket in the box's run directory. One line of JSON is asked, one line answered.
 
-Only the user the monitor runs as, and root, are heard. A client gets one answer, has two seconds for its question, and
-is dropped if it does not take the answer at once: nobody can make the monitor wait.
+Only the user the monitor runs as, and root, are heard. A client gets one answer, has two seconds for its question and
+two to take the answer, which is sent as far as there is room: nobody can make the monitor wait.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import socket
 import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from appliance.monitor.places import PlaceError, checked_name, run_base, run_dir
 
@@ -23,7 +24,7 @@ SOCKET: Final = "control"
 LOCK: Final = "lock"
 
 _LONGEST_REQUEST: Final = 4096
-_LONGEST_REPLY: Final = 1 << 20
+_LONGEST_REPLY: Final = 1 << 26  # bytes: tens of thousands of peers
 _MOST_CLIENTS: Final = 16
 _PATIENCE: Final = 2.0  # seconds
 _SEND_BUFFER: Final = 1 << 18
@@ -36,21 +37,28 @@ class ControlError(Exception):
     """The box cannot be asked, or refuses; the text says why."""
 
 
+class Watch(Protocol):
+    """Calls ``callback`` whenever ``fd`` is ready for one of ``events`` (select.EPOLL*)."""
+
+    def __call__(self, fd: int, callback: Callable[[], None], events: int = select.EPOLLIN) -> None: ...
+
+
 class _Client:
-    def __init__(self, connection: socket.socket, until: float) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        self.until = until
+        self.until = time.monotonic() + _PATIENCE
         self.untrusted_request = b""
+        self.reply = memoryview(b"")  # what is left of it
 
 
 class ControlServer:
-    """Answers questions with ``operations[op]()``. ``watch(fd, callback)`` and ``forget(fd)``: the caller's poller."""
+    """Answers questions with ``operations[op]()``. ``watch`` and ``forget(fd)``: the caller's poller."""
 
     def __init__(
         self,
         path: Path,
         operations: dict[str, Callable[[], Json]],
-        watch: Callable[[int, Callable[[], None]], None],
+        watch: Watch,
         forget: Callable[[int], None],
     ) -> None:
         self._path = path
@@ -80,7 +88,7 @@ class ControlServer:
         connection.setblocking(False)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         fd = connection.fileno()
-        self._clients[fd] = _Client(connection, time.monotonic() + _PATIENCE)
+        self._clients[fd] = _Client(connection)
         self._watch(fd, lambda: self._readable(fd))
 
     def _readable(self, fd: int) -> None:
@@ -95,8 +103,21 @@ class ControlServer:
         if not data or len(client.untrusted_request) > _LONGEST_REQUEST:
             self._drop(fd)
         elif b"\n" in client.untrusted_request:
-            with suppress(OSError):
-                client.connection.send(json.dumps(self._answer(client.untrusted_request)).encode() + b"\n")
+            client.reply = memoryview(json.dumps(self._answer(client.untrusted_request)).encode() + b"\n")
+            client.until = time.monotonic() + _PATIENCE
+            self._forget(fd)
+            self._watch(fd, lambda: self._writable(fd), select.EPOLLOUT)
+
+    def _writable(self, fd: int) -> None:
+        client = self._clients[fd]
+        try:
+            client.reply = client.reply[client.connection.send(client.reply) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._drop(fd)
+            return
+        if not client.reply:
             self._drop(fd)
 
     def _answer(self, untrusted_request: bytes) -> Json:
@@ -137,7 +158,7 @@ def request(name: str, operation: str) -> Json:
         try:
             connection.connect(str(path))
             connection.sendall(json.dumps({"op": operation}).encode() + b"\n")
-            reply = b""
+            reply = bytearray()
             while not reply.endswith(b"\n") and len(reply) <= _LONGEST_REPLY:
                 piece = connection.recv(1 << 16)
                 if not piece:

@@ -1,0 +1,87 @@
+"""The control socket, by itself: answers of any size, and clients that do not take them."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.monitor import control
+from appliance.monitor.control import ControlServer
+
+
+# What a status says of this many peers goes into no buffer of a socket
+LARGE = {"peers": [{"public_key": "x" * 44, "allowed_ips": ["192.0.2.1/32"], "received": n} for n in range(50_000)]}
+
+
+class Poller:
+    """Runs a server at ``path`` in this thread, for as long as it is told."""
+
+    def __init__(self, path: Path) -> None:
+        self.poll = select.epoll()
+        self.callbacks: dict[int, Callable[[], None]] = {}
+        self.server = ControlServer(path, {"status": lambda: LARGE}, self.watch, self.forget)
+
+    def watch(self, fd: int, callback: Callable[[], None], events: int = select.EPOLLIN) -> None:
+        self.callbacks[fd] = callback
+        self.poll.register(fd, events)
+
+    def forget(self, fd: int) -> None:
+        del self.callbacks[fd]
+        self.poll.unregister(fd)
+
+    def turn(self, patience: float = 0.01) -> int:
+        ready = self.poll.poll(patience)
+        for fd, _ in ready:
+            self.callbacks[fd]()
+        return len(ready)
+
+    def run(self, until: Callable[[], Any]) -> None:
+        limit = time.monotonic() + 20
+        while not until():
+            assert time.monotonic() < limit
+            self.turn()
+
+
+@pytest.fixture
+def poller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Poller]:
+    monkeypatch.setenv("SEPTUM_RUN_DIR", str(tmp_path))
+    (tmp_path / "box").mkdir()
+    poller = Poller(tmp_path / "box" / control.SOCKET)
+    yield poller
+    poller.server.close()
+    assert not poller.callbacks
+    poller.poll.close()
+
+
+def test_an_answer_may_be_larger_than_any_buffer(poller: Poller) -> None:
+    answers: list[Any] = []
+    asking = threading.Thread(target=lambda: answers.append(control.request("box", "status")))
+    asking.start()
+    poller.run(lambda: not asking.is_alive())
+    assert answers == [LARGE]
+
+
+def test_who_does_not_take_the_answer_is_dropped_and_keeps_nobody_waiting(poller: Poller, tmp_path: Path) -> None:
+    server = poller.server
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as deaf:
+        deaf.connect(str(tmp_path / "box" / control.SOCKET))
+        deaf.sendall(b'{"op": "status"}\n')
+        while poller.turn(0.2):  # until there is no more room: the server then has nothing to do
+            pass
+        assert len(poller.callbacks) == 2
+        server.tick(time.monotonic() + 1)
+        assert len(poller.callbacks) == 2
+        server.tick(time.monotonic() + 3)
+        assert len(poller.callbacks) == 1
+        deaf.settimeout(5)
+        taken = 0
+        while piece := deaf.recv(1 << 20):
+            taken += len(piece)
+        assert 0 < taken < 1 << 20
