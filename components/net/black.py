@@ -137,6 +137,8 @@ class Black:
             reply: NonceReply = self._nonces.call(NonceRequest(length=RANDOM_BYTES))
             self._doorman.renew(reply.random, now)
         except (PeerClosed, PeerStalled, PeerViolation, ValueError) as error:
+            if isinstance(error, PeerViolation):
+                self._guest.accuse(self._nonces, error)
             # The secret in use stays; without any, a flood finds the door shut. Told once, tried on
             if self._retry == float("-inf"):
                 self._guest.log.warning("no-cookie-secret", str(error))

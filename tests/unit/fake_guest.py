@@ -79,10 +79,14 @@ class FakeGuest:
         self.into: dict[str, list[Any]] = {}
         self.timers: list[Callable[[float], float | None]] = []
         self.warnings: list[tuple[str, str]] = []
+        self.accused: list[tuple[Any, Exception]] = []
         self.log = self
 
     def warning(self, event: str, text: str = "") -> None:
         self.warnings.append((event, text))
+
+    def accuse(self, port: Any, violation: Exception) -> None:
+        self.accused.append((port, violation))
 
     def out(self, port: str) -> FakeOut:
         return self.outs[port]

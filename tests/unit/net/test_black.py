@@ -18,6 +18,7 @@ from septum.v1.nonces_pb2 import NonceReply
 import components.net.black
 from appliance.guest.ports import PeerClosed, PeerStalled
 from appliance.vchan.messages import Datagrams
+from appliance.vchan.ring import PeerViolation
 from components.net.doorman import COOKIE_SECRET_TIME, RANDOM_BYTES
 from components.net.udp import SOL_UDP, UDP_GRO, UDP_SEGMENT
 from tests.unit.fake_guest import ROOT, FakeGuest
@@ -231,6 +232,16 @@ def test_without_randomness_it_goes_on_and_tries_again(box: Box, answer: Any) ->
     assert [event for event, _ in box.guest.warnings] == ["no-cookie-secret"], "said once"
     client.answer = lambda request: NonceReply(random=bytes(request.length))
     assert box.guest.turn(7.0) == 7.0 + COOKIE_SECRET_TIME
+
+
+def test_an_rng_that_breaks_the_protocol_is_accused(box: Box) -> None:
+    client, lie = box.guest.clients["nonces"], PeerViolation("a frame of 4 GiB")
+    client.answer = PeerStalled("slow")
+    box.guest.turn(5.0)
+    assert not box.guest.accused, "slow is not wrong"
+    client.answer = lie
+    assert box.guest.turn(6.0) == 7.0
+    assert box.guest.accused == [(client, lie)]
 
 
 def test_a_device_without_segmentation_is_said_once(box: Box) -> None:
