@@ -107,6 +107,7 @@ class ControlServer:
             client.until = time.monotonic() + _PATIENCE
             self._forget(fd)
             self._watch(fd, lambda: self._writable(fd), select.EPOLLOUT)
+            self._writable(fd)  # at once: the answer to "down" is the last that is done here
 
     def _writable(self, fd: int) -> None:
         client = self._clients[fd]

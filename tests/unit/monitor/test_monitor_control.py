@@ -15,7 +15,6 @@ import pytest
 from appliance.monitor import control
 from appliance.monitor.control import ControlServer
 
-
 # What a status says of this many peers goes into no buffer of a socket
 LARGE = {"peers": [{"public_key": "x" * 44, "allowed_ips": ["192.0.2.1/32"], "received": n} for n in range(50_000)]}
 
