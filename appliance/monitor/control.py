@@ -166,7 +166,7 @@ def request(name: str, operation: str) -> Json:
                     break
                 reply += piece
         except PermissionError:
-            raise ControlError(f"{name} is not yours to ask: run as root") from None
+            raise ControlError(_not_yours(name)) from None
         except (FileNotFoundError, ConnectionRefusedError):
             raise ControlError(f"{name} is not running") from None
         except OSError as error:
@@ -179,12 +179,26 @@ def request(name: str, operation: str) -> Json:
     return dict(answer)
 
 
+def _not_yours(name: str) -> str:
+    return f"{name} is not yours to ask: run as root"
+
+
 def list_boxes() -> list[str]:
-    """The boxes that are up, and those that a killed monitor has left behind (for which `septum down` is due)."""
+    """The boxes that are up, and those that a killed monitor has left behind (for which `septum down` is due).
+
+    One of another user's is among them too: what is asked of it then says whose it is.
+    """
     try:
-        return sorted(entry.name for entry in run_base().iterdir() if (entry / LOCK).exists())
+        return sorted(entry.name for entry in run_base().iterdir() if _may_be_box(entry))
     except (OSError, PlaceError):
         return []
+
+
+def _may_be_box(directory: Path) -> bool:
+    try:
+        return (directory / LOCK).exists()
+    except PermissionError:
+        return True
 
 
 def down_and_wait(name: str) -> None:
@@ -192,7 +206,11 @@ def down_and_wait(name: str) -> None:
     from appliance.monitor.network import NetworkError
 
     directory = _directory(name)
-    if not (directory / LOCK).exists():
+    try:
+        is_there = (directory / LOCK).exists()
+    except PermissionError:
+        raise ControlError(_not_yours(name)) from None
+    if not is_there:
         raise ControlError(f"no box named {name} is up")
     lock = try_lock(directory)
     if lock is None:
@@ -224,7 +242,10 @@ def try_lock(directory: Path) -> int | None:
     """The lock of a box's run directory, which must exist; None if somebody has it. It ends with the process."""
     while True:
         directory.mkdir(mode=0o700, exist_ok=True)
-        fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue  # who had it has just removed the directory
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Who had it may have removed the file before letting go: then this is a lock on nothing

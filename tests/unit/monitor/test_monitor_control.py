@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import threading
@@ -84,3 +85,40 @@ def test_who_does_not_take_the_answer_is_dropped_and_keeps_nobody_waiting(poller
         while piece := deaf.recv(1 << 20):
             taken += len(piece)
         assert 0 < taken < 1 << 20
+
+
+def test_the_lock_of_a_box_that_goes_down_this_very_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    directory = tmp_path / "box"
+    open_, misses = os.open, [1, 2]
+
+    def late(path: Any, *arguments: Any) -> int:
+        if misses:
+            misses.pop()
+            directory.rmdir()
+        return open_(path, *arguments)
+
+    monkeypatch.setattr(os, "open", late)
+    lock = control.try_lock(directory)
+    assert lock is not None
+    assert control.try_lock(directory) is None
+    control.unlock(directory, lock)
+    assert not directory.exists()
+
+
+def test_a_box_that_one_may_not_look_into_hides_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SEPTUM_RUN_DIR", str(tmp_path))
+    for name in ("mine", "roots", "empty"):
+        (tmp_path / name).mkdir()
+    for name in ("mine", "roots"):
+        (tmp_path / name / control.LOCK).touch()
+    exists = Path.exists
+
+    def refused(path: Path) -> bool:
+        if path.parent.name == "roots":
+            raise PermissionError(13, "Permission denied", str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", refused)
+    assert control.list_boxes() == ["mine", "roots"]
+    with pytest.raises(control.ControlError, match="roots is not yours to ask: run as root"):
+        control.down_and_wait("roots")
