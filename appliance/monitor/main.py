@@ -16,6 +16,7 @@ from appliance.monitor.box import Box, BuildError
 from appliance.monitor.network import NetworkError
 from appliance.monitor.notify import ERROR, NOTICE, LogFile, Logger
 from appliance.monitor.places import PlaceError, checked_name, is_system, make_private, run_dir, state_base
+from appliance.monitor.sandbox.kernel import PR_SET_DUMPABLE, prctl
 from appliance.monitor.sandbox.plan import FIRST_OUTER_ID
 
 __all__ = ["BuildError", "run", "start_background"]
@@ -38,6 +39,7 @@ def run(
     ``chore`` is called at every look at the box, a few times a second. Errors: BuildError, and what ``ready``
     raises (whom it tells may have gone); then nothing of the box is left.
     """
+    _refuse_dumps()
     with ExitStack() as stack:
         journal = notify.open_log()
         stack.callback(os.close, journal)
@@ -54,8 +56,6 @@ def run(
             raise BuildError(f"{name} is up already: septum down {name}")
         stack.callback(control.unlock, directory, lock)
         _clean(directory, log)
-        # A core file of the monitor would hold keymgr's boot description
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         held = {"store": _store(state), "journal": journal}
         stack.callback(os.close, held["store"])
         first_id = _first_id(directory.parent, stack)
@@ -72,6 +72,12 @@ def run(
             failed = _close(box, log)
         log(NOTICE, "down")
         return 1 if failed else 0
+
+
+def _refuse_dumps() -> None:
+    """A core of this process would hold keymgr's boot description."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # which domains inherit
+    prctl(PR_SET_DUMPABLE, 0)  # the limit does not hold for a core that is piped to a program (core(5))
 
 
 def _close(box: Box, log: Logger) -> bool:

@@ -177,6 +177,21 @@ def test_the_watchdog_is_fed_twice_as_often_as_it_asks(
     assert notify.watchdog_interval() == interval
 
 
+def test_the_monitor_leaves_no_core_whatever_the_kernel_does_with_cores() -> None:
+    code = """
+import resource
+from types import SimpleNamespace
+from appliance.monitor.main import BuildError, run
+from appliance.monitor.sandbox.kernel import PR_GET_DUMPABLE, prctl
+try:
+    run(SimpleNamespace(), name="../no box")
+except BuildError:
+    print(prctl(PR_GET_DUMPABLE), resource.getrlimit(resource.RLIMIT_CORE))
+"""
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said == "0 (0, 0)\n"
+
+
 def test_log_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe2(os.O_NONBLOCK)
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
