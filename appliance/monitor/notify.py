@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -75,9 +74,13 @@ class LogFile:
         os.dup2(self._fd, 2)
 
     def trim(self) -> None:
-        """Keeps what there is as ``log.1`` and begins anew, if it is time. The file stays: others have it open too."""
-        if os.fstat(self._fd).st_size < self.MOST:
+        """Keeps the end of it as ``log.1`` and begins anew, if it is time. The file stays: others have it open too.
+
+        They may have written any amount since the last look; the monitor has other things to do than to copy that.
+        """
+        size = os.fstat(self._fd).st_size
+        if size < self.MOST:
             return
         with suppress(OSError):  # a full disk: then what was written so far is lost, and what comes next is not
-            shutil.copyfile(self._path, self._path.with_suffix(".1"))
+            self._path.with_suffix(".1").write_bytes(os.pread(self._fd, self.MOST, size - self.MOST))
         os.ftruncate(self._fd, 0)

@@ -243,6 +243,9 @@ def test_the_log_file_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         log.trim()
         assert path.stat().st_size == 0
         other.write(b"more")
-    assert path.read_bytes() == b"more"
-    assert path.with_suffix(".1").read_bytes() == b"a" * 999 + b"b"
+        assert path.read_bytes() == b"more"
+        assert path.with_suffix(".1").read_bytes() == b"a" * 999 + b"b"
+        other.write(b"x" * 5000 + b"y" * 1000)  # between two looks
+        log.trim()
+        assert path.with_suffix(".1").read_bytes() == b"y" * 1000
     assert path.stat().st_mode & 0o777 == 0o600
