@@ -233,6 +233,17 @@ def pubkey() -> None:
 
 
 @app.command()
+def unit() -> None:
+    """Print the unit file for systemd: septum@.service, which starts this very program."""
+    from appliance.cli import systemd
+
+    try:
+        sys.stdout.write(systemd.unit(sys.argv[0]))
+    except OSError as error:
+        screen.fail(str(error))
+
+
+@app.command()
 def version(json_: Json = False) -> None:
     """Print the version of Septum and of what it stands on."""
     from importlib.metadata import version as version_of
