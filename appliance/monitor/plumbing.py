@@ -7,10 +7,12 @@ can be run at any time after that, as often as one likes.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -81,7 +83,8 @@ class Plumber:
             with netns.inside(fd), IPRoute() as netlink:
                 netlink.link("set", index=links.index_of(netlink, "lo"), state="up")
                 furnish(netlink, state)
-        with netns.inside(job.home if job.red is None else job.red), IPRoute() as netlink:
+        home = job.home if job.red is None else job.red
+        with _alone(job.record.parent.parent), netns.inside(home), IPRoute() as netlink:
             self._tun(netlink)
 
     def _save(self) -> None:
@@ -181,6 +184,17 @@ class Plumber:
         except OSError as error:
             if loss is not None:
                 self.notes.append(f"{_SYSCTLS / path}: {error.strerror}: {loss}")
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Between the look for a table that is free and the first route in it, no other box may look."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _covered(prefix: Prefix, addresses: Iterable[Interface]) -> bool:

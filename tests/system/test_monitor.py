@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import fcntl
 import json
 import os
 import secrets
@@ -253,6 +254,24 @@ def test_a_default_route_is_taken_and_given_back(host: Namespace) -> None:
         assert "fwmark:0xca6c" in host.run("ss", "-Hunalpe").replace(" ", "")
         assert host.run("cat", "/proc/sys/net/ipv4/conf/all/src_valid_mark") == "1\n"
     is_unchanged(host, before)
+
+
+def test_two_boxes_built_at_once_take_two_tables(host: Namespace, tmp_path: Path) -> None:
+    base = tmp_path / "run"
+    base.mkdir()
+    other = os.open(base, os.O_RDONLY)  # a box that is about to take its table
+    fcntl.flock(other, fcntl.LOCK_EX)
+    box = start(host, "one", network={**HOST_MODE, "routes": ["0.0.0.0/0"]})
+    try:
+        wait_until("the tunnel to be made", lambda: "st0" in host.run("ip", "link"))
+        time.sleep(1)
+        host.run("ip", "route", "add", "default", "dev", "lan0", "table", "51820")
+        os.close(other)
+        assert box.stdout is not None
+        assert box.stdout.readline() == "up\n"
+        assert "dev st0 table 51821" in host.run("ip", "route", "get", "198.51.100.1")
+    finally:
+        stop(box, patience=15)
 
 
 @pytest.mark.parametrize(("table", "shown"), [("off", []), (123, ["10.50.0.0/16"])])
