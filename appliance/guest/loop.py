@@ -12,6 +12,7 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from appliance.guest.log import Log
@@ -107,6 +108,19 @@ class _Device:
         return self.is_ready
 
 
+@dataclass
+class _Accusation:
+    """That the peer of ``port`` broke the protocol, as the monitor sees it: a bit that is up, or not, until a time.
+
+    ``again`` if it happened once more while the bit was up: the bit must go down, and up again, to say so.
+    """
+
+    port: Port
+    until: float
+    is_up: bool = True
+    again: bool = False
+
+
 class Guest:
     """What a component sees of the world: its ports, devices, settings, counters and the clock's ``now``.
 
@@ -128,7 +142,7 @@ class Guest:
         self.devices = devices
         self._page = page
         self._patience = patience
-        self._accused: dict[int, tuple[Port, float]] = {}
+        self._accused: dict[int, _Accusation] = {}
         self._openings: dict[int, deque[float]] = {port.index: deque(maxlen=MOST_OPENINGS + 1) for port in ports}
         self._ports: dict[str, list[Port]] = {}
         for port in ports:
@@ -244,17 +258,29 @@ class Guest:
         """Closes ``port`` for good as far as this peer goes, and says so where the monitor looks."""
         now = time.monotonic()
         port.endpoint.close()
-        self._page.accuse(port.index)
-        self._accused[port.index] = (port, now + LATCH)
+        if port.index in self._accused:
+            self._accused[port.index].again = True
+        else:
+            self._page.accuse(port.index)
+            self._accused[port.index] = _Accusation(port, now + LATCH)
         self.log.error("peer-violation", f"{port.name} from {port.peer}: {violation}")
         self._told_closed(port, now)
 
     def _pardon(self, now: float) -> None:
-        """Takes back accusations whose channel is open again: by then the monitor has seen them."""
-        for index, (port, latched) in list(self._accused.items()):
-            if now >= latched and port.endpoint.is_open:
-                del self._accused[index]
+        """Takes back accusations that the monitor has surely seen, and makes those that waited for it."""
+        for index, accusation in list(self._accused.items()):
+            if now < accusation.until:
+                continue
+            accusation.until = now + LATCH
+            if not accusation.is_up:  # the monitor has surely seen that, too
+                self._page.accuse(index)
+                accusation.is_up, accusation.again = True, False
+            elif accusation.again:
                 self._page.pardon(index)
+                accusation.is_up = False
+            elif accusation.port.endpoint.is_open:
+                self._page.pardon(index)
+                del self._accused[index]
 
     def _told_closed(self, port: Port, now: float) -> None:
         handler = self._closed.get(port.name)

@@ -261,6 +261,32 @@ def test_whoever_breaks_the_protocol_is_accused_and_shut_out(monkeypatch: pytest
     assert world.page.words[WORD_VIOLATIONS] == 0
 
 
+def test_a_second_violation_is_a_second_accusation(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(("orders", "sending", "in"))
+    world.guest.receive("orders", lambda message, now: None)
+    monkeypatch.setattr(loop, "LATCH", 0.1)
+    seen = [0]
+    turn = world.guest._turn
+
+    def watched() -> None:
+        turn()
+        if seen[-1] != world.page.words[WORD_VIOLATIONS]:
+            seen.append(world.page.words[WORD_VIOLATIONS])
+
+    monkeypatch.setattr(world.guest, "_turn", watched)
+    for _ in range(2):  # the second life of the peer does at once what the first did
+        world.open()
+        vchan = world.others["orders"]._vchan
+        vchan.write((b"\xff\xff\xff\xff\0\0\0\0",), 8)
+        world.turn()
+        memfd.mark_dead(world.others["orders"]._wire.memory, Side.CLIENT)
+        world.turn()
+        vchan.close()
+    world.open()
+    world.turn(30)
+    assert seen == [0, 1, 0, 1, 0]
+
+
 def test_a_peer_that_flaps_is_accused() -> None:
     world = World(("orders", "sending", "in"))
     world.guest.receive("orders", lambda message, now: None)
