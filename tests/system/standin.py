@@ -12,6 +12,7 @@ from septum.v1.records_pb2 import Record
 
 from appliance.guest.loop import Guest
 from appliance.guest.ports import DroppingOut
+from appliance.guest.status import WORD_VIOLATIONS
 
 BEAT = 0.02  # seconds between two records
 PATIENCE = 0.3  # seconds of good behaviour before a node shows what it is
@@ -59,9 +60,9 @@ class Node:
 
     def accuses(self) -> None:
         """A weapon: says of its peer, which did nothing, that it broke the protocol. Again and again."""
-        self.guest._page.pardon(0)
-        self.guest._page.accuse(0)
-        self.until = None
+        page = self.guest._page
+        (page.pardon if page.words[WORD_VIOLATIONS] else page.accuse)(0)
+        self.until = None  # the monitor looks more often than that, and sees both
 
     def nonsense(self) -> None:
         """Accuses a peer at a port that it does not have."""
