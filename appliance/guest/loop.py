@@ -272,12 +272,12 @@ class Guest:
             if now < accusation.until:
                 continue
             accusation.until = now + LATCH
-            if not accusation.is_up:  # the monitor has surely seen that, too
-                self._page.accuse(index)
-                accusation.is_up, accusation.again = True, False
-            elif accusation.again:
+            if accusation.is_up and accusation.again:
                 self._page.pardon(index)
                 accusation.is_up = False
+            elif accusation.again:  # the monitor has surely seen that it was down
+                self._page.accuse(index)
+                accusation.is_up, accusation.again = True, False
             elif accusation.port.endpoint.is_open:
                 self._page.pardon(index)
                 del self._accused[index]
@@ -302,6 +302,9 @@ class Guest:
                 return
             if isinstance(port, Client):
                 port.forgive()
+            if port.index in self._accused:
+                # What an earlier life did again before it was ended is not for this one to answer
+                self._accused[port.index].again = False
             handler = self._opened.get(port.name)
             if handler is not None:
                 handler(now)

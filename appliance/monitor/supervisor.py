@@ -229,8 +229,10 @@ class Supervisor:
     def _accuse(self, accuser: str, life: _Life, accused: str, now: float) -> list[Action]:
         limits = self._limits
         life.accusations.append((now, accused))
-        actions = self._kill(accused, f"{accuser} says that it broke the protocol", now)
-        if actions:
+        actions: list[Action] = []
+        # One that does not run yet has broken nothing: the word came late, and was about the life before
+        if self._lives[accused].phase is Phase.RUNNING:
+            actions = self._kill(accused, f"{accuser} says that it broke the protocol", now)
             self._lives[accused].accuser = accuser
         in_window = self._unwitnessed(accuser, life, now, limits.window)
         grudge = self._unwitnessed(accuser, life, now, limits.grudge).count(accused)

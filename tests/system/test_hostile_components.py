@@ -149,6 +149,6 @@ def test_a_hostile_component(
             ends.append(how)
         end = domains()
         assert {end[name]["restarts"] for name in end.keys() - {where}} == {0}
-        assert end[where]["restarts"] == len(NAMES)
+        assert end[where]["restarts"] == len(NAMES), (tmp_path / "log").read_text()
     counted = Counter(ends)
     report.append((f"hostile {where}", ", ".join(f"{count} attempts: {how}" for how, count in counted.items())))

@@ -135,13 +135,14 @@ def test_the_monitors_filter_refuses_its_list_and_nothing_else(name: str) -> Non
 
 
 def test_a_helper_reports_and_is_gone() -> None:
-    assert Helper(lambda: {"pid": os.getpid()}).result()["pid"] != os.getpid()
+    pid = Helper(lambda: {"pid": os.getpid()}).result()["pid"]
+    assert pid != os.getpid()
     with pytest.raises(HelperError, match="no such luck"):
         Helper(lambda: (_ for _ in ()).throw(ValueError("no such luck"))).result()
     with pytest.raises(HelperError, match="without a word"):
         Helper(lambda: os._exit(3)).result()
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(pid, os.WNOHANG)
 
 
 @pytest.mark.parametrize("abstract", [False, True])

@@ -298,6 +298,15 @@ def test_all_accused_at_once_is_four_accusations_if_there_are_four() -> None:
     assert [action.domain for action in actions] == ["b", "c", "d", "e", "a"]
 
 
+def test_a_late_word_does_not_end_the_next_life(world: World) -> None:
+    world.died("b")
+    while Start("b") not in world.look(waiting=["b"]):
+        assert world.now < 1e6
+    assert world.look(a=page(heartbeat=world.beat, violations=1), b=page(State.STARTING)) == []
+    assert world.look(a=page(heartbeat=world.beat, violations=1), b=page(State.SEALED)) == [Go("b")]
+    assert world.look(a=page(heartbeat=world.beat, violations=1)) == []
+
+
 def test_two_witnesses_of_one_culprit_pay_nothing_and_it_is_kept_away() -> None:
     peers = {"a": ("culprit",), "b": ("culprit",), "culprit": ("a", "b")}
     supervisor = Supervisor(peers, 0.0)
