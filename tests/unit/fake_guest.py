@@ -36,7 +36,7 @@ class FakeClient:
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
-        self.answer: Callable[[Any], Any] | Exception = NotImplementedError()
+        self.answer: Callable[[Any], Any] | Exception = RuntimeError("nobody said what to answer")
 
     def call(self, request: Any) -> Any:
         self.calls.append(request)
