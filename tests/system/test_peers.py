@@ -175,17 +175,55 @@ def test_twenty_seconds_of_tcp(lab: Lab, reverse: bool, report: list[tuple[str, 
         report.append((f"20 s of TCP {way} wireguard-go", f"{transfer.mbit:8.0f} Mbit/s"))
 
 
-@pytest.mark.parametrize("plain_nic", [False, True], ids=["offloads", "no offloads"])
-def test_two_septums(plain_nic: bool, report: list[tuple[str, str]]) -> None:
+@pytest.mark.parametrize(
+    ("plain_nic", "outer", "psk"), [(False, 4, True), (True, 6, False)], ids=["offloads-v4-psk", "no offloads-v6"]
+)
+def test_two_septums(plain_nic: bool, outer: int, psk: bool, report: list[tuple[str, str]]) -> None:
     with Lab(plain_nic=plain_nic) as lab:
-        left, right = pair(lab.left, lab.right, psk=True)
+        left, right = pair(lab.left, lab.right, outer=outer, psk=psk)
         with Septum(lab.right, right, admit=True), Septum(lab.left, left):
             both_versions(lab)
-            with Transfer(lab.left.host, lab.right.host, lab.right.host6) as transfer:
-                time.sleep(5)
-            assert transfer.intact
-            way = "plain" if plain_nic else "offloads"
-            report.append((f"5 s of TCP, Septum to Septum ({way})", f"{transfer.mbit:8.0f} Mbit/s"))
+            for reverse in (False, True):
+                began = time.monotonic()
+                with Transfer(lab.left.host, lab.right.host, lab.right.host6, reverse=reverse) as transfer:
+                    time.sleep(20)
+                assert transfer.intact
+                assert transfer.longest_silence(began) < 2
+                way = f"{'back' if reverse else 'out'}, {'no offloads' if plain_nic else 'offloads'}"
+                report.append((f"20 s of TCP, Septum to Septum ({way})", f"{transfer.mbit:8.0f} Mbit/s"))
+
+
+@pytest.mark.parametrize("which", ["the caller", "the called"])
+def test_a_restart_of_either_septum_loses_no_connection(lab: Lab, which: str, report: list[tuple[str, str]]) -> None:
+    left, right = (conf.with_peer(keepalive=1) for conf in pair(lab.left, lab.right))
+    with Septum(lab.right, right, admit=True) as called, Septum(lab.left, left) as caller:
+        assert reaches(lab.left.host, lab.right.host4, HANDSHAKE_SECONDS)
+        with Transfer(lab.left.host, lab.right.host, lab.right.host4, rate=1e6) as transfer:
+            _arrives(transfer)
+            when = time.monotonic()
+            (caller if which == "the caller" else called).restart()
+            _arrives(transfer, 60)
+        assert transfer.intact
+        report.append((f"restart of {which} Septum: silence", f"{transfer.longest_silence(when) * 1000:8.0f} ms"))
+
+
+def test_a_septum_roams_to_a_septum(lab: Lab) -> None:
+    """A traveller's Septum, not in line, gets another address: the other follows, and a connection lives on."""
+    left, right = pair(lab.left, lab.right, calls="right")
+    traveller = Septum(lab.right, right.with_peer(keepalive=1), inline=False)
+    with Septum(lab.left, left, admit=True) as septum, traveller:
+        assert reaches(lab.right.gateway, lab.left.host4, HANDSHAKE_SECONDS)
+        with Transfer(lab.right.gateway, lab.left.host, lab.left.host4, rate=1e6) as transfer:
+            _arrives(transfer)
+            lab.right.gateway.run("ip", "address", "add", "203.0.113.77/32", "dev", lab.right.wan)
+            lab.right.gateway.run("ip", "address", "delete", "203.0.113.2/24", "dev", lab.right.wan)
+            lab.right.gateway.run("ip", "route", "add", "203.0.113.0/24", "dev", lab.right.wan, "src", "203.0.113.77")
+            wait_for(
+                "Septum to follow to another address",
+                lambda: _endpoint(septum, right.keys).startswith("203.0.113.77:"),
+            )
+            _arrives(transfer)
+        assert transfer.intact
 
 
 @pytest.mark.parametrize("outer", [4, 6])
