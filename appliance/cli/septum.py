@@ -37,7 +37,7 @@ def _load(file: Path, lan: str | None = None, wan: str | None = None) -> Validat
 
     if not file.is_file():
         # As wg-quick has it: a bare name means the file of that name in the usual folder
-        usual = Path("/etc/wireguard") / f"{file}.conf"
+        usual = Path("/etc/wireguard") / f"{file.stem}.conf"
         if file.suffix or not usual.is_file():
             screen.fail(f"{file}: there is no such file", f"septum up /path/to/wg0.conf, or put it at {usual}")
         file = usual
@@ -114,7 +114,7 @@ def up(
             raise typer.Exit(run(assembly, name=box))
         start_background(assembly, name=box)
     except (BuildError, ResolveError) as error:
-        screen.fail(str(error))
+        screen.fail(str(error), "as root: building namespaces and interfaces needs it" if os.geteuid() else "")
     screen.out.print(f"{box} is up: {len(assembly.domains)} sealed domains", style="green")
 
 
