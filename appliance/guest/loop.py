@@ -1,8 +1,9 @@
-"""The loop of a domain: sources are polled in turn while there is work, and slept on when there is none.
+"""The loop of a domain: sources are given turns while they have work, and slept on when they have none.
 
 One idea: a *source* is anything that can be given a turn (a stream's consumer end, a server, a device). A turn does a
-bounded amount of work and says whether there may be more. Notifications go out once a turn, so a busy box neither
-sleeps nor wakes anybody.
+bounded amount of work and says how it ended. A source without work is *armed*: its event wakes the loop, and until then
+nobody looks at it, so that a wake costs what one source does, however many there are. Whatever a turn wrote is notified
+right behind it, to peers that sleep.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, Final, Protocol
 
 from appliance.guest.log import Log
@@ -32,9 +34,22 @@ CONTROL_FD: Final = 5
 Handler = Callable[..., Any]
 
 
+class Turn(Enum):
+    """How a turn ended."""
+
+    MORE = auto()  # there may be more to do at once
+    IDLE = auto()  # nothing is left
+    HELD = auto()  # there may be more, but what it leads to is full
+
+
 class Source(Protocol):
-    def turn(self, now: float) -> bool:
-        """Does a bounded amount of work; True if there may be more at once."""
+    """What can be given turns."""
+
+    def turn(self, now: float) -> Turn:
+        """Does a bounded amount of work."""
+
+    def arm(self) -> bool:
+        """True: nothing is left, and whatever comes from now on wakes the loop. False: there is something already."""
 
 
 class _In:
@@ -47,22 +62,24 @@ class _In:
         self._handler = handler
         self._into = tuple(into)
 
-    def turn(self, now: float) -> bool:
-        self._port.listens = True
+    def turn(self, now: float) -> Turn:
+        receive, handler, into = self._receive, self._handler, self._into
         for _ in range(BURST):
-            for out in self._into:
+            for out in into:
                 if not out.ready(now):
-                    self._port.listens = False
-                    return False
+                    return Turn.HELD
             try:
-                message = self._receive()
+                message = receive()
             except PeerViolation as violation:
                 self._guest.accuse(self._port, violation)
-                return False
+                return Turn.IDLE
             if message is None:
-                return False
-            self._handler(message, now)
-        return True
+                return Turn.IDLE
+            handler(message, now)
+        return Turn.MORE
+
+    def arm(self) -> bool:
+        return self._port.endpoint.arm(space=False)
 
 
 class _Server:
@@ -72,21 +89,23 @@ class _Server:
         self._guest = guest
         self._port = port
         self._handler = handler
-        port.listens = True
 
-    def turn(self, now: float) -> bool:
+    def turn(self, now: float) -> Turn:
         endpoint = self._port.endpoint
         try:
             request = endpoint.receive()
         except PeerViolation as violation:
             self._guest.accuse(self._port, violation)
-            return False
+            return Turn.IDLE
         if request is None:
-            return False
+            return Turn.IDLE
         # A reply always has room: the ring holds the largest one, and a caller has one call outstanding. A caller that
         # does not take its replies finds the next one dropped, which is its own deadline to meet.
         endpoint.send(self._handler(self._port.peer, request))
-        return True
+        return Turn.MORE
+
+    def arm(self) -> bool:
+        return self._port.endpoint.arm(space=False)
 
 
 class _Device:
@@ -96,16 +115,15 @@ class _Device:
         self.fd = fd
         self._handler = handler
         self._into = tuple(into)
-        self.is_ready = True
 
-    def turn(self, now: float) -> bool:
-        if not self.is_ready:
-            return False
+    def turn(self, now: float) -> Turn:
         for out in self._into:
             if not out.ready(now):
-                return False
-        self.is_ready = self._handler(now)
-        return self.is_ready
+                return Turn.HELD
+        return Turn.MORE if self._handler(now) else Turn.IDLE
+
+    def arm(self) -> bool:
+        return True  # the next edge comes by itself
 
 
 @dataclass
@@ -149,17 +167,22 @@ class Guest:
             self._ports.setdefault(port.name, []).append(port)
         self._all = list(ports)
         self._outs = [port for port in ports if isinstance(port, DroppingOut)]
-        self._sources: list[Source] = []
-        self._device_sources: dict[int, _Device] = {}
+        self._sources: dict[int, Source] = {}  # by the descriptor that wakes them
+        self._ready: dict[Source, None] = {}  # those to be given a turn: all but the armed ones
+        self._unflushed: list[Endpoint] = []
+        self._next_look = 0.0
+        self._busy = True
         self._opened: dict[str, Handler] = {}
         self._closed: dict[str, Handler] = {}
         self._timers: list[Callable[[float], float | None]] = []
-        self._deadline: float | None = None
+        self._due = 0.0
         self._epoll = select.epoll(len(ports) + 8)
         self._control_fd = control_fd
         self._epoll.register(control_fd, select.EPOLLIN | select.EPOLLET)
-        for port in ports:
-            self._epoll.register(port.endpoint.fileno(), select.EPOLLIN | select.EPOLLET)
+        self._by_fd = {port.endpoint.fileno(): port for port in ports}
+        for fd, port in self._by_fd.items():
+            self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
+            port.endpoint.unflushed = self._unflushed
         logs = self._ports.get("log", [])
         self.log = Log(logs[0] if logs and isinstance(logs[0], DroppingOut) else None)
 
@@ -183,7 +206,12 @@ class Guest:
 
     def receive(self, port: str, handler: Callable[[Any, float], Any], into: Sequence[DroppingOut] = ()) -> None:
         """``handler(message, now)`` for each message, while every Out of ``into`` has room."""
-        self._sources.append(_In(self, self._one(port, Port), handler, into))
+        one = self._one(port, Port)
+        self._add(one.endpoint.fileno(), _In(self, one, handler, into))
+
+    def _add(self, fd: int, source: Source) -> None:
+        self._sources[fd] = source
+        self._ready[source] = None
 
     def receive_many(self, port: str, handler: Callable[[str, Any, float], Any]) -> None:
         """``handler(sender, message, now)`` for each message of each sender joined to ``port``."""
@@ -192,18 +220,18 @@ class Guest:
             def bound(message: Any, now: float, sender: str = one.peer) -> Any:
                 return handler(sender, message, now)
 
-            self._sources.append(_In(self, one, bound, ()))
+            self._add(one.endpoint.fileno(), _In(self, one, bound, ()))
 
     def serve(self, port: str, handler: Callable[[str, Any], Any]) -> None:
         """``handler(consumer, request) -> reply`` for each request of each consumer joined to ``port``."""
-        self._sources.extend(_Server(self, one, handler) for one in self._ports.get(port, []))
+        for one in self._ports.get(port, []):
+            self._add(one.endpoint.fileno(), _Server(self, one, handler))
 
     def readable(self, device: str, handler: Callable[[float], bool], into: Sequence[DroppingOut] = ()) -> None:
         """``handler(now) -> bool`` when ``device`` can be read; True while there may be more without a new event."""
         source = _Device(self.devices[device], handler, into)
         self._epoll.register(source.fd, select.EPOLLIN | select.EPOLLET)
-        self._device_sources[source.fd] = source
-        self._sources.append(source)
+        self._add(source.fd, source)
 
     def on_open(self, port: str, handler: Callable[[float], Any]) -> None:
         """``handler(now)`` whenever the peer of ``port`` appears: at the start, and each time it was rebuilt."""
@@ -287,12 +315,16 @@ class Guest:
         if handler is not None:
             handler(now)
 
-    def _progress(self, port: Port, now: float) -> None:
+    def _progress(self, port: Port) -> None:
         try:
             change = port.endpoint.progress()
         except PeerViolation as violation:
             self.accuse(port, violation)
             return
+        if change is None:
+            return
+        now = time.monotonic()
+        self._due = 0.0
         if change == "opened":
             openings = self._openings[port.index]
             openings.append(now)
@@ -312,56 +344,75 @@ class Guest:
             self._told_closed(port, now)
 
     def _turn(self) -> None:
+        self._wait()
         now = time.monotonic()
         self._page.beat()
         self._patience.renew()
+        if now >= self._next_look:
+            self._look_everywhere(now)
+        self._busy = False
+        for source in tuple(self._ready):
+            outcome = source.turn(now)
+            if outcome is Turn.MORE:
+                self._busy = True
+            elif outcome is Turn.IDLE:
+                if source.arm():
+                    del self._ready[source]
+                else:
+                    self._busy = True
+            if self._unflushed:
+                self._flush()
+                self._due = 0.0  # the timers hear of whatever happened
+        if now >= self._due:
+            self._keep_time(now)
+
+    def _look_everywhere(self, now: float) -> None:
+        """The backstop behind a lost wake, twice a second: every channel, every source."""
+        self._next_look = now + HEARTBEAT
         if self._accused:
             self._pardon(now)
-        busy = False
         for port in self._all:
-            self._progress(port, now)
-        for source in self._sources:
-            if source.turn(now):
-                busy = True
-        self._deadline = None
+            self._progress(port)
+        self._ready.update(dict.fromkeys(self._sources.values()))
+
+    def _keep_time(self, now: float) -> None:
+        self._due = now + HEARTBEAT
         for timer in self._timers:
             when = timer(now)
-            if when is not None and (self._deadline is None or when < self._deadline):
-                self._deadline = when
-        for port in self._all:
-            port.endpoint.flush()
-        if not busy:
-            self._sleep()
-        elif self._device_sources:
-            self._wait(0.0)  # a busy ring must not hide a device
+            if when is not None and when < self._due:
+                self._due = when
+        self._flush()
 
-    def _sleep(self) -> None:
-        stalled = False
-        safe = True
-        armed: list[Endpoint] = []
-        for port in self._all:
-            space = isinstance(port, DroppingOut) and port.wants_space
-            stalled = stalled or space
-            armed.append(port.endpoint)
-            if not port.endpoint.arm(space, port.listens):
-                safe = False
-                break
-        longest = 0.0
-        if safe:
-            longest = STALLED_LOOK if stalled else HEARTBEAT
-            if self._deadline is not None:
-                longest = min(longest, max(0.0, self._deadline - time.monotonic()))
-        self._wait(longest)
-        for endpoint in armed:
-            endpoint.disarm()
-        for out in self._outs:
-            out.wants_space = False
+    def _flush(self) -> None:
+        for endpoint in self._unflushed:
+            endpoint.flush()
+            if endpoint.is_wronged:
+                self._next_look = 0.0
+        self._unflushed.clear()
 
-    def _wait(self, longest: float) -> None:
-        for fd, _ in self._epoll.poll(longest):
-            device = self._device_sources.get(fd)
-            if device is not None:
-                device.is_ready = True
+    def _wait(self) -> None:
+        """Sleeps unless there is work, and makes the sources ready that an event is there for."""
+        for fd, _ in self._epoll.poll(0.0 if self._busy else self._longest_sleep()):
+            source = self._sources.get(fd)
+            if source is not None:
+                self._ready[source] = None
+            port = self._by_fd.get(fd)
+            if port is not None:
+                port.endpoint.disarm()
+                self._progress(port)
+
+    def _longest_sleep(self) -> float:
+        """Seconds to sleep at most, now that no source has work it can do; those still ready are held up."""
+        until = min(self._due, self._next_look)
+        longest = HEARTBEAT
+        if self._ready:
+            longest = STALLED_LOOK
+            for out in self._outs:
+                if out.wants_space:
+                    out.wants_space = False
+                    if not out.endpoint.arm(space=True, data=False):
+                        return 0.0
+        return max(0.0, min(longest, until - time.monotonic()))
 
 
-__all__ = ["Guest", "Side", "Source"]
+__all__ = ["Guest", "Side", "Source", "Turn"]

@@ -80,7 +80,6 @@ class Port:
         self.name = name
         self.peer = peer
         self.endpoint = endpoint
-        self.listens = False  # whether something here reads what arrives, and is not held up
 
 
 class Out(Protocol):
@@ -123,7 +122,8 @@ class DroppingOut(Port):
         Back-pressure runs to the device at the edge, whose own queue is the one place where a busy box loses packets.
         A peer that stays full for STALL_LIMIT is not busy but stuck: then reading goes on, and what has no room drops.
         """
-        if not self.endpoint.is_open or self.endpoint.room():
+        endpoint = self.endpoint
+        if endpoint.room() or not endpoint.is_open:
             self._full_since = None
             return True
         if self._full_since is None:

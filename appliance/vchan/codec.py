@@ -23,6 +23,7 @@ Buffer = bytes | bytearray | memoryview
 
 _VARINT: Final = 0
 _LENGTH: Final = 2
+_REMEMBERED: Final = 256  # ways in which the fields behind a blob were
 _INTEGERS: Final = (FieldDescriptor.TYPE_UINT32, FieldDescriptor.TYPE_UINT64)
 
 
@@ -107,8 +108,11 @@ class _Flat:
         self._rule = rule
         self._flat = flat
         # (tag, is it bytes, low, high, name)
-        self._plan = tuple((self._tag(one), self._is_bytes(one), one.low, one.high, one.name) for one in rule.fields)
-        self._blob, self._rest = self._plan[0], self._plan[1:]
+        plan = tuple((self._tag(one), self._is_bytes(one), one.low, one.high, one.name) for one in rule.fields)
+        self._blob, self._rest = plan[0], plan[1:]
+        self._tag_of_blob = bytes((plan[0][0],))
+        self._tails: dict[tuple[Any, ...], bytes] = {}
+        self._values: dict[bytes, tuple[Any, ...]] = {}
 
     @staticmethod
     def _is_bytes(field: FieldRule) -> bool:
@@ -126,41 +130,72 @@ class _Flat:
     def encode(self, message: Any) -> tuple[Buffer, ...]:
         if type(message) is not self._flat:
             raise TypeError(f"a {self._flat.__name__} goes here, not a {type(message).__name__}")
-        tag, _, low, high, name = self._blob
-        blob = message[0]
+        blob, *fields = message
         if type(blob) is not bytes:
             blob = memoryview(blob).cast("B")
+        values = tuple(fields)
+        tail = self._tails.get(values)
+        if tail is None:
+            tail = self._remember(self._tails, values, self._encode_tail(values))
         length = len(blob)
+        _, _, low, high, name = self._blob
         if not low <= length <= high:
             raise Violation(name, f"{length} bytes, not {low} to {high}")
+        if not length:  # proto3 leaves out what is empty
+            return (tail,)
+        return self._tag_of_blob + _uvarint(length), blob, tail
+
+    def _encode_tail(self, values: tuple[Any, ...]) -> bytes:
+        """The fields behind the blob."""
         tail = bytearray()
-        for value, (tag_, is_bytes, low, high, name) in zip(message[1:], self._rest, strict=True):
+        for value, (tag, is_bytes, low, high, name) in zip(values, self._rest, strict=True):
             if is_bytes:
-                length_ = len(value)
-                if not low <= length_ <= high:
-                    raise Violation(name, f"{length_} bytes, not {low} to {high}")
-                if length_:
-                    tail.append(tag_)
-                    tail += _uvarint(length_)
+                length = len(value)
+                if not low <= length <= high:
+                    raise Violation(name, f"{length} bytes, not {low} to {high}")
+                if length:
+                    tail.append(tag)
+                    tail += _uvarint(length)
                     tail += value
             else:
                 if not low <= value <= high:
                     raise Violation(name, f"{value}, not {low} to {high}")
                 if value:
-                    tail.append(tag_)
+                    tail.append(tag)
                     tail += _uvarint(value)
-        if not length:  # proto3 leaves out what is empty
-            return (tail,)
-        return bytes((tag,)) + _uvarint(length), blob, tail
+        return bytes(tail)
 
     def decode(self, untrusted: bytes) -> Any:
         end = len(untrusted)
         if end > self._rule.max_bytes:
             raise Violation("", f"{end} bytes, at most {self._rule.max_bytes} are legal")
+        tag, _, low, high, name = self._blob
+        start = length = 0
+        try:
+            if end and untrusted[0] == tag:
+                length, start = _read_uvarint(untrusted, 1)
+                if not length:
+                    raise Violation(name, "zero or empty, and spelled out all the same")
+        except IndexError:
+            raise Violation("", "ends in the middle of a field") from None
+        if not low <= length <= high:
+            raise Violation(name, f"{length} bytes, not {low} to {high}")
+        stop = start + length
+        if stop > end:
+            raise Violation(name, f"{length} bytes, but only {end - start} are there")
+        untrusted_tail = untrusted[stop:]
+        values = self._values.get(untrusted_tail)
+        if values is None:
+            values = self._remember(self._values, untrusted_tail, self._decode_tail(untrusted_tail, stop))
+        return self._flat(memoryview(untrusted)[start:stop], *values)
+
+    def _decode_tail(self, untrusted: bytes, offset: int) -> tuple[Any, ...]:
+        """The fields behind the blob, which end the message; ``offset`` is where in it they begin."""
+        end = len(untrusted)
         values: list[Any] = []
         at = 0
         try:
-            for tag, is_bytes, low, high, name in self._plan:
+            for tag, is_bytes, low, high, name in self._rest:
                 if at < end and untrusted[at] == tag:
                     value, at = _read_uvarint(untrusted, at + 1)
                     if not value:
@@ -173,14 +208,22 @@ class _Flat:
                     start, at = at, at + value
                     if at > end:
                         raise Violation(name, f"{value} bytes, but only {end - start} are there")
-                    values.append(untrusted[start:at] if values else memoryview(untrusted)[start:at])
+                    values.append(untrusted[start:at])
                 else:
                     values.append(value)
         except IndexError:
             raise Violation("", "ends in the middle of a field") from None
         if at != end:
-            raise Violation("", f"unknown, repeated or misplaced field at byte {at}")
-        return self._flat(*values)
+            raise Violation("", f"unknown, repeated or misplaced field at byte {offset + at}")
+        return tuple(values)
+
+    @staticmethod
+    def _remember(known: dict[Any, Any], key: Any, value: Any) -> Any:
+        """What was checked is remembered: the next message is most likely of the same size, from the same peer."""
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        known[key] = value
+        return value
 
 
 __all__: Sequence[str] = ["Buffer", "Codec"]

@@ -21,7 +21,7 @@ to wait: that is the caller's deadline. One that breaks the rules is PeerViolati
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from appliance.vchan.codec import Codec
 from appliance.vchan.frame import HEADER, HEADER_BYTES, frame_bytes
@@ -30,6 +30,15 @@ from appliance.vchan.live import Event, State
 from appliance.vchan.ring import MASK, PeerViolation, SecretVchan, Side, Vchan
 from appliance.vchan.schema import Kind, Schema, Violation
 from appliance.vchan.wire import Wire
+
+
+# by (space, data)
+_WANTS: Final = {
+    (False, False): 0,
+    (False, True): int(NOTIFY_WRITE),
+    (True, False): int(NOTIFY_READ),
+    (True, True): NOTIFY_WRITE | NOTIFY_READ,
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ class Endpoint:
         self._is_caller = schema.kind is Kind.CALL and side is Side.CLIENT
         self._is_callee = schema.kind is Kind.CALL and side is Side.SERVER
         self._violation: PeerViolation | None = None
+        self.unflushed: list[Endpoint] = []
+        """Whoever flushes may put a list of its own here: an end that has something to flush appends itself."""
         self._sent = self._received = self._sent_bytes = self._received_bytes = self._dropped = self._stale = 0
         self._begin()
         wire.notify()
@@ -86,6 +97,11 @@ class Endpoint:
     def is_open(self) -> bool:
         """Whether messages can pass, as of the last ``progress``."""
         return self._vchan.state is State.OPEN
+
+    @property
+    def is_wronged(self) -> bool:
+        """Whether the next ``progress`` raises what was found since the last."""
+        return self._violation is not None
 
     @property
     def peer_is_live(self) -> bool:
@@ -128,6 +144,7 @@ class Endpoint:
         """Keeps for ``progress`` what was found where it may not be raised."""
         self._shut()
         self._violation = violation
+        self.unflushed.append(self)
 
     def _hear_nothing(self) -> None:
         if not self._vchan.is_silent():
@@ -147,9 +164,7 @@ class Endpoint:
         if self._encode is None:
             raise RuntimeError(f"{self.schema.name} is a stream, and this is its consumer")
         chunks = self._encode(message)
-        length = 0
-        for chunk in chunks:
-            length += len(chunk)
+        length = sum(map(len, chunks))
         total = HEADER_BYTES + length
         vchan = self._vchan
         serial: int | None = self._next_out
@@ -161,14 +176,17 @@ class Endpoint:
         if not self._is_callee:
             self._next_out = (serial + 1) & MASK
         vchan.write((HEADER.pack(length, serial), *chunks), total)
-        self._has_written = True
+        if not self._has_written:
+            self._has_written = True
+            self.unflushed.append(self)
         self._sent += 1
         self._sent_bytes += length
         return True
 
     def room(self) -> bool:
         """Whether a message of the largest size would be sent now."""
-        return self._encode is not None and self._vchan.state is State.OPEN and self._fits(self._largest_out)
+        vchan = self._vchan
+        return self._encode is not None and vchan.state is State.OPEN and self._fits(self._largest_out)
 
     def _fits(self, count: int) -> bool:
         try:
@@ -203,21 +221,26 @@ class Endpoint:
             return None
         vchan = self._vchan
         while True:
-            if self._header is None:
+            header = self._header
+            if header is None:
                 if not vchan.has(HEADER_BYTES):
                     return None
                 untrusted_length, untrusted_serial = HEADER.unpack(vchan.copy(HEADER_BYTES))
                 if untrusted_length > self._largest_in:
                     raise PeerViolation(f"frame of {untrusted_length} bytes, at most {self._largest_in} are legal")
-                self._check_serial(untrusted_serial)
-                self._header = untrusted_length, untrusted_serial
-            length, serial = self._header
+                # Streams count up; replies may be missing
+                if untrusted_serial != self._next_in or self._is_caller:
+                    self._check_serial(untrusted_serial)
+                header = untrusted_length, untrusted_serial
+            length, serial = header
             if not vchan.has(HEADER_BYTES + length):
+                self._header = header
                 return None
-            untrusted = vchan.copy(length, HEADER_BYTES)
-            vchan.consume(HEADER_BYTES + length)
+            untrusted = vchan.take(length, HEADER_BYTES)
             self._header = None
-            self._has_read = True
+            if not self._has_read:
+                self._has_read = True
+                self.unflushed.append(self)
             self._next_in = (serial + 1) & MASK
             message = self._decode(untrusted)
             if self._is_caller and self._next_in != self._next_out:
@@ -256,7 +279,7 @@ class Endpoint:
         Without ``data`` messages stay where they are: whoever cannot pass them on yet sleeps until there is room.
         """
         vchan = self._vchan
-        vchan.want((NOTIFY_WRITE if data else 0) | (NOTIFY_READ if space else 0))
+        vchan.want(_WANTS[space, data])
         if self._violation is not None or not vchan.is_settled():
             return False
         if vchan.state is not State.OPEN:
