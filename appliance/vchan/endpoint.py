@@ -31,7 +31,6 @@ from appliance.vchan.ring import MASK, PeerViolation, SecretVchan, Side, Vchan
 from appliance.vchan.schema import Kind, Schema, Violation
 from appliance.vchan.wire import Wire
 
-
 # by (space, data)
 _WANTS: Final = {
     (False, False): 0,
