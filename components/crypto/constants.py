@@ -37,7 +37,7 @@ GROUP_DATAGRAM_BYTES: Final = 65_000
 GROUP_PACKET_BYTES: Final = 65_535
 
 # What one key domain may make another remember: all of it at once fits the memory that component.toml gives. A session
-# takes 11 KiB, its window most of it; a peer has three at most, and keymgr's MAX_PEERS is a third of them
+# takes 4 KiB, its window a quarter of it; a peer has three at most, and keymgr's MAX_PEERS is a third of them
 MOST_PREFIXES: Final = 65_536
 MOST_SESSIONS: Final = 12_288
 REMEMBERED_SESSIONS: Final = 65_536

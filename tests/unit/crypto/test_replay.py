@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.crypto.constants import WINDOW
+from components.crypto.constants import WINDOW, WINDOW_RING
 from components.crypto.replay import ReplayWindow
 
 
@@ -45,6 +45,24 @@ def test_as_a_set_that_forgets_nothing(start: int, walk: list[int]) -> None:
         counters.append(at)
     window = ReplayWindow()
     assert [accept(window, counter) for counter in counters] == naive(counters)
+
+
+@given(st.integers(0, 2**64 - 10_000_000), st.lists(st.tuples(steps, st.integers(1, 2048)), max_size=20))
+def test_a_run_is_as_one_after_another(start: int, walk: list[tuple[int, int]]) -> None:
+    single, runs, at = ReplayWindow(), ReplayWindow(), start
+    for step, count in walk:
+        at = max(0, at + step)
+        while count and not single.is_fresh(at + count - 1):
+            count -= 1
+        fresh = next((n for n in range(count) if not single.is_fresh(at + count - 1 - n)), count)
+        if fresh:
+            at += count - fresh
+            runs.commit_run(at, fresh)
+            assert all(accept(single, at + n) for n in range(fresh))
+            at += fresh
+    assert runs.next == single.next
+    reach = range(max(0, runs.next - WINDOW_RING), runs.next + 9)
+    assert [runs.is_fresh(n) for n in reach] == [single.is_fresh(n) for n in reach]
 
 
 @given(st.permutations(range(40)), st.integers(0, 20_000))
