@@ -34,12 +34,11 @@ class ReplayWindow:
     def commit(self, counter: int) -> None:
         """Marks a fresh counter as seen. The ring turns on up to it and clears the old marks that it passes."""
         following = self.next
-        bit = 1 << (counter & 7)
         if counter >= following:
-            if counter > following or bit == 1:
+            if counter > following:
                 self._turn(following, counter)
             self.next = counter + 1
-        self.seen[(counter & _MASK) >> 3] |= bit
+        self.seen[(counter & _MASK) >> 3] |= 1 << (counter & 7)
 
     def commit_run(self, first: int, count: int) -> None:
         """Marks ``count`` (1 or more) fresh counters in succession from ``first``: as ``commit`` of each in turn."""
@@ -59,9 +58,6 @@ class ReplayWindow:
     def _turn(self, first: int, last: int) -> None:
         """Clears the marks from counter ``first`` up to the end of the byte that ``last`` is in."""
         seen = self.seen
-        if last - first >= WINDOW:
-            seen[:] = _UNSEEN
-            return
         at = (first & _MASK) >> 3
         seen[at] &= (1 << (first & 7)) - 1
         at += 1

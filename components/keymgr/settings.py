@@ -25,7 +25,7 @@ from appliance.guest.secret import Secret
 from appliance.guest.settings import SettingsError, Table
 from components.keymgr.constants import KEY
 
-MAX_PEERS: Final = 4096  # a third of the sessions that decrypt has the memory for: a peer has up to three
+MAX_PEERS: Final = 16_384  # a third of the sessions that decrypt has the memory for: a peer has up to three
 MAX_PREFIXES: Final = 1024  # of one peer; the bound of `allowed_ips` in the schemas
 MAX_PREFIXES_IN_ALL: Final = 65_536  # what encrypt and decrypt have the memory for
 MAX_PORT: Final = 65535

@@ -52,11 +52,8 @@ def test_a_run_is_as_one_after_another(start: int, walk: list[tuple[int, int]]) 
     single, runs, at = ReplayWindow(), ReplayWindow(), start
     for step, count in walk:
         at = max(0, at + step)
-        while count and not single.is_fresh(at + count - 1):
-            count -= 1
-        fresh = next((n for n in range(count) if not single.is_fresh(at + count - 1 - n)), count)
+        fresh = next((n for n in range(count) if not single.is_fresh(at + n)), count)
         if fresh:
-            at += count - fresh
             runs.commit_run(at, fresh)
             assert all(accept(single, at + n) for n in range(fresh))
             at += fresh
@@ -95,3 +92,15 @@ def test_a_long_leap_clears_every_mark() -> None:
     assert accept(window, 10**9)
     assert all(window.is_fresh(counter) for counter in range(10**9 - WINDOW, 10**9))
     assert not window.is_fresh(10**9 - WINDOW - 1)
+
+
+@given(st.integers(WINDOW_RING, 3 * WINDOW_RING), st.integers(1, WINDOW_RING + 70), st.booleans())
+def test_a_leap_clears_the_marks_it_passes_and_no_others(start: int, leap: int, run: bool) -> None:
+    window = ReplayWindow()
+    for first in range(0, start, 2000):
+        window.commit_run(first, min(2000, start - first))
+    to = start - 1 + leap
+    window.commit_run(to, 5) if run else window.commit(to)
+    low = max(0, window.next - 1 - WINDOW)
+    assert [n for n in range(low, to) if window.is_fresh(n)] == list(range(max(start, low), to))
+    assert not any(map(window.is_fresh, range(to, window.next)))
