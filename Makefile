@@ -63,10 +63,10 @@ packages-demo packages-test packages-bench: packages-%:
 	@tools/venv requirements-dev.lock
 	@touch $@
 
-# The compiled loops of components/net, where there is a compiler; where there is none, one is looked for each time
-.venv/.compiled: components/net/fast.pyx setup.py .venv/.runtime
+# The compiled loops, where there is a compiler; where there is none, one is looked for each time
+.venv/.compiled: components/net/fast.pyx components/crypto/fast.pyx setup.py .venv/.runtime
 	@$(BIN)/python setup.py -q build_ext --inplace
-	@! ls components/net/fast.*.so >/dev/null 2>&1 || touch $@
+	@! ls components/{net,crypto}/fast.*.so >/dev/null 2>&1 || touch $@
 
 .PHONY: packages
 packages:
@@ -80,4 +80,4 @@ lock: .venv/.dev  ## pin the dependencies of pyproject.toml, with hashes (UPGRAD
 	@$(PIP_COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 
 clean:  ## remove everything that was generated or installed here
-	@rm -rf .venv build *.egg-info components/net/fast.c components/net/fast.*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv build *.egg-info components/*/fast.c components/*/fast.*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,6 +1,7 @@
-"""Builds the compiled twin of components/net/loops.py. Everything else about the package is in pyproject.toml.
+"""Builds the compiled twins of components/*/loops.py. Everything else about the package is in pyproject.toml.
 
-It takes Cython, a C compiler and Python's headers. Without them the box runs its Python twin, and one line says so.
+They take Cython, a C compiler, and the headers of Python and OpenSSL. Without them the box runs its Python twins, and
+one line says so.
 """
 
 import shutil
@@ -12,10 +13,19 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SOURCE = "components/net/fast.pyx"
+TWINS = (
+    Extension("components.net.fast", ["components/net/fast.pyx"], extra_compile_args=["-O3"], optional=True),
+    Extension(
+        "components.crypto.fast",
+        ["components/crypto/fast.pyx"],
+        extra_compile_args=["-O3"],
+        libraries=["crypto"],
+        optional=True,
+    ),
+)
 
 
-def missing() -> list[str]:
+def missing(twin: Extension) -> list[str]:
     """What the build would need and this machine has not."""
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
     found = {
@@ -23,6 +33,8 @@ def missing() -> list[str]:
         f"C compiler ({compiler})": shutil.which(compiler),
         "Python headers (python3-dev)": (Path(sysconfig.get_paths()["include"]) / "Python.h").exists(),
     }
+    if "crypto" in twin.libraries:
+        found["OpenSSL headers (libssl-dev)"] = Path("/usr/include/openssl/evp.h").exists()
     return [name for name, there in found.items() if not there]
 
 
@@ -30,14 +42,12 @@ class BuildOrGoOn(build_ext):
     """Builds what can be built; where it cannot, says so and leaves the Python twin to do the work."""
 
     def run(self) -> None:
-        lacking = missing()
-        if lacking:
-            print(f"{SOURCE} is not compiled and its twin in Python runs: no {', no '.join(lacking)}", file=sys.stderr)
-            self.extensions = []
+        for twin in TWINS:
+            if lacking := missing(twin):
+                source = twin.sources[0]
+                print(f"{source} is not compiled and its twin in Python runs: no {', no '.join(lacking)}", file=sys.stderr)
+        self.extensions = [twin for twin in self.extensions if not missing(twin)]
         super().run()
 
 
-setup(
-    ext_modules=[Extension("components.net.fast", [SOURCE], extra_compile_args=["-O3"], optional=True)],
-    cmdclass={"build_ext": BuildOrGoOn},
-)
+setup(ext_modules=list(TWINS), cmdclass={"build_ext": BuildOrGoOn})

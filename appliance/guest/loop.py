@@ -12,7 +12,7 @@ import gc
 import select
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final, Protocol
@@ -174,6 +174,7 @@ class Guest:
         self._busy = True
         self._opened: dict[str, Handler] = {}
         self._closed: dict[str, Handler] = {}
+        self._totals: list[tuple[Mapping[str, int], dict[str, Counter]]] = []
         self._timers: list[Callable[[float], float | None]] = []
         self._due = 0.0
         self._epoll = select.epoll(len(ports) + 8)
@@ -250,6 +251,10 @@ class Guest:
     def counter(self, name: str) -> Counter:
         """The counter declared under that name in component.toml."""
         return self._page.counter(name)
+
+    def show(self, totals: Mapping[str, int]) -> None:
+        """Shows what ``totals`` says of the counters it names from here on, twice a second."""
+        self._totals.append((totals, {name: self._page.counter(name) for name in totals}))
 
     def show_peer(self, row: PeerRow) -> None:
         """Puts ``row`` where ``septum status`` reads it. Only for roles with ``board = N`` in component.toml."""
@@ -367,10 +372,13 @@ class Guest:
             self._keep_time(now)
 
     def _look_everywhere(self, now: float) -> None:
-        """The backstop behind a lost wake, twice a second: every channel, every source."""
+        """Twice a second: the counters, and, as the backstop behind a lost wake, every channel and every source."""
         self._next_look = now + HEARTBEAT
         if self._accused:
             self._pardon(now)
+        for totals, counters in self._totals:
+            for name, counter in counters.items():
+                counter.set(totals[name])
         for port in self._all:
             self._progress(port)
         self._ready.update(dict.fromkeys(self._sources.values()))

@@ -6,18 +6,18 @@ from septum.v1.receiving_pb2 import ReceiveOrder
 
 from appliance.guest.loop import Guest
 from appliance.vchan.messages import Datagrams
+from components.crypto import twin
 from components.crypto.constants import REPORT_INTERVAL
 from components.crypto.receiving import Receiver
 from components.crypto.refused import Refused
-from components.crypto.warm import warm_up
 
 
 def build(guest: Guest) -> None:
     """Joins the ports of `decrypt` to its core."""
-    warm_up()
     receiver = Receiver()
     plain, reports = guest.out("plain"), guest.out("reports")
-    counters = {name: guest.counter(name) for name in receiver.counts}
+    guest.show(receiver.counts)
+    guest.counter("compiled").set(twin.COMPILED)
     sink_full = guest.counter("sink_full")
 
     def on_sealed(untrusted: Datagrams, now: float) -> None:
@@ -33,11 +33,12 @@ def build(guest: Guest) -> None:
             guest.log.warning("order-refused", str(refusal))
 
     def on_time(now: float) -> float | None:
+        due = receiver.due()
+        if due is None or due > now:
+            return due
         receiver.tick(now)
         while reports.room() and (report := receiver.report(now)) is not None:
             reports.send(report)
-        for name, count in receiver.counts.items():
-            counters[name].set(count)
         return receiver.due() if reports.room() else now + REPORT_INTERVAL
 
     guest.receive("orders", on_order)

@@ -8,19 +8,19 @@ from septum.v1.sending_pb2 import SendOrder
 
 from appliance.guest.loop import Guest
 from appliance.vchan.messages import Datagrams, Packets
+from components.crypto import twin
 from components.crypto.constants import REPORT_INTERVAL
 from components.crypto.refused import Refused
 from components.crypto.sending import Sender
 from components.crypto.settings import parse
-from components.crypto.warm import warm_up
 
 
 def build(guest: Guest) -> None:
     """Joins the ports of `encrypt` to its core."""
-    warm_up()
     sender = Sender(parse("encrypt", guest.settings).mtu)
     sealed, reports = guest.out("sealed"), guest.out("reports")
-    counters = {name: guest.counter(name) for name in sender.counts}
+    guest.show(sender.counts)
+    guest.counter("compiled").set(twin.COMPILED)
     sink_full = guest.counter("sink_full")
 
     def send(groups: Iterable[Datagrams]) -> None:
@@ -38,11 +38,12 @@ def build(guest: Guest) -> None:
             guest.log.warning("order-refused", str(refusal))
 
     def on_time(now: float) -> float | None:
+        due = sender.due()
+        if due is None or due > now:
+            return due
         sender.tick(now)
         while reports.room() and (report := sender.report(now)) is not None:
             reports.send(report)
-        for name, count in sender.counts.items():
-            counters[name].set(count)
         return sender.due() if reports.room() else now + REPORT_INTERVAL
 
     guest.receive("orders", on_order)

@@ -9,19 +9,16 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from septum.v1.received_pb2 import ReceiveReport
 from septum.v1.receiving_pb2 import ReceiveForget, ReceiveOrder, ReceivePeer, ReceiveSession
 
 from appliance.vchan.messages import Packets
+from components.crypto import twin
 from components.crypto.constants import (
     GROUP_PACKET_BYTES,
     HEADER,
-    HEADER_BYTES,
     KEY_BYTES,
     MOST_SESSIONS,
-    NONCE,
     OVERHEAD,
     REJECT_AFTER_MESSAGES,
     REJECT_AFTER_TIME,
@@ -30,7 +27,7 @@ from components.crypto.constants import (
     URGENT_INTERVAL,
 )
 from components.crypto.groups import Grouping
-from components.crypto.ip import SOURCE, alike, look
+from components.crypto.ip import SOURCE, look
 from components.crypto.once import Once
 from components.crypto.pacing import Pacing
 from components.crypto.refused import Refused
@@ -41,14 +38,14 @@ _LAST_REPORTS: Final = 1024
 
 
 class _Session:
-    """A receive key and its window. The key lives in the cipher, whose memory OpenSSL clears when it is dropped."""
+    """A receive key and its window."""
 
-    __slots__ = ("born", "bytes", "data_packets", "decrypt_into", "endpoint", "number", "packets", "peer", "window")
+    __slots__ = ("born", "bytes", "data_packets", "endpoint", "number", "open", "packets", "peer", "window")
 
     def __init__(self, order: ReceiveSession, now: float) -> None:
         self.peer = order.peer
         self.number = order.session
-        self.decrypt_into = ChaCha20Poly1305(order.key).decrypt_into
+        self.open = twin.Opener(order.key).open
         self.window = ReplayWindow()
         self.born = now
         self.packets = 0
@@ -117,36 +114,28 @@ class Receiver:
             elif counter >= REJECT_AFTER_MESSAGES or not session.window.is_fresh(counter):
                 counts["replayed"] += 1
             else:
-                if counter >= session.window.next:  # then whatever follows it is new too
-                    following = counter + 1
-                    last = min(end, start + (REJECT_AFTER_MESSAGES - counter) * size)
-                    while stop < last and read_header(untrusted, stop) == (TRANSPORT_DATA, number, following):
-                        stop += size
-                        following += 1
-                laid = self._decrypt(session, untrusted, range(start, stop, size), counter)
-                counts["unauthentic"] += (stop - start) // size - laid
+                length = 1
+                if stop < end and counter >= session.window.next:  # then whatever follows it is new too
+                    most = min((end - start) // size, REJECT_AFTER_MESSAGES - counter)
+                    length = twin.succession(untrusted, start, size, most)
+                    stop = start + length * size
+                laid = self._open_some(session, untrusted, start, size, length, counter)
+                counts["unauthentic"] += length - laid
                 self._admit(session, size - OVERHEAD, laid, endpoint, now)
             start = stop
 
-    def _decrypt(self, session: _Session, untrusted: memoryview, starts: range, counter: int) -> int:
-        """Lays down the plaintexts of the datagrams at ``starts``, whose counters go up from ``counter``; how many."""
-        out, nonce, decrypt_into, commit = self._out, NONCE.pack, session.decrypt_into, session.window.commit
-        size = starts.step
-        plain = size - OVERHEAD
-        laid = 0
-        position = self._grouping.end
-        for at in starts:
-            try:
-                decrypt_into(
-                    nonce(counter), untrusted[at + HEADER_BYTES : at + size], None, out[position : position + plain]
-                )
-            except InvalidTag:
-                pass
-            else:
-                commit(counter)
-                position += plain
-                laid += 1
-            counter += 1
+    def _open_some(
+        self, session: _Session, untrusted: memoryview, start: int, size: int, count: int, counter: int
+    ) -> int:
+        """Lays down the plaintexts of the ``count`` datagrams from ``start`` on, whose counters go up; how many."""
+        authentic = session.open(untrusted, start, size, count, counter, self._out, self._grouping.end)
+        laid = sum(authentic)
+        if laid == count:
+            session.window.commit_run(counter, count)
+        elif laid:
+            for i in range(count):
+                if authentic[i]:
+                    session.window.commit(counter + i)
         return laid
 
     def _alive(self, number: int, now: float) -> _Session | None:
@@ -176,7 +165,8 @@ class Receiver:
                 counts["spoofed"] += 1
             else:
                 shape, head, length = looked
-                until = alike(out, range(until, stop, size), shape, head)
+                if stop > until:
+                    until = at + size * twin.alike(out, at, size, (stop - at) // size, *shape[1:])
                 self._close_gaps(range(at, until, size), length)
                 grouping.add(session.peer, length, (until - at) // size)
             at = until

@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from septum.v1.sending_pb2 import SendEndpoint, SendForget, SendKeepalive, SendOrder, SendPeer, SendSession
 from septum.v1.sent_pb2 import SendReport
 
 from appliance.vchan.messages import Datagrams
+from components.crypto import twin
 from components.crypto.constants import (
     GROUP_DATAGRAM_BYTES,
     GROUP_PACKET_BYTES,
-    HEADER,
-    HEADER_BYTES,
     KEY_BYTES,
-    NONCE,
     OVERHEAD,
     PADDING,
     REJECT_AFTER_MESSAGES,
@@ -28,10 +25,9 @@ from components.crypto.constants import (
     STAGED_BYTES,
     STAGED_BYTES_IN_ALL,
     STAGED_PACKETS,
-    TRANSPORT_DATA,
 )
 from components.crypto.groups import Grouping
-from components.crypto.ip import DESTINATION, IPV4_HEADER, alike, look
+from components.crypto.ip import DESTINATION, IPV4_HEADER, look
 from components.crypto.once import Once
 from components.crypto.pacing import Pacing
 from components.crypto.refused import Refused
@@ -47,14 +43,14 @@ _LAST_REPORTS: Final = 1024
 
 
 class _Session:
-    """A send key and its counter. The key lives in the cipher, whose memory OpenSSL clears when it is dropped."""
+    """A send key and its counter."""
 
-    __slots__ = ("born", "bytes", "counter", "data_packets", "encrypt_into", "number", "receiver")
+    __slots__ = ("born", "bytes", "counter", "data_packets", "number", "receiver", "seal")
 
     def __init__(self, order: SendSession, now: float) -> None:
         self.number = order.session
         self.receiver = order.receiver
-        self.encrypt_into = ChaCha20Poly1305(order.key).encrypt_into
+        self.seal = twin.Sealer(order.key).seal
         self.born = now
         self.counter = 0
         self.data_packets = 0
@@ -103,7 +99,6 @@ class Sender:
         self._staged_bytes = 0
         self._grouping: Grouping[_Peer] = Grouping(GROUP_DATAGRAM_BYTES)
         self._out = memoryview(bytearray(_OUT_BYTES))
-        self._scratch = memoryview(bytearray(_LARGEST_PACKET + PADDING))
         self.counts = dict.fromkeys(("packets", "bytes", "groups", "no_peer", "no_session", "queued", "malformed"), 0)
 
     # packets ----------------------------------------------------------------------------------------------------------
@@ -127,8 +122,8 @@ class Sender:
             else:
                 # A run: packets in succession that differ in nothing that matters here
                 shape, head, _ = looked
-                whole = start + (total - start) // item * item
-                stop = alike(packets, range(stop, whole, item), shape, head)
+                if total > stop:
+                    stop = start + item * twin.alike(packets, start, item, total // item, *shape[1:])
                 self._send(self._routing.owner(head), packets, range(start, stop, item), now)
             start = stop
         return self._take()
@@ -146,12 +141,13 @@ class Sender:
             self._stage(peer, packets, starts)
             self._want(peer, now)
         else:
-            self._seal_run(peer, session, packets, starts, starts.step)
+            self._seal_run(peer, session, packets, starts.start, starts.step, len(starts))
             self._pacing.note(number, now)
 
-    def _seal_run(self, peer: _Peer, session: _Session, packets: memoryview, starts: range, size: int) -> None:
-        """Lays down the datagrams of the packets of ``size`` bytes at ``starts``."""
-        count = len(starts)
+    def _seal_run(
+        self, peer: _Peer, session: _Session, packets: memoryview, start: int, size: int, count: int
+    ) -> None:
+        """Lays down the datagrams of the ``count`` packets of ``size`` bytes from ``start`` on."""
         # Padded to 16 bytes, so that lengths tell less, but never beyond what the tunnel carries (section 5.4.6)
         padded = size + -size % PADDING
         if padded > self._mtu:
@@ -163,22 +159,9 @@ class Sender:
         session.bytes += count * stride
         self.counts["packets"] += count
         self.counts["bytes"] += count * stride
-        if padded != size:
-            scratch, whole = self._scratch[:size], self._scratch[:padded]
-            whole[size:] = bytes(padded - size)
-        out, position = self._out, self._grouping.end
-        receiver, encrypt_into = session.receiver, session.encrypt_into
-        write_header, nonce = HEADER.pack_into, NONCE.pack
-        for start in starts:
-            plain = packets[start : start + size]
-            if padded != size:
-                scratch[:] = plain
-                plain = whole
-            write_header(out, position, TRANSPORT_DATA, receiver, counter)
-            body = position + HEADER_BYTES
-            position += stride
-            encrypt_into(nonce(counter), plain, None, out[body:position])
-            counter += 1
+        session.seal(
+            packets, start, size, count, padded - size, session.receiver, counter, self._out, self._grouping.end
+        )
         self._grouping.add(peer, stride, count)
 
     def _take(self) -> list[Datagrams]:
@@ -264,7 +247,7 @@ class Sender:
             self._keepalive(peer, session, now)
         while peer.staged:
             packet = self._unstage(peer)
-            self._seal_run(peer, session, memoryview(packet), range(1), len(packet))
+            self._seal_run(peer, session, memoryview(packet), 0, len(packet), 1)
             self._pacing.note(peer.number, now)
 
     def _order_endpoint(self, order: SendEndpoint) -> None:
@@ -291,7 +274,7 @@ class Sender:
 
     def _keepalive(self, peer: _Peer, session: _Session, now: float) -> None:
         """An empty packet: 32 bytes on the wire (section 6.5)."""
-        self._seal_run(peer, session, memoryview(b""), range(1), 0)
+        self._seal_run(peer, session, memoryview(b""), 0, 0, 1)
         self._pacing.note(peer.number, now)
 
     def _end(self, peer: _Peer) -> None:

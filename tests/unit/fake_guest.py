@@ -77,6 +77,7 @@ class FakeGuest:
         self.counters = {name: FakeCounter() for name in declared["counters"]}
         self.handlers: dict[str, Callable[..., Any]] = {}
         self.into: dict[str, list[Any]] = {}
+        self.totals: list[dict[str, int]] = []
         self.timers: list[Callable[[float], float | None]] = []
         self.warnings: list[tuple[str, str]] = []
         self.accused: list[tuple[Any, Exception]] = []
@@ -97,6 +98,10 @@ class FakeGuest:
     def counter(self, name: str) -> FakeCounter:
         return self.counters[name]
 
+    def show(self, totals: dict[str, int]) -> None:
+        assert set(totals) <= set(self.counters)
+        self.totals.append(totals)
+
     def receive(self, port: str, handler: Callable[[Any, float], Any], into: Sequence[Any] = ()) -> None:
         assert port in self.ins
         self.handlers[port] = handler
@@ -112,5 +117,8 @@ class FakeGuest:
 
     def turn(self, now: float) -> float | None:
         """What the loop does after the handlers had their turn."""
+        for totals in self.totals:
+            for name, total in totals.items():
+                self.counters[name].set(total)
         (timer,) = self.timers
         return timer(now)

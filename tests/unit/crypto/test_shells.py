@@ -113,7 +113,6 @@ import appliance.guest.loop
 close_gate("crypto", {declared["imports"]!r})
 import importlib
 main = importlib.import_module({declared["main"]!r})
-main.warm_up()
 loaded = set(sys.modules)
 if {role!r} == "encrypt":
     from components.crypto.sending import Sender as Core

@@ -1,0 +1,122 @@
+"""The loops over packets of `encrypt` and `decrypt`, in Python: what a reader reads, and what runs where no compiler was.
+
+fast.pyx has the same with the same results, to the byte; twin.py chooses. Source: WireGuard paper, section 5.4.6.
+"""
+
+from __future__ import annotations
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from components.crypto.constants import HEADER, HEADER_BYTES, KEY_BYTES, NONCE, OVERHEAD, TRANSPORT_DATA
+
+__all__ = ["Opener", "Sealer", "alike", "succession"]
+
+# The cipher is used once before the seal: OpenSSL fetches it then, and what that takes cannot be had in a sealed domain
+ChaCha20Poly1305(bytes(KEY_BYTES)).encrypt(NONCE.pack(0), b"", None)
+
+
+class Sealer:
+    """A send key of 32 bytes. It lives in the cipher, whose memory OpenSSL clears when it is dropped."""
+
+    __slots__ = ("_encrypt_into",)
+
+    def __init__(self, key: bytes) -> None:
+        self._encrypt_into = ChaCha20Poly1305(key).encrypt_into
+
+    def seal(
+        self,
+        packets: memoryview,
+        start: int,
+        size: int,
+        count: int,
+        padding: int,
+        receiver: int,
+        counter: int,
+        out: memoryview,
+        to: int,
+    ) -> None:
+        """Lays down ``count`` datagrams from ``to`` on in ``out``: the packets of ``size`` bytes from ``start`` on in
+        ``packets``, each with ``padding`` (0 to 15) zeros, under counters that go up from ``counter``.
+
+        Errors: IndexError if that is beyond a buffer; nothing was sealed then.
+        """
+        stride = size + padding + OVERHEAD
+        if start < 0 or to < 0 or start + size * count > len(packets) or to + stride * count > len(out):
+            raise IndexError(f"{count} packets of {size} bytes at {start}, to {to}")
+        encrypt_into, write_header, nonce = self._encrypt_into, HEADER.pack_into, NONCE.pack
+        padded = memoryview(bytearray(size + padding))
+        for at in range(start, start + size * count, size) if size else range(count):
+            plain = packets[at : at + size]
+            if padding:
+                padded[:size] = plain
+                plain = padded
+            write_header(out, to, TRANSPORT_DATA, receiver, counter)
+            body = to + HEADER_BYTES
+            to += stride
+            encrypt_into(nonce(counter), plain, None, out[body:to])
+            counter += 1
+
+
+class Opener:
+    """A receive key of 32 bytes; as ``Sealer``."""
+
+    __slots__ = ("_decrypt_into",)
+
+    def __init__(self, key: bytes) -> None:
+        self._decrypt_into = ChaCha20Poly1305(key).decrypt_into
+
+    def open(
+        self, untrusted: memoryview, start: int, size: int, count: int, counter: int, out: memoryview, to: int
+    ) -> bytes:
+        """Opens the ``count`` datagrams of ``size`` bytes from ``start`` on, whose counters go up from ``counter``.
+
+        A byte for each: 1 if it is authentic. The plaintexts of those lie back to back from ``to`` on in ``out``.
+        Errors: IndexError if that is beyond a buffer; nothing was opened then.
+        """
+        plain = size - OVERHEAD
+        if start < 0 or to < 0 or start + size * count > len(untrusted) or to + plain * count > len(out):
+            raise IndexError(f"{count} datagrams of {size} bytes at {start}, to {to}")
+        decrypt_into, nonce = self._decrypt_into, NONCE.pack
+        authentic = bytearray(count)
+        for i in range(count):
+            try:
+                decrypt_into(nonce(counter), untrusted[start + HEADER_BYTES : start + size], None, out[to : to + plain])
+            except InvalidTag:
+                pass
+            else:
+                authentic[i] = 1
+                to += plain
+            start += size
+            counter += 1
+        return bytes(authentic)
+
+
+def succession(untrusted: memoryview, start: int, size: int, most: int) -> int:
+    """How many datagrams of ``size`` bytes from ``start`` on, ``most`` at the most and at least one, have the type and
+    receiver of the first, and counters that go up by one.
+    """
+    read_header = HEADER.unpack_from
+    kind, receiver, counter = read_header(untrusted, start)
+    for count in range(1, most):
+        at = start + count * size
+        if at + HEADER_BYTES > len(untrusted) or read_header(untrusted, at) != (kind, receiver, counter + count):
+            return count
+    return max(1, most)
+
+
+def alike(packets: memoryview, start: int, size: int, most: int, first: int, address: int, width: int) -> int:
+    """How many whole packets of ``size`` bytes from ``start`` on, ``most`` at the most and at least one, have the
+    ``first`` bytes, and the ``width`` bytes at ``address``, of the first one.
+    """
+    head = packets[start : start + first]
+    own = packets[start + address : start + address + width]
+    for count in range(1, most):
+        at = start + count * size
+        if (
+            at + size > len(packets)
+            or packets[at : at + first] != head
+            or packets[at + address : at + address + width] != own
+        ):
+            return count
+    return max(1, most)

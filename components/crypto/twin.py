@@ -1,0 +1,14 @@
+"""Which of the twins runs: the compiled loops (fast.pyx) where there are some, else the same in Python (loops.py)."""
+
+from __future__ import annotations
+
+try:
+    from components.crypto.fast import Opener, Sealer, alike, succession
+
+    COMPILED = True
+except ImportError:
+    from components.crypto.loops import Opener, Sealer, alike, succession
+
+    COMPILED = False
+
+__all__ = ["COMPILED", "Opener", "Sealer", "alike", "succession"]
