@@ -45,7 +45,9 @@ class BuildOrGoOn(build_ext):
         for twin in TWINS:
             if lacking := missing(twin):
                 source = twin.sources[0]
-                print(f"{source} is not compiled and its twin in Python runs: no {', no '.join(lacking)}", file=sys.stderr)
+                print(
+                    f"{source} is not compiled and its twin in Python runs: no {', no '.join(lacking)}", file=sys.stderr
+                )
         self.extensions = [twin for twin in self.extensions if not missing(twin)]
         super().run()
 

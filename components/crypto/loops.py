@@ -1,4 +1,4 @@
-"""The loops over packets of `encrypt` and `decrypt`, in Python: what a reader reads, and what runs where no compiler was.
+"""The loops over packets of `encrypt` and `decrypt`, in Python: what a reader reads, and what runs without a compiler.
 
 fast.pyx has the same with the same results, to the byte; twin.py chooses. Source: WireGuard paper, section 5.4.6.
 """

@@ -164,7 +164,7 @@ class Receiver:
             elif self._routing.owner(looked[1]) != session.peer:
                 counts["spoofed"] += 1
             else:
-                shape, head, length = looked
+                shape, _, length = looked
                 if stop > until:
                     until = at + size * twin.alike(out, at, size, (stop - at) // size, *shape[1:])
                 self._close_gaps(range(at, until, size), length)

@@ -144,9 +144,7 @@ class Sender:
             self._seal_run(peer, session, packets, starts.start, starts.step, len(starts))
             self._pacing.note(number, now)
 
-    def _seal_run(
-        self, peer: _Peer, session: _Session, packets: memoryview, start: int, size: int, count: int
-    ) -> None:
+    def _seal_run(self, peer: _Peer, session: _Session, packets: memoryview, start: int, size: int, count: int) -> None:
         """Lays down the datagrams of the ``count`` packets of ``size`` bytes from ``start`` on."""
         # Padded to 16 bytes, so that lengths tell less, but never beyond what the tunnel carries (section 5.4.6)
         padded = size + -size % PADDING

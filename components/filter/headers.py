@@ -59,12 +59,12 @@ class Endpoints(NamedTuple):
     destination_port: bytes
 
     def key(self) -> bytes:
-        """Names the flow, for a packet from the near (red) side."""
-        return b"".join(self)
+        """Names the flow, for a packet from the near (red) side: as its headers have them, the ports last."""
+        return b"".join((self.protocol, self.source, self.destination, self.source_port, self.destination_port))
 
     def reverse_key(self) -> bytes:
         """Names the flow, for a packet from the far side."""
-        return b"".join((self.protocol, self.destination, self.destination_port, self.source, self.source_port))
+        return b"".join((self.protocol, self.destination, self.source, self.destination_port, self.source_port))
 
 
 class Header(NamedTuple):

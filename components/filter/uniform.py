@@ -1,13 +1,15 @@
-"""The quick look at a group: are all its packets of the flow of the first? It then needs one verdict, not forty-four.
+"""The quick look at a group: how many of its packets are of the flow of one? They need one verdict, not forty-four.
 
 A header field of every packet at once is a column: the blob seen as an array of words, from the field on, one packet's
-length apart. A column is uniform if it is its first word over and over. This needs packets of a multiple of 4 bytes and
-addresses where they always are; anything else says None here, and is judged packet by packet.
+length apart. This needs packets of a multiple of 4 bytes and addresses where they always are; anything else is a run of
+one here, and is judged packet by packet.
 """
 
 from __future__ import annotations
 
 from typing import Final
+
+from components.filter.headers import FIN, RST, SYN
 
 # Columns that must be uniform, as offsets of 32-bit words and of 16-bit words. Left out are what differs within a flow:
 # IPv4's identification and header checksum (bytes 4, 10), and what follows the ports.
@@ -16,34 +18,44 @@ _HALVES4: Final = (3, 4)  # fragment flags and offset; TTL and protocol
 _WORDS6: Final = (0, 1, *range(2, 11))  # version, flow label; length, next header; addresses; ports
 _TCP4: Final = 16  # the 16-bit word of data offset and flags
 _TCP6: Final = 26
+_TURNS: Final = bytes(bool(flags & (SYN | FIN | RST)) for flags in range(256))  # flags that change a flow's state
 
 
-def flags_of_one_flow(blob: memoryview, size: int, is_tcp: bool) -> set[int] | None:
-    """The TCP flags that occur (0 for other protocols) if every packet of ``blob`` has the addresses, ports, protocol,
-    lengths and fragment field of the first, whose headers are known to be plain, TCP's or UDP's; None if that cannot be
-    said quickly.
-
-    ``blob`` holds whole packets of ``size`` bytes, at least two of them.
+def run(blob: memoryview, start: int, size: int, is_tcp: bool) -> int:
+    """How many packets of ``size`` bytes from ``start`` on have the addresses, ports, protocol, lengths and fragment
+    field of the first one, whose headers are known to be plain, TCP's or UDP's; and, after the first, none of the TCP
+    flags that change a flow's state. At least one; not all if that cannot be said quickly.
     """
-    if size & 3:
-        return None
+    count = (len(blob) - start) // size
+    if size & 3 or start & 3 or count < 2:
+        return 1
+    is_4 = blob[start] >> 4 == 4
+    low, high = (12, 24) if is_4 else (8, 44)
+    if blob[start + low : start + high] != blob[start + size + low : start + size + high]:
+        return 1  # the commonest end of a run: flows that take turns
+    blob = blob[start : start + count * size]
     words, halves = blob.cast("I"), blob.cast("H")
-    is_4 = blob[0] >> 4 == 4
-    count = len(blob) // size
     step = size // 4
     for at in _WORDS4 if is_4 else _WORDS6:
-        column = words[at::step].tobytes()
-        if column != column[:4] * count:
-            return None
+        count = min(count, _equal(words[at::step].tobytes(), 4))
     step = size // 2
     if is_4:
         for at in _HALVES4:
-            column = halves[at::step].tobytes()
-            if column != column[:2] * count:
-                return None
-    if not is_tcp:
-        return {0}
-    column = halves[_TCP4 if is_4 else _TCP6 :: step].tobytes()
-    if column[::2] != column[:1] * count:  # the data offset
-        return None
-    return set(column[1::2])
+            count = min(count, _equal(halves[at::step].tobytes(), 2))
+    if is_tcp:
+        column = halves[_TCP4 if is_4 else _TCP6 :: step].tobytes()
+        count = min(count, _equal(column[::2], 1))  # the data offset
+        turn = column[3::2].translate(_TURNS).find(1)
+        if turn >= 0:
+            count = min(count, 1 + turn)
+    return count
+
+
+def _equal(column: bytes, width: int) -> int:
+    """How many words of ``width`` bytes are the first one over and over, up to the first that is not."""
+    count = len(column) // width
+    pattern = column[:width] * count
+    if column == pattern:
+        return count
+    differs = int.from_bytes(column, "big") ^ int.from_bytes(pattern, "big")
+    return (8 * len(column) - differs.bit_length()) // (8 * width)

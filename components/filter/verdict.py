@@ -35,7 +35,7 @@ from components.filter.pickup import Pickup, question
 from components.filter.rules import Rule
 from components.filter.settings import FilterSettings
 from components.filter.state import FlowTable, Side, first_state
-from components.filter.uniform import flags_of_one_flow
+from components.filter.uniform import run
 
 
 class Verdict(NamedTuple):
@@ -80,17 +80,12 @@ class Filter:
         spans: list[tuple[int, int]] = []  # of bytes that pass
         allowed = at = 0
         while at < length:
-            packet = bytes(blob[at : at + size])
-            end = min(at + size, length)
-            try:
-                header = parse(packet)
-            except Malformed:
-                why = "malformed"
-            else:
-                if at == 0 and header.plain and _is_one_flow(blob, size, header):
-                    end = length - length % size
-                why = self._judge(packet, header, side, group.peer, now)
-            count = -(-(end - at) // size)
+            item = min(size, length - at)
+            why = ""
+            count = self._living(blob, at, item, side, now)
+            if not count:
+                why, count = self._parsed(blob, at, item, side, group.peer, now)
+            end = at + count * item
             if why:
                 self.denied[side][why] += count
             else:
@@ -101,6 +96,56 @@ class Filter:
         if allowed == length:
             return [group]
         return [group._replace(packets=b"".join(blob[a:b] for a, b in spans))] if spans else []
+
+    def _living(self, blob: memoryview, at: int, size: int, side: Side, now: float) -> int:
+        """How many packets of ``size`` bytes from ``at`` on are in the midst of one flow that lives, and pass for that.
+
+        0 for all that is not plainly so: other headers than IP's and TCP's or UDP's without options, fragments, a
+        packet that opens or ends something. What follows here from one look, the long way finds by parsing.
+        """
+        if size < 28:
+            return 0
+        head = bytes(blob[at : at + 60])
+        protocol = head[9] if head[0] >> 4 == 4 else head[6]
+        if head[0] == 0x45:
+            transport, ends, half = 20, head[12:24], 4
+            whole = head[2] << 8 | head[3] == size and not (head[6] & 0x3F or head[7])
+        elif head[0] >> 4 == 6:
+            transport, ends, half = 40, head[8:44], 16
+            whole = (head[4] << 8 | head[5]) + 40 == size
+        else:
+            return 0
+        if protocol == TCP:
+            if size < transport + 20 or head[transport + 13] & (SYN | FIN | RST):
+                return 0
+            header = head[transport + 12] >> 4
+            whole = whole and header >= 5 and transport + 4 * header <= size
+        elif protocol != UDP or size < transport + 8:
+            return 0
+        if not whole:
+            return 0
+        if side is Side.TUNNEL:
+            ports = 2 * half
+            ends = b"".join((ends[half:ports], ends[:half], ends[ports + 2 :], ends[ports : ports + 2]))
+        flow = self.flows.get(bytes((protocol,)) + ends, now)
+        if flow is None:
+            return 0
+        self.flows.seen(flow, side, 0, now)
+        return run(blob, at, size, protocol == TCP)
+
+    def _parsed(self, blob: memoryview, at: int, size: int, side: Side, peer: int, now: float) -> tuple[str, int]:
+        """The verdict on the packet of ``size`` bytes at ``at``, and for how many from there on it stands."""
+        packet = bytes(blob[at : at + size])
+        try:
+            header = parse(packet)
+        except Malformed:
+            return "malformed", 1
+        why = self._judge(packet, header, side, peer, now)
+        # Only where addresses and ports are all that a verdict depends on: what an ICMP message is about lies behind
+        protocol = header.ends.protocol[0]
+        if header.plain and protocol in (TCP, UDP) and not header.flags & (SYN | FIN | RST):
+            return why, run(blob, at, size, protocol == TCP)
+        return why, 1
 
     # packets: "" if it passes, or why not, in words that say nothing of what was in it -------------------------------
 
@@ -161,16 +206,3 @@ class Filter:
     def _error(self, inner: Endpoints, ends: Endpoints, key: bytes, now: float) -> str:
         """An ICMP error must go to whom the packet came from that it is about, and that packet's flow must live."""
         return "" if ends.destination == inner.source and self.flows.get(key, now) is not None else "unrelated"
-
-
-def _is_one_flow(blob: memoryview, size: int, header: Header) -> bool:
-    """Whether one verdict on the first packet stands for all packets of the full size.
-
-    Only where addresses and ports are all that a verdict depends on: what an ICMP message is about lies behind them.
-    """
-    count = len(blob) // size
-    protocol = header.ends.protocol[0]
-    if count < 2 or protocol not in (TCP, UDP):
-        return False
-    flags = flags_of_one_flow(blob[: count * size], size, protocol == TCP)
-    return flags is not None and not any(one & (SYN | FIN | RST) for one in flags)
