@@ -6,7 +6,10 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 .PHONY: help demo test bench lint check-generated proto lock clean
 
-PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3) python3)
+# The distribution's interpreter first: built with profile-guided and link-time optimization, it is up to 1.6 times as fast as a
+# plain build from source, and its security updates come with the others
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11 /usr/bin/python3.12 /usr/bin/python3.13) \
+	$(shell command -v python3.11 python3.12 python3.13 python3) python3)
 BIN := .venv/bin
 # Who may not build networks on this machine does it in namespaces of their own
 PRIVATE := $(if $(filter 0,$(shell id -u)),,tools/private)
