@@ -58,24 +58,27 @@ class _In:
     def __init__(self, guest: Guest, port: Port, handler: Handler, into: Sequence[DroppingOut]) -> None:
         self._guest = guest
         self._port = port
-        self._receive = port.endpoint.receive
         self._handler = handler
         self._into = tuple(into)
 
     def turn(self, now: float) -> Turn:
-        receive, handler, into = self._receive, self._handler, self._into
+        endpoint, handler, into = self._port.endpoint, self._handler, self._into
         for _ in range(BURST):
             for out in into:
                 if not out.ready(now):
+                    endpoint.flush()
                     return Turn.HELD
             try:
-                message = receive()
+                message = endpoint.receive()
             except PeerViolation as violation:
                 self._guest.accuse(self._port, violation)
                 return Turn.IDLE
             if message is None:
                 return Turn.IDLE
             handler(message, now)
+            if not endpoint.has_more():
+                return Turn.IDLE
+        endpoint.flush()
         return Turn.MORE
 
     def arm(self) -> bool:
@@ -389,7 +392,8 @@ class Guest:
             when = timer(now)
             if when is not None and when < self._due:
                 self._due = when
-        self._flush()
+        if self._unflushed:
+            self._flush()
 
     def _flush(self) -> None:
         for endpoint in self._unflushed:
@@ -400,27 +404,26 @@ class Guest:
 
     def _wait(self) -> None:
         """Sleeps unless there is work, and makes the sources ready that an event is there for."""
+        sources, ports = self._sources, self._by_fd
         for fd, _ in self._epoll.poll(0.0 if self._busy else self._longest_sleep()):
-            source = self._sources.get(fd)
-            if source is not None:
-                self._ready[source] = None
-            port = self._by_fd.get(fd)
-            if port is not None:
-                port.endpoint.disarm()
-                self._progress(port)
+            if fd in sources:
+                self._ready[sources[fd]] = None
+            if fd in ports:
+                port = ports[fd]
+                if not port.endpoint.disarm():
+                    self._progress(port)
 
     def _longest_sleep(self) -> float:
         """Seconds to sleep at most, now that no source has work it can do; those still ready are held up."""
-        until = min(self._due, self._next_look)
-        longest = HEARTBEAT
+        longest = (self._due if self._due < self._next_look else self._next_look) - time.monotonic()
         if self._ready:
-            longest = STALLED_LOOK
+            longest = min(longest, STALLED_LOOK)
             for out in self._outs:
                 if out.wants_space:
                     out.wants_space = False
                     if not out.endpoint.arm(space=True, data=False):
                         return 0.0
-        return max(0.0, min(longest, until - time.monotonic()))
+        return longest if longest > 0.0 else 0.0
 
 
 __all__ = ["Guest", "Side", "Source", "Turn"]

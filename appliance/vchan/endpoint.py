@@ -27,7 +27,7 @@ from appliance.vchan.codec import Codec
 from appliance.vchan.frame import HEADER, HEADER_BYTES, frame_bytes
 from appliance.vchan.layout import NOTIFY_READ, NOTIFY_WRITE
 from appliance.vchan.live import Event, State
-from appliance.vchan.ring import MASK, PeerViolation, SecretVchan, Side, Vchan
+from appliance.vchan.ring import MASK, PeerViolation, SecretVchan, Side, Vchan, fence
 from appliance.vchan.schema import Kind, Schema, Violation
 from appliance.vchan.wire import Wire
 
@@ -77,7 +77,7 @@ class Endpoint:
         self._is_callee = schema.kind is Kind.CALL and side is Side.SERVER
         self._violation: PeerViolation | None = None
         self.unflushed: list[Endpoint] = []
-        """Whoever flushes may put a list of its own here: an end that has something to flush appends itself."""
+        """Whoever flushes may put a list of its own here: an end appends itself when it has written."""
         self._sent = self._received = self._sent_bytes = self._received_bytes = self._dropped = self._stale = 0
         self._begin()
         wire.notify()
@@ -163,7 +163,9 @@ class Endpoint:
         if self._encode is None:
             raise RuntimeError(f"{self.schema.name} is a stream, and this is its consumer")
         chunks = self._encode(message)
-        length = sum(map(len, chunks))
+        length = 0
+        for chunk in chunks:
+            length += len(chunk)
         total = HEADER_BYTES + length
         vchan = self._vchan
         serial: int | None = self._next_out
@@ -203,10 +205,36 @@ class Endpoint:
 
         Errors: PeerViolation for whatever the peer did wrong, after which this end is closed.
         """
-        if self._vchan.state is not State.OPEN:
+        vchan = self._vchan
+        if vchan.state is not State.OPEN:
             return None
         try:
-            return self._receive()
+            if self._decode is None:
+                self._hear_nothing()
+                return None
+            while True:
+                header = self._header
+                if header is None:
+                    untrusted_header = vchan.peek(HEADER_BYTES)
+                    if untrusted_header is None:
+                        return None
+                    header = self._header = self._check_header(*HEADER.unpack(untrusted_header))
+                length, serial = header
+                untrusted = vchan.take(HEADER_BYTES, length)
+                if untrusted is None:
+                    return None
+                self._header = None
+                self._has_read = True
+                self._next_in = (serial + 1) & MASK
+                message = self._decode(untrusted)
+                if self._is_caller and self._next_in != self._next_out:
+                    self._stale += 1  # the reply to a request that was given up: it must not be taken for the next's
+                    continue
+                if self._is_callee:
+                    self._unanswered = serial
+                self._received += 1
+                self._received_bytes += length
+                return message
         except PeerViolation:
             self._shut()
             raise
@@ -214,42 +242,23 @@ class Endpoint:
             self._shut()
             raise PeerViolation(f"sent a bad message: {violation}") from violation
 
-    def _receive(self) -> Any:
-        if self._decode is None:
-            self._hear_nothing()
-            return None
-        vchan = self._vchan
-        while True:
-            header = self._header
-            if header is None:
-                if not vchan.has(HEADER_BYTES):
-                    return None
-                untrusted_length, untrusted_serial = HEADER.unpack(vchan.copy(HEADER_BYTES))
-                if untrusted_length > self._largest_in:
-                    raise PeerViolation(f"frame of {untrusted_length} bytes, at most {self._largest_in} are legal")
-                # Streams count up; replies may be missing
-                if untrusted_serial != self._next_in or self._is_caller:
-                    self._check_serial(untrusted_serial)
-                header = untrusted_length, untrusted_serial
-            length, serial = header
-            if not vchan.has(HEADER_BYTES + length):
-                self._header = header
-                return None
-            untrusted = vchan.take(length, HEADER_BYTES)
-            self._header = None
-            if not self._has_read:
-                self._has_read = True
-                self.unflushed.append(self)
-            self._next_in = (serial + 1) & MASK
-            message = self._decode(untrusted)
-            if self._is_caller and self._next_in != self._next_out:
-                self._stale += 1  # the reply to a request that was given up: it must not be taken for the next one's
-                continue
-            if self._is_callee:
-                self._unanswered = serial
-            self._received += 1
-            self._received_bytes += length
-            return message
+    def has_more(self) -> bool:
+        """Whether ``receive`` has anything to do: to read a message, or to say what the peer did wrong."""
+        try:
+            return self._vchan.state is State.OPEN and self._vchan.has(self._needed())
+        except PeerViolation:
+            return True
+
+    def _needed(self) -> int:
+        """Bytes that must be in the ring for ``receive`` to have anything to do."""
+        return HEADER_BYTES if self._header is None else HEADER_BYTES + self._header[0]
+
+    def _check_header(self, untrusted_length: int, untrusted_serial: int) -> tuple[int, int]:
+        if untrusted_length > self._largest_in:
+            raise PeerViolation(f"frame of {untrusted_length} bytes, at most {self._largest_in} are legal")
+        if untrusted_serial != self._next_in or self._is_caller:
+            self._check_serial(untrusted_serial)
+        return untrusted_length, untrusted_serial
 
     def _check_serial(self, untrusted_serial: int) -> None:
         if self._is_caller:
@@ -266,9 +275,14 @@ class Endpoint:
         """Wakes the peer if it asked for it and anything was written or read since the last ``flush``."""
         bits = (NOTIFY_WRITE if self._has_written else 0) | (NOTIFY_READ if self._has_read else 0)
         if bits:
-            self._has_written = self._has_read = False
-            if self._vchan.is_wanted(bits):
-                self._wire.notify()
+            fence()
+            self._wake(bits)
+
+    def _wake(self, bits: int) -> None:
+        """Wakes the peer if it asked for one of ``bits``; a fence lies behind what was written and read."""
+        self._has_written = self._has_read = False
+        if self._vchan.is_wanted(bits):
+            self._wire.notify()
 
     def arm(self, space: bool, data: bool = True) -> bool:
         """About to sleep on ``fileno``: asks to be woken for a change of the session, for ``data`` and for ``space``.
@@ -276,9 +290,13 @@ class Endpoint:
         True: nothing is left to do, and whatever comes from now on makes ``fileno`` readable. False: there is something
         already (a message if ``data``, room for the largest one if ``space``, a step for ``progress``): do not sleep.
         Without ``data`` messages stay where they are: whoever cannot pass them on yet sleeps until there is room.
+        Flushes what was read on the way, for the fence that it needs anyway.
         """
         vchan = self._vchan
         vchan.want(_WANTS[space, data])
+        fence()
+        if self._has_read and not self._has_written:
+            self._wake(NOTIFY_READ)
         if self._violation is not None or not vchan.is_settled():
             return False
         if vchan.state is not State.OPEN:
@@ -286,16 +304,18 @@ class Endpoint:
         try:
             if self._decode is None:
                 self._hear_nothing()
-            elif data and vchan.has(HEADER_BYTES if self._header is None else HEADER_BYTES + self._header[0]):
+            elif data and vchan.has(self._needed()):
                 return False
             return not (space and self._encode is not None and vchan.fits(self._largest_out))
         except PeerViolation as violation:
             self._accuse(violation)
             return False
 
-    def disarm(self) -> None:
-        """Awake: the peer need not notify."""
-        self._vchan.want(0)
+    def disarm(self) -> bool:
+        """Awake: the peer need not notify. Returns whether ``progress`` has nothing to do."""
+        vchan = self._vchan
+        vchan.want(0)
+        return self._violation is None and vchan.is_settled()
 
     def fileno(self) -> int:
         """The event to sleep on, edge-triggered."""

@@ -189,11 +189,17 @@ class Vchan:
         start = (self._cons + skip) & (self._in_size - 1)
         end = start + count
         if end <= self._in_size:
-            return self._in[start:end].tobytes()
+            return bytes(self._in[start:end])
         return b"".join((self._in[start:], self._in[: end - self._in_size]))
 
-    def take(self, count: int, skip: int) -> bytes:
-        """As ``copy`` of the ``count`` bytes after the next ``skip``; all of them go back to the peer."""
+    def peek(self, count: int) -> bytes | None:
+        """The next ``count`` bytes, copied; None if the ring does not have them yet. Errors: as ``has``."""
+        return self.copy(count) if self.has(count) else None
+
+    def take(self, skip: int, count: int) -> bytes | None:
+        """The ``count`` bytes after the next ``skip``, copied, and all of them given back; None as with ``peek``."""
+        if not self.has(skip + count):
+            return None
         untrusted = self.copy(count, skip)
         self.consume(skip + count)
         return untrusted
@@ -244,14 +250,11 @@ class Vchan:
     # waking
 
     def want(self, bits: int) -> None:
-        """Asks to be woken for ``bits`` (layout.NOTIFY_*), in order before whatever is looked at next."""
+        """Asks to be woken for ``bits`` (layout.NOTIFY_*); a ``fence`` must come before whatever is looked at next."""
         self._shared[self._wants] = bits
-        if bits:
-            fence()
 
     def is_wanted(self, bits: int) -> bool:
-        """Whether the peer asked to be woken for one of ``bits``, as of after all that was stored before."""
-        fence()
+        """Whether the peer asked to be woken for one of ``bits``; a ``fence`` lies behind what it would wake for."""
         return bool(self._shared[self._peer_wants] & bits)
 
     def _out_of_bounds(self, why: str) -> None:

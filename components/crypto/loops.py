@@ -8,6 +8,7 @@ from __future__ import annotations
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from appliance.vchan.codec import Buffer
 from components.crypto.constants import HEADER, HEADER_BYTES, KEY_BYTES, NONCE, OVERHEAD, TRANSPORT_DATA
 
 __all__ = ["Opener", "Sealer", "alike", "succession"]
@@ -26,7 +27,7 @@ class Sealer:
 
     def seal(
         self,
-        packets: memoryview,
+        packets: Buffer,
         start: int,
         size: int,
         count: int,
@@ -67,7 +68,7 @@ class Opener:
         self._decrypt_into = ChaCha20Poly1305(key).decrypt_into
 
     def open(
-        self, untrusted: memoryview, start: int, size: int, count: int, counter: int, out: memoryview, to: int
+        self, untrusted: Buffer, start: int, size: int, count: int, counter: int, out: memoryview, to: int
     ) -> bytes:
         """Opens the ``count`` datagrams of ``size`` bytes from ``start`` on, whose counters go up from ``counter``.
 
@@ -92,7 +93,7 @@ class Opener:
         return bytes(authentic)
 
 
-def succession(untrusted: memoryview, start: int, size: int, most: int) -> int:
+def succession(untrusted: Buffer, start: int, size: int, most: int) -> int:
     """How many datagrams of ``size`` bytes from ``start`` on, ``most`` at the most and at least one, have the type and
     receiver of the first, and counters that go up by one.
     """
@@ -105,7 +106,7 @@ def succession(untrusted: memoryview, start: int, size: int, most: int) -> int:
     return max(1, most)
 
 
-def alike(packets: memoryview, start: int, size: int, most: int, first: int, address: int, width: int) -> int:
+def alike(packets: Buffer, start: int, size: int, most: int, first: int, address: int, width: int) -> int:
     """How many whole packets of ``size`` bytes from ``start`` on, ``most`` at the most and at least one, have the
     ``first`` bytes, and the ``width`` bytes at ``address``, of the first one.
     """

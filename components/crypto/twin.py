@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-try:
-    from components.crypto.fast import Opener, Sealer, alike, succession
+from typing import TYPE_CHECKING
 
-    COMPILED = True
-except ImportError:
+if TYPE_CHECKING:
     from components.crypto.loops import Opener, Sealer, alike, succession
 
-    COMPILED = False
+    COMPILED: bool
+else:
+    try:
+        from components.crypto.fast import Opener, Sealer, alike, succession
+
+        COMPILED = True
+    except ImportError:
+        from components.crypto.loops import Opener, Sealer, alike, succession
+
+        COMPILED = False
 
 __all__ = ["COMPILED", "Opener", "Sealer", "alike", "succession"]
