@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Final
 
 # Every domain runs these; they are the guest runtime itself and the schemas.
-RUNTIME: Final = frozenset({"appliance", "septum", "google"})
+RUNTIME: Final = frozenset({"appliance", "septum"})
 
 # Of the standard library, what reaches out of the process must be declared like any other library.
 REACHES_OUT: Final = frozenset(

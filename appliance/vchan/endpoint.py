@@ -28,8 +28,9 @@ from appliance.vchan.frame import HEADER, HEADER_BYTES, frame_bytes
 from appliance.vchan.layout import NOTIFY_READ, NOTIFY_WRITE
 from appliance.vchan.live import Event, State
 from appliance.vchan.ring import MASK, PeerViolation, SecretVchan, Side, Vchan
-from appliance.vchan.schema import Kind, Schema, Violation
+from appliance.vchan.schema import Kind, Schema
 from appliance.vchan.wire import Wire
+from appliance.vchan.wireformat import Violation
 
 # by (space, data)
 _WANTS: Final = {
