@@ -20,8 +20,7 @@ to wait: that is the caller's deadline. One that breaks the rules is PeerViolati
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from appliance.vchan.codec import Codec
 from appliance.vchan.frame import HEADER, HEADER_BYTES, frame_bytes
@@ -41,8 +40,7 @@ _WANTS: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Statistics:
+class Statistics(NamedTuple):
     """What one end did since it attached. Messages, and their bytes without frame headers."""
 
     sent: int

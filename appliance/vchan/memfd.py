@@ -16,7 +16,6 @@ import mmap
 import os
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from appliance.vchan import layout
@@ -37,8 +36,7 @@ class Fds(NamedTuple):
     client_event_fd: int
 
 
-@dataclass(frozen=True)
-class MemfdWire:
+class MemfdWire(NamedTuple):
     """A Wire over descriptors that this process was given."""
 
     memory: memoryview
