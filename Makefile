@@ -41,11 +41,13 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto --plugin=protoc-gen-mypy=$(
 
 proto: .venv/.dev  ## generate the Python of proto/septum/v1/*.proto
 	@$(call PROTOC,proto) $(SCHEMAS)
+	@$(BIN)/python -m appliance.vchan.generate proto/septum/v1
 
 check-generated: .venv/.dev  ## is the committed Python of the schemas what they generate?
 	@rm -rf build/proto && mkdir -p build/proto
 	@$(call PROTOC,build/proto) $(SCHEMAS)
-	@for file in build/proto/septum/v1/* proto/septum/v1/*_pb2.py*; do \
+	@$(BIN)/python -m appliance.vchan.generate build/proto/septum/v1
+	@for file in build/proto/septum/v1/* $(filter-out %/__init__.py,$(wildcard proto/septum/v1/*.py*)); do \
 	    name=septum/v1/$$(basename $$file); \
 	    cmp -s build/proto/$$name proto/$$name || { echo "proto/$$name is not what its schema generates: make proto" >&2; exit 1; }; \
 	done

@@ -5,7 +5,6 @@ Every attempt is one system call of a process of its own, made by the program th
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -47,7 +46,7 @@ def tries(plan: dict[str, Any]) -> Iterator[tuple[str, bool]]:
 
     Errors: RuntimeError if an impostor that does nothing wrong does not survive: then a death proves nothing.
     """
-    sealed = dataclasses.replace(SealPlan.from_json(plan), keep_fds=(0, 1, 2, SOCKET))
+    sealed = SealPlan.from_json(plan)._replace(keep_fds=(0, 1, 2, SOCKET))
     running = [(name, *_start(name, sealed)) for name in (HARMLESS, *ATTEMPTS)]
     for name, child, reading in running:
         with open(reading, "rb") as pipe:

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from nacl.bindings import crypto_scalarmult_base
 
 from appliance.assembly.document import Document
 from appliance.assembly.findings import show
@@ -48,7 +48,8 @@ def encode(raw: bytes) -> str:
 
 def public_key(private: Secret) -> bytes:
     """The X25519 public key (RFC 7748 section 6.1) of a private key."""
-    return X25519PrivateKey.from_private_bytes(private.reveal()).public_key().public_bytes_raw()
+    found: bytes = crypto_scalarmult_base(private.reveal())
+    return found
 
 
 def warning(file: Path) -> str | None:

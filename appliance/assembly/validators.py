@@ -344,7 +344,8 @@ def settings(draft: Draft) -> Broken:
         try:
             importlib.import_module(module).parse(domain.role.name, plain(given or {}))
         except SettingsError as error:
-            yield (*way, *_way(error.path)), scrub(f"settings.{name}{'.' if error.path else ''}{error}")
+            near = hint(error.path.rpartition(".")[2], error.known)
+            yield (*way, *_way(error.path)), scrub(f"settings.{name}{'.' if error.path else ''}{error}{near}")
         except ValueError:
             yield way, f"the settings of {name} hold a number that is not one (inf or nan)"
         except ModuleNotFoundError:

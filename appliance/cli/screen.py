@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -29,7 +28,7 @@ def fail(why: str, then: str = "", code: int = 1) -> NoReturn:
     err.print(Text.assemble(("septum: ", "bold red"), why), soft_wrap=True)
     if then:
         err.print(Text.assemble(("  try: ", "bold"), then), soft_wrap=True)
-    raise typer.Exit(code)
+    raise SystemExit(code)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import mmap
 import os
@@ -55,7 +54,7 @@ def _seal(guest: Guest, description: dict[str, Any], page: StatusPage) -> None:
     plan = SealPlan.from_json(description["seal"])
     events = {entry[end] for entry in description["ports"] for end in ("wait", "notify")}
     keep = sorted({lastwords.LAST_WORDS_FD, *events, *guest.file_descriptors()})
-    sealed = seal(dataclasses.replace(plan, keep_fds=tuple(keep)))
+    sealed = seal(plan._replace(keep_fds=tuple(keep)))
     page.sealed(time.monotonic_ns(), sealed.landlock_abi, sealed.refuses_exec_gain)
 
 

@@ -13,12 +13,14 @@ from types import ModuleType
 from typing import Final
 
 # Every domain runs these; they are the guest runtime itself and the schemas.
-RUNTIME: Final = frozenset({"appliance", "septum", "google"})
+RUNTIME: Final = frozenset({"appliance", "septum"})
 
-# Of the standard library, what reaches out of the process must be declared like any other library.
+# Of the standard library, what reaches out of the process must be declared like any other library; and OpenSSL, which
+# `hashlib` would bring along to offer what Python has by itself.
 REACHES_OUT: Final = frozenset(
-    """_posixsubprocess _socket _ssl asyncio concurrent ctypes dbm ftplib http imaplib multiprocessing nntplib poplib
-    pty smtplib socket socketserver sqlite3 ssl subprocess telnetlib tempfile urllib venv webbrowser xmlrpc""".split()
+    """_hashlib _posixsubprocess _socket _ssl asyncio concurrent ctypes dbm ftplib http imaplib
+    multiprocessing nntplib poplib pty smtplib socket socketserver sqlite3 ssl subprocess telnetlib
+    tempfile urllib venv webbrowser xmlrpc""".split()
 )
 
 

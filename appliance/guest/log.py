@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from septum.v1.records_pb2 import Record
+from septum.v1.records import Record
 
 if TYPE_CHECKING:
     from appliance.guest.ports import DroppingOut

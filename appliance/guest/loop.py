@@ -13,7 +13,6 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final, Protocol
 
@@ -129,17 +128,17 @@ class _Device:
         return True  # the next edge comes by itself
 
 
-@dataclass
 class _Accusation:
     """That the peer of ``port`` broke the protocol, as the monitor sees it: a bit that is up, or not, until a time.
 
     ``again`` if it happened once more while the bit was up: the bit must go down, and up again, to say so.
     """
 
-    port: Port
-    until: float
-    is_up: bool = True
-    again: bool = False
+    def __init__(self, port: Port, until: float) -> None:
+        self.port = port
+        self.until = until
+        self.is_up = True
+        self.again = False
 
 
 class Guest:

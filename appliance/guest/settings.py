@@ -6,17 +6,20 @@ file and a line, and in the domain, which trusts nobody to have done so.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used: ``path`` says which one (``peers[2].allowed_ips[0]``), ``why`` says what to do."""
+    """A setting that cannot be used: ``path`` says which one (``peers[2].allowed_ips[0]``), ``why`` says what to do.
 
-    def __init__(self, path: str, why: str) -> None:
+    ``known`` are the keys there are, where one was given that there is not.
+    """
+
+    def __init__(self, path: str, why: str, known: Sequence[str] = ()) -> None:
         super().__init__(f"{path}: {why}" if path else why)
         self.path = path
         self.why = why
+        self.known = known
 
 
 _NAMES = {int: "a whole number", str: "a text", bool: "true or false", list: "a list", dict: "a table"}
@@ -89,6 +92,4 @@ class Table:
         """Refuses the keys that were never asked for."""
         for key in self._table:
             if key not in self._asked:
-                near = difflib.get_close_matches(key, self._asked, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise SettingsError(self.where(key), f"is not a setting{hint}")
+                raise SettingsError(self.where(key), "is not a setting", sorted(self._asked))

@@ -16,13 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pyroute2.iproute.linux import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from appliance.assembly.model import Interface, Network, Prefix
 from appliance.monitor import links, netns
 from appliance.monitor.devices import SO_MARK
 from appliance.monitor.links import AF_INET, AF_INET6, Json, LinkError
+from appliance.monitor.rtnetlink import IPRoute, NetlinkError
 
 # A group of packets is sealed packet by packet and sent in one UDP_SEGMENT call: 44 datagrams of 1420 + 32 bytes fit
 # into the 65507 bytes of an IPv4 UDP payload with room to spare for IPv6.

@@ -6,7 +6,6 @@ life - process, status page, control event, pipe of last words - is made for eac
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import json
 import os
@@ -235,7 +234,7 @@ class ProcessBackend:
             found["uptime"] = time.monotonic() - life.started
             found["counters"] = life.status.counters(role.counters)
             found["pss_kib"] = _pss(life.child.pid)
-            found["sealed"] = dataclasses.asdict(life.status.sealed())
+            found["sealed"] = life.status.sealed()._asdict()
         return found
 
     def peers(self, name: str, count: int) -> list[PeerRow | None]:

@@ -5,7 +5,7 @@ format without a protobuf object: going out, the blob is handed to the ring as i
 copy made. The parser is stricter than protobuf's: each field at most once and in order, shortest varints, no defaults
 spelled out, nothing unknown. All it takes, protobuf takes and means the same; all that protobuf writes, it takes.
 
-All other messages go through protobuf's own parser, after the size was checked and before every field is.
+All other messages are structured: see structured.py.
 """
 
 from __future__ import annotations
@@ -13,45 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import DecodeError
-
 from appliance.vchan.messages import FLAT
-from appliance.vchan.schema import FieldRule, MessageRule, SchemaError, Violation
+from appliance.vchan.schema import FieldRule, MessageRule, SchemaError, Type
+from appliance.vchan.structured import Structured
+from appliance.vchan.wireformat import Violation, read_uvarint, uvarint
 
 Buffer = bytes | bytearray | memoryview
 
 _VARINT: Final = 0
 _LENGTH: Final = 2
 _REMEMBERED: Final = 256  # ways in which the fields behind a blob were
-_INTEGERS: Final = (FieldDescriptor.TYPE_UINT32, FieldDescriptor.TYPE_UINT64)
-
-
-def _uvarint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _read_uvarint(untrusted: bytes, at: int) -> tuple[int, int]:
-    """Value and end of the shortest varint of at most 64 bits at ``at``. Errors: Violation; IndexError at the end."""
-    value = shift = 0
-    while True:
-        byte = untrusted[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            if byte == 0 and shift:
-                raise Violation("", "varint longer than it need be")
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise Violation("", "varint of more than 64 bits")
+_INTEGERS: Final = (Type.UINT32, Type.UINT64)
 
 
 class Codec:
@@ -73,27 +45,8 @@ class Codec:
 
         Errors: Violation, and nothing else whatever the bytes.
         """
-        if flat is None:
-            self.encode, self.decode = self._encode, self._decode
-        else:
-            codec = _Flat(rule, flat)
-            self.encode, self.decode = codec.encode, codec.decode
-
-    def _encode(self, message: Any) -> tuple[Buffer, ...]:
-        if not isinstance(message, self.rule.message_class):
-            raise TypeError(f"a {self.rule.name} goes here, not a {type(message).__name__}")
-        self.rule.check(message)
-        return (message.SerializeToString(),)
-
-    def _decode(self, untrusted: bytes) -> Any:
-        if len(untrusted) > self.rule.max_bytes:
-            raise Violation("", f"{len(untrusted)} bytes, at most {self.rule.max_bytes} are legal")
-        try:
-            message = self.rule.message_class.FromString(untrusted)
-        except DecodeError as error:
-            raise Violation("", f"not a {self.rule.name}: {error}") from None
-        self.rule.check(message)
-        return message
+        codec = Structured(rule) if flat is None else _Flat(rule, flat)
+        self.encode, self.decode = codec.encode, codec.decode
 
 
 class _Flat:
@@ -103,7 +56,7 @@ class _Flat:
         fields: tuple[str, ...] = getattr(flat, "_fields", ())
         if tuple(one.name for one in rule.fields) != fields:
             raise SchemaError(f"{rule.name}: its fields are not {fields}")
-        if rule.fields[0].type != FieldDescriptor.TYPE_BYTES or not all(map(self._is_plain, rule.fields)):
+        if rule.fields[0].type != Type.BYTES or not all(map(self._is_plain, rule.fields)):
             raise SchemaError(f"{rule.name}: a flat message is one blob, then single integers and short bytes")
         self._rule = rule
         self._flat = flat
@@ -116,16 +69,16 @@ class _Flat:
 
     @staticmethod
     def _is_bytes(field: FieldRule) -> bool:
-        return field.type == FieldDescriptor.TYPE_BYTES
+        return field.type == Type.BYTES
 
     @staticmethod
     def _is_plain(field: FieldRule) -> bool:
-        kinds = (FieldDescriptor.TYPE_BYTES, *_INTEGERS)
+        kinds = (Type.BYTES, *_INTEGERS)
         return field.type in kinds and field.max_items is None and not field.has_presence and field.number < 16
 
     @staticmethod
     def _tag(field: FieldRule) -> int:
-        return field.number << 3 | (_LENGTH if field.type == FieldDescriptor.TYPE_BYTES else _VARINT)
+        return field.number << 3 | (_LENGTH if field.type == Type.BYTES else _VARINT)
 
     def encode(self, message: Any) -> tuple[Buffer, ...]:
         if type(message) is not self._flat:
@@ -143,7 +96,7 @@ class _Flat:
             raise Violation(name, f"{length} bytes, not {low} to {high}")
         if not length:  # proto3 leaves out what is empty
             return (tail,)
-        return self._tag_of_blob + _uvarint(length), blob, tail
+        return self._tag_of_blob + uvarint(length), blob, tail
 
     def _encode_tail(self, values: tuple[Any, ...]) -> bytes:
         """The fields behind the blob."""
@@ -155,14 +108,14 @@ class _Flat:
                     raise Violation(name, f"{length} bytes, not {low} to {high}")
                 if length:
                     tail.append(tag)
-                    tail += _uvarint(length)
+                    tail += uvarint(length)
                     tail += value
             else:
                 if not low <= value <= high:
                     raise Violation(name, f"{value}, not {low} to {high}")
                 if value:
                     tail.append(tag)
-                    tail += _uvarint(value)
+                    tail += uvarint(value)
         return bytes(tail)
 
     def decode(self, untrusted: bytes) -> Any:
@@ -173,7 +126,7 @@ class _Flat:
         start = length = 0
         try:
             if end and untrusted[0] == tag:
-                length, start = _read_uvarint(untrusted, 1)
+                length, start = read_uvarint(untrusted, 1)
                 if not length:
                     raise Violation(name, "zero or empty, and spelled out all the same")
         except IndexError:
@@ -197,7 +150,7 @@ class _Flat:
         try:
             for tag, is_bytes, low, high, name in self._rest:
                 if at < end and untrusted[at] == tag:
-                    value, at = _read_uvarint(untrusted, at + 1)
+                    value, at = read_uvarint(untrusted, at + 1)
                     if not value:
                         raise Violation(name, "zero or empty, and spelled out all the same")
                 else:

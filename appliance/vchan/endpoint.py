@@ -20,16 +20,16 @@ to wait: that is the caller's deadline. One that breaks the rules is PeerViolati
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from appliance.vchan.codec import Codec
 from appliance.vchan.frame import HEADER, HEADER_BYTES, frame_bytes
 from appliance.vchan.layout import NOTIFY_READ, NOTIFY_WRITE
 from appliance.vchan.live import Event, State
 from appliance.vchan.ring import MASK, PeerViolation, SecretVchan, Side, Vchan, fence
-from appliance.vchan.schema import Kind, Schema, Violation
+from appliance.vchan.schema import Kind, Schema
 from appliance.vchan.wire import Wire
+from appliance.vchan.wireformat import Violation
 
 # by (space, data)
 _WANTS: Final = {
@@ -40,8 +40,7 @@ _WANTS: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Statistics:
+class Statistics(NamedTuple):
     """What one end did since it attached. Messages, and their bytes without frame headers."""
 
     sent: int

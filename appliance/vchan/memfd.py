@@ -15,7 +15,6 @@ import fcntl
 import mmap
 import os
 import struct
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from appliance.vchan import layout
@@ -36,8 +35,7 @@ class Fds(NamedTuple):
     client_event_fd: int
 
 
-@dataclass(frozen=True)
-class MemfdWire:
+class MemfdWire(NamedTuple):
     """A Wire over descriptors that this process was given."""
 
     memory: memoryview

@@ -11,8 +11,8 @@ is needed on x86-64, whose stores appear in order and whose loads do too; betwee
 
 from __future__ import annotations
 
+import _thread
 import os
-import threading
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Final
@@ -60,7 +60,7 @@ class PeerViolation(Exception):
     """The peer broke the rules of the channel; the message says which. The channel to it is closed."""
 
 
-_lock = threading.Lock()
+_lock = _thread.allocate_lock()  # `threading` is much besides, and there is one thread
 _acquire, _release = _lock.acquire, _lock.release
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from septum.v1.receiving_pb2 import ReceiveOrder
+from septum.v1.receiving import ReceiveOrder
 
 from appliance.guest.loop import Guest
 from appliance.vchan.messages import Datagrams

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from septum.v1.sending_pb2 import SendOrder
+from septum.v1.sending import SendOrder
 
 from appliance.guest.loop import Guest
 from appliance.vchan.messages import Datagrams, Packets

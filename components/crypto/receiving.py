@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from septum.v1.received_pb2 import ReceiveReport
-from septum.v1.receiving_pb2 import ReceiveForget, ReceiveOrder, ReceivePeer, ReceiveSession
+from septum.v1.received import ReceiveReport
+from septum.v1.receiving import ReceiveForget, ReceiveOrder, ReceivePeer, ReceiveSession
 
 from appliance.vchan.messages import Packets
 from components.crypto import twin

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from septum.v1.sending_pb2 import SendEndpoint, SendForget, SendKeepalive, SendOrder, SendPeer, SendSession
-from septum.v1.sent_pb2 import SendReport
+from septum.v1.sending import SendEndpoint, SendForget, SendKeepalive, SendOrder, SendPeer, SendSession
+from septum.v1.sent import SendReport
 
 from appliance.vchan.messages import Datagrams
 from components.crypto import twin

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from appliance.guest.settings import SettingsError, Table
 
 
-@dataclass(frozen=True, slots=True)
-class EncryptSettings:
+class EncryptSettings(NamedTuple):
     """``mtu``: bytes of the largest packet in the tunnel, beyond which no packet is padded."""
 
     mtu: int

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from components.filter.headers import ICMP, ICMPV6, TCP, UDP, Endpoints
 
@@ -12,8 +11,7 @@ PROTOCOLS: Final = MappingProxyType({"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmp
 """Names in a rule; of ICMP, a rule allows echo requests and nothing else."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
+class Prefix(NamedTuple):
     """Addresses of one IP version: ``width`` 4 or 16 bytes, those equal to ``network`` under ``mask``."""
 
     width: int
@@ -24,8 +22,7 @@ class Prefix:
         return len(address) == self.width and int.from_bytes(address, "big") & self.mask == self.network
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One rule; None, and no ports, stand for any."""
 
     protocol: int | None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from appliance.guest.settings import SettingsError, Table
 from components.filter.headers import ICMP, ICMPV6, TCP, UDP
@@ -16,8 +15,7 @@ _MOST_RANGES: Final = 64
 _PEER_ANY: Final = 0
 
 
-@dataclass(frozen=True, slots=True)
-class FilterSettings:
+class FilterSettings(NamedTuple):
     """What the tunnel may open."""
 
     allow_from_tunnel: tuple[Rule, ...]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from septum.v1.blobs_pb2 import BLOB_ABSENT, BLOB_OK, BLOB_STALE, BlobReply, BlobRequest
-from septum.v1.handshakes_pb2 import Handshake
-from septum.v1.random_pb2 import RandomRequest
-from septum.v1.received_pb2 import ReceiveReport
-from septum.v1.sent_pb2 import SendReport
+from septum.v1.blobs import BLOB_ABSENT, BLOB_OK, BLOB_STALE, BlobReply, BlobRequest
+from septum.v1.handshakes import Handshake
+from septum.v1.random import RandomRequest
+from septum.v1.received import ReceiveReport
+from septum.v1.sent import SendReport
 
 from appliance.guest.loop import Guest
 from appliance.guest.ports import Client, PeerClosed, PeerStalled

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from septum.v1 import receiving_pb2 as receiving
-from septum.v1 import sending_pb2 as sending
+from septum.v1 import receiving, sending
 
 from components.keymgr import events
 from components.keymgr.noise import wipe

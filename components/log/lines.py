@@ -6,7 +6,6 @@ The prefix ``<N>`` is the severity, as journald reads it from a stream (sd-daemo
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
 from typing import Final
 
 RATE: Final = 20.0  # records a second, of one sender
@@ -34,14 +33,14 @@ def _escaped(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-@dataclass(slots=True)
 class _Bucket:
     """What one sender may still say, and what it said beyond that."""
 
-    filled: float  # when, monotonic seconds
-    told: float  # when it was last said how much was suppressed
-    tokens: float = BURST
-    suppressed: int = 0
+    def __init__(self, filled: float, told: float) -> None:
+        self.filled = filled  # when, monotonic seconds
+        self.told = told  # when it was last said how much was suppressed
+        self.tokens: float = BURST
+        self.suppressed = 0
 
     def fill(self, now: float) -> None:
         self.tokens = min(BURST, self.tokens + (now - self.filled) * RATE)

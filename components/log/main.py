@@ -6,7 +6,7 @@ import os
 from collections import deque
 from typing import Final
 
-from septum.v1.records_pb2 import Record
+from septum.v1.records import Record
 
 from appliance.guest.loop import Guest
 from components.log.lines import Lines

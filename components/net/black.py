@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from septum.v1.handshakes_pb2 import Handshake
-from septum.v1.nonces_pb2 import NonceReply, NonceRequest
+from septum.v1.handshakes import Handshake
+from septum.v1.nonces import NonceReply, NonceRequest
 
 from appliance.guest.loop import Guest
 from appliance.guest.ports import PeerClosed, PeerStalled

@@ -5,23 +5,20 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from appliance.guest.settings import SettingsError, Table
 
 KEY_BYTES: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
-class RedSettings:
+class RedSettings(NamedTuple):
     """``mtu``: bytes of the largest packet on the plaintext interface."""
 
     mtu: int
 
 
-@dataclass(frozen=True, slots=True)
-class BlackSettings:
+class BlackSettings(NamedTuple):
     """``public_key``: the box's own, 32 bytes: mac1 is keyed with it. ``listen_port`` (0: any) and ``fwmark`` (0: none)
     are what the socket was made with; making it is not black's to do.
     """

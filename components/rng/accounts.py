@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from components.rng.drbg import HmacDrbg
@@ -14,15 +13,15 @@ RESEED_SECONDS: Final = 60.0
 _MOST: Final = 16  # accounts: both ports' consumers together
 
 
-@dataclass(slots=True)
 class Account:
     """What one consumer of one port has had."""
 
-    drbg: HmacDrbg
-    seeded: float  # when, monotonic seconds
-    since: int = 0  # requests since then
-    requests: int = 0
-    given: int = 0  # bytes
+    def __init__(self, drbg: HmacDrbg, seeded: float) -> None:
+        self.drbg = drbg
+        self.seeded = seeded  # when, monotonic seconds
+        self.since = 0  # requests since then
+        self.requests = 0
+        self.given = 0  # bytes
 
 
 class Accounts:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from septum.v1.nonces_pb2 import NonceReply, NonceRequest
-from septum.v1.random_pb2 import RandomReply, RandomRequest
+from septum.v1.nonces import NonceReply, NonceRequest
+from septum.v1.random import RandomReply, RandomRequest
 
 from appliance.guest.loop import Guest
 from components.rng.accounts import Accounts

@@ -6,7 +6,7 @@ import errno
 import os
 from typing import Final
 
-from septum.v1.blobs_pb2 import BLOB_ABSENT, BLOB_FULL, BLOB_OK, BLOB_STALE, BlobReply, BlobRequest
+from septum.v1.blobs import BLOB_ABSENT, BLOB_FULL, BLOB_OK, BLOB_STALE, BlobReply, BlobRequest
 
 from appliance.guest.loop import Guest
 from components.store.slots import Full, Image, Stale, Store

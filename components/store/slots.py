@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import blake2s
-from typing import Final
+from typing import Final, NamedTuple
 
 NAMES: Final = 64  # of all consumers together
 LONGEST_NAME: Final = 64  # bytes, of a consumer's name too
@@ -30,8 +29,7 @@ _HEADER: Final = struct.Struct("<8sQIBB")  # magic, version, bytes of blob, of c
 _FIRST: Final = _DIGEST + _HEADER.size
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """The effects that the store has. ``read`` gives less than asked at the end of a short image."""
 
     read: Callable[[int, int], bytes]  # offset, length
@@ -39,13 +37,15 @@ class Image:
     sync: Callable[[], None]
 
 
-@dataclass(slots=True)
 class _Pair:
     """Where a name lives, and what is there."""
 
-    index: int
-    version: int
-    blob: bytes
+    __slots__ = ("blob", "index", "version")
+
+    def __init__(self, index: int, version: int, blob: bytes) -> None:
+        self.index = index
+        self.version = version
+        self.blob = blob
 
 
 class Stale(Exception):

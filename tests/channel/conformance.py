@@ -10,12 +10,13 @@ import time
 from typing import Any, Protocol
 
 import pytest
-from septum.v1.random_pb2 import RandomReply, RandomRequest
-from septum.v1.records_pb2 import Record
+from septum.v1.random import RandomReply, RandomRequest
+from septum.v1.records import Record
 
 from appliance.vchan import layout
 from appliance.vchan.endpoint import Endpoint
 from appliance.vchan.layout import Orders
+from appliance.vchan.message import Message
 from appliance.vchan.messages import Packets
 from appliance.vchan.ring import PeerViolation, Side
 from appliance.vchan.schema import Schema, schema
@@ -190,7 +191,7 @@ class Conformance:
         started = time.monotonic()
         assert client.send(record(100))
         client.flush()
-        assert child.result() == (False, record(100).SerializeToString())
+        assert child.result() == (False, record(100))
         assert time.monotonic() - started < BOUND
 
     def test_an_awake_peer_is_left_alone(self) -> None:
@@ -391,13 +392,13 @@ def fill_then_wait(wire: Wire, shape: Schema) -> bool:
     return True
 
 
-def wait_for_one(wire: Wire, shape: Schema) -> tuple[bool, bytes]:
+def wait_for_one(wire: Wire, shape: Schema) -> tuple[bool, Message]:
     server = opened(Endpoint(wire, Side.SERVER, shape))
     while True:
         hit = wait(server)
         message = server.receive()
         if message is not None:
-            return hit, message.SerializeToString()
+            return hit, message
 
 
 def answer(wire: Wire, shape: Schema, count: int) -> int:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from septum.v1.random_pb2 import RandomReply, RandomRequest
-from septum.v1.receiving_pb2 import ReceiveOrder, ReceiveSession
-from septum.v1.sending_pb2 import SendOrder, SendSession
+from septum.v1.random import RandomReply, RandomRequest
+from septum.v1.receiving import ReceiveOrder, ReceiveSession
+from septum.v1.sending import SendOrder, SendSession
 
 from appliance.vchan import layout, memfd
 from appliance.vchan.endpoint import Endpoint
+from appliance.vchan.generate import schema_names
 from appliance.vchan.ring import SecretVchan, Side
-from appliance.vchan.schema import schema, schema_names
+from appliance.vchan.schema import schema
 from tests.channel.support import ends, open_both
 
 SECRET = bytes(range(0x60, 0x80))  # 32 bytes that nothing else in a ring is like

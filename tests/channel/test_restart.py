@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from septum.v1.random_pb2 import RandomReply, RandomRequest
+from septum.v1.random import RandomReply, RandomRequest
 
 from appliance.vchan import memfd
 from appliance.vchan.endpoint import Endpoint

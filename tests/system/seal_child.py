@@ -288,16 +288,14 @@ def work() -> None:
     from cryptography.hazmat.primitives import hashes, hmac
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-    from google.protobuf.message import DecodeError
-    from septum.v1 import handshakes_pb2, random_pb2
+    from septum.v1.random import RandomReply
 
-    messages = [
-        message
-        for module in (handshakes_pb2, random_pb2)
-        for name, message in sorted(vars(module).items())
-        if isinstance(message, type) and hasattr(message, "FromString")
-    ]
-    assert messages and _loaded_before_it_is_needed
+    from appliance.vchan.codec import Codec
+    from appliance.vchan.schema import schema
+    from appliance.vchan.wireformat import Violation
+
+    handshakes, random = Codec(schema("handshakes").forward), Codec(schema("random").backward)
+    assert _loaded_before_it_is_needed
     event = os.eventfd(0, os.EFD_NONBLOCK)
     poll = select.epoll()
     poll.register(event, select.EPOLLIN)
@@ -332,10 +330,10 @@ def work() -> None:
         box = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(data, b"a", bytes(24), b"k" * 32)
         assert nacl.bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(box, b"a", bytes(24), b"k" * 32) == data
     for turn in range(10_000):
-        for message in messages:
-            with contextlib.suppress(DecodeError):
-                message.FromString(struct.pack("<Q", turn * 0x9E3779B97F4A7C15 % (1 << 64)))
-            message.FromString(message().SerializeToString())
+        with contextlib.suppress(Violation):
+            handshakes.decode(struct.pack("<Q", turn * 0x9E3779B97F4A7C15 % (1 << 64)))
+        reply = RandomReply(random=struct.pack("<Q", turn))
+        assert random.decode(b"".join(random.encode(reply))) == reply
     for size in (1 << 12, 1 << 16, 1 << 20, 1 << 23):
         for _ in range(50):
             grown = bytearray(size)

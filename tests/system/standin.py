@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 
-from septum.v1.records_pb2 import Record
+from septum.v1.records import Record
 
 from appliance.guest.loop import Guest
 from appliance.guest.ports import DroppingOut

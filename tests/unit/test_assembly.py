@@ -22,7 +22,7 @@ from appliance.assembly.model import DEVICES, LABELS, Channel, End, ValidatedAss
 from appliance.assembly.settings import resolved, to_json
 from appliance.assembly.validators import VALIDATORS, manual
 from appliance.guest.secret import Secret
-from appliance.vchan.schema import schema_names
+from appliance.vchan.generate import schema_names
 
 TEXT = VPN.read_text()
 ROOT = VPN.parents[1]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 from appliance.monitor.sandbox.allowlist import rules
 
@@ -37,8 +35,18 @@ class Needs(Protocol):
     def memory_mib(self) -> int: ...
 
 
-@dataclass(frozen=True)
-class SealPlan:
+class _Fields(NamedTuple):
+    domain: str
+    syscalls: tuple[str, ...]
+    memory_bytes: int
+    file_bytes: int
+    keep_fds: tuple[int, ...]
+    outer_uid: int | None
+    outer_gid: int | None
+    foreign: tuple[tuple[str, int], ...]
+
+
+class SealPlan(_Fields):
     """What ``seal`` does to a domain.
 
     ``syscalls`` are those its role declares, beyond what every domain may. ``memory_bytes`` bounds the whole address
@@ -49,16 +57,17 @@ class SealPlan:
     Errors: ValueError for values that no seal can have.
     """
 
-    domain: str
-    syscalls: tuple[str, ...]
-    memory_bytes: int
-    file_bytes: int
-    keep_fds: tuple[int, ...]
-    outer_uid: int | None
-    outer_gid: int | None
-    foreign: tuple[tuple[str, int], ...]
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
+    def __new__(cls, *values: Any, **named: Any) -> Self:
+        plan = super().__new__(cls, *values, **named)
+        plan._check()
+        return plan
+
+    def _replace(self, **named: Any) -> Self:
+        return type(self)(**{**self._asdict(), **named})
+
+    def _check(self) -> None:
         if not _HOSTNAME.fullmatch(self.domain):
             raise ValueError(f"{self.domain!r} is no name for a domain")
         rules(self.syscalls)
@@ -76,7 +85,7 @@ class SealPlan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as an object for ``json.dumps``."""
-        return dataclasses.asdict(self)
+        return self._asdict()
 
     @classmethod
     def from_json(cls, plan: dict[str, Any]) -> SealPlan:

@@ -34,7 +34,6 @@ import resource
 import signal
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from appliance.monitor.sandbox import capabilities, landlock, namespaces, seccomp
@@ -69,18 +68,17 @@ class SealError(Exception):
         self.remedy = remedy
 
 
-@dataclass(frozen=True)
-class Sealed:
+class Sealed(NamedTuple):
     """What the domain reports of a seal that cannot be read from outside: the Landlock ABI in force, and MDWE."""
 
     landlock_abi: int
     refuses_exec_gain: bool
 
 
-@dataclass
 class _Progress:
-    landlock_abi: int = 0
-    refuses_exec_gain: bool = False
+    def __init__(self) -> None:
+        self.landlock_abi = 0
+        self.refuses_exec_gain = False
 
 
 def limits(plan: SealPlan) -> dict[str, int]:

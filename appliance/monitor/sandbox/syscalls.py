@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 # name=x86_64/aarch64
 _TABLE: Final = """
@@ -77,8 +76,7 @@ writev=20/66
 _STAND_INS: Final = {"aarch64": {"epoll_wait": "epoll_pwait"}}
 
 
-@dataclass(frozen=True)
-class Architecture:
+class Architecture(NamedTuple):
     """One architecture: its AUDIT_ARCH value as seccomp sees it, and its numbers by name."""
 
     name: str

@@ -9,8 +9,8 @@ import tomllib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from septum.v1.received_pb2 import ReceiveReport
-from septum.v1.receiving_pb2 import ReceiveOrder
+from septum.v1.received import ReceiveReport
+from septum.v1.receiving import ReceiveOrder
 
 from components.crypto.constants import (
     GROUP_ITEMS,

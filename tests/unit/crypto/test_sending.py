@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from septum.v1.sending_pb2 import SendOrder
-from septum.v1.sent_pb2 import SendReport
+from septum.v1.sending import SendOrder
+from septum.v1.sent import SendReport
 
 from components.crypto.constants import (
     GROUP_DATAGRAM_BYTES,

@@ -116,19 +116,15 @@ main = importlib.import_module({declared["main"]!r})
 loaded = set(sys.modules)
 if {role!r} == "encrypt":
     from components.crypto.sending import Sender as Core
-    from septum.v1.sending_pb2 import SendOrder as Order
+    from septum.v1.sending import SendOrder as Order, SendPeer as Peer, SendPrefix as Prefix, SendSession as Session
     core = Core(1420)
 else:
     from components.crypto.receiving import Receiver as Core
-    from septum.v1.receiving_pb2 import ReceiveOrder as Order
+    from septum.v1.receiving import ReceiveOrder as Order, ReceivePeer as Peer, ReceivePrefix as Prefix
+    from septum.v1.receiving import ReceiveSession as Session
     core = Core()
-order = Order()
-order.peer.peer = 1
-order.peer.allowed_ips.add(address=bytes(4), bits=0)
-core.order(order, 0.0)
-order = Order()
-order.session.peer = 1
-order.session.key = bytes(32)
+core.order(Order(peer=Peer(peer=1, allowed_ips=[Prefix(address=bytes(4), bits=0)])), 0.0)
+order = Order(session=Session(peer=1, key=bytes(32)))
 if {role!r} == "encrypt":
     order.session.address = bytes(4)
     order.session.port = 1

@@ -6,8 +6,8 @@ import struct
 from collections.abc import Iterable
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from septum.v1.receiving_pb2 import ReceiveForget, ReceiveOrder, ReceivePeer, ReceivePrefix, ReceiveSession
-from septum.v1.sending_pb2 import (
+from septum.v1.receiving import ReceiveForget, ReceiveOrder, ReceivePeer, ReceivePrefix, ReceiveSession
+from septum.v1.sending import (
     SendEndpoint,
     SendForget,
     SendKeepalive,

@@ -42,4 +42,10 @@ def test_other_components_and_the_monitor_are_out_of_reach_whatever_is_declared(
 
 def test_own_component_and_the_schemas_are_in_reach() -> None:
     assert attempt("components.keymgr", []).returncode == 0
-    assert attempt("septum.v1.sending_pb2", []).returncode == 0
+    assert attempt("septum.v1.sending", []).returncode == 0
+
+
+def test_the_runtime_of_protobuf_is_out_of_reach() -> None:
+    refused = attempt("septum.v1.sending_pb2", [])
+    assert refused.returncode == 1
+    assert "google.protobuf is not declared" in refused.stderr or "google is not declared" in refused.stderr

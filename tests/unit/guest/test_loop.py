@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from septum.v1.nonces_pb2 import NonceReply, NonceRequest
-from septum.v1.records_pb2 import Record
-from septum.v1.sending_pb2 import SendForget, SendOrder
+from septum.v1.nonces import NonceReply, NonceRequest
+from septum.v1.records import Record
+from septum.v1.sending import SendForget, SendOrder
 
 from appliance.guest import loop
 from appliance.guest.domain import SIDES, _port_kind

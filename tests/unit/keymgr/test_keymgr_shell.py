@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from septum.v1.blobs_pb2 import BLOB_ABSENT, BLOB_OK, BLOB_STALE, BlobReply
-from septum.v1.handshakes_pb2 import Handshake
-from septum.v1.random_pb2 import RandomReply
-from septum.v1.received_pb2 import ReceiveReport
-from septum.v1.sent_pb2 import SendReport
+from septum.v1.blobs import BLOB_ABSENT, BLOB_OK, BLOB_STALE, BlobReply
+from septum.v1.handshakes import Handshake
+from septum.v1.random import RandomReply
+from septum.v1.received import ReceiveReport
+from septum.v1.sent import SendReport
 
 from appliance.guest.ports import PeerClosed, PeerStalled
 from appliance.guest.settings import SettingsError

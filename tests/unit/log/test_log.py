@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from septum.v1.records_pb2 import Record
+from septum.v1.records import Record
 
 from components.log import main
 from components.log.lines import BURST, RATE, Lines, printable

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
-from septum.v1.handshakes_pb2 import Handshake
-from septum.v1.nonces_pb2 import NonceReply
+from septum.v1.handshakes import Handshake
+from septum.v1.nonces import NonceReply
 
 import components.net.black
 from appliance.guest.ports import PeerClosed, PeerStalled

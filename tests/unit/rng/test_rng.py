@@ -12,8 +12,8 @@ from fractions import Fraction
 from math import comb
 
 import pytest
-from septum.v1.nonces_pb2 import NonceReply, NonceRequest
-from septum.v1.random_pb2 import RandomReply, RandomRequest
+from septum.v1.nonces import NonceReply, NonceRequest
+from septum.v1.random import RandomReply, RandomRequest
 
 from components.rng import main
 from components.rng.accounts import RESEED_REQUESTS, RESEED_SECONDS, Accounts

@@ -12,7 +12,7 @@ from hashlib import blake2s
 from pathlib import Path
 
 import pytest
-from septum.v1.blobs_pb2 import BLOB_ABSENT, BLOB_FULL, BLOB_OK, BLOB_STALE, BlobReply, BlobRequest
+from septum.v1.blobs import BLOB_ABSENT, BLOB_FULL, BLOB_OK, BLOB_STALE, BlobReply, BlobRequest
 
 from components.store import main
 from components.store.slots import IMAGE, LARGEST_BLOB, NAMES, SLOT, VERSIONS, Full, Image, Stale, Store

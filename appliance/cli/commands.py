@@ -1,0 +1,212 @@
+"""All commands of `septum`: build, look at and take down the box."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from appliance.cli import building, keys, screen
+
+app = typer.Typer(
+    name="septum",
+    help="An inline encryption, filtering and tunneling box in which every security concern is a domain of its own.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Box = Annotated[str, typer.Argument(help="The box's name; not needed while only one is up.")]
+File = Annotated[Path, typer.Argument(help="A wg-quick file (wg0.conf) or an assembly (vpn.toml).")]
+
+
+def _the_box(name: str) -> str:
+    from appliance.monitor.control import list_boxes
+
+    boxes = list_boxes()
+    if name:
+        if name not in boxes:
+            screen.fail(
+                f"no box named {name!r} is up", f"one of: {', '.join(boxes)}" if boxes else "septum up wg0.conf"
+            )
+        return name
+    if len(boxes) == 1:
+        return boxes[0]
+    if not boxes:
+        screen.fail("no box is up", "septum up wg0.conf")
+    screen.fail("more than one box is up", f"name one of: {', '.join(boxes)}")
+
+
+def _ask(name: str, operation: str) -> dict[str, Any]:
+    from appliance.monitor.control import ControlError, request
+
+    try:
+        return request(_the_box(name), operation)
+    except ControlError as error:
+        screen.fail(str(error))
+
+
+@app.command()
+def up(
+    file: File,
+    lan: Annotated[
+        str | None, typer.Option(help="Interface of the protected side; moves into red's namespace.")
+    ] = None,
+    wan: Annotated[str | None, typer.Option(help="Interface to the world; moves into black's namespace.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the box; the file's name if not given.")] = None,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay, and log to the terminal (for systemd).")
+    ] = False,
+) -> None:
+    """Build the box from FILE and start it.
+
+    With --lan and --wan the box is inline: both interfaces leave the host, and come back on `septum down`. Without
+    them the tunnel interface appears on the host, as wg-quick makes it.
+    """
+    raise typer.Exit(building.up(file, lan, wan, name, foreground))
+
+
+@app.command()
+def down(box: Box = "") -> None:
+    """Take the box down: domains end, interfaces go back to the host with their addresses."""
+    from appliance.monitor.control import ControlError, down_and_wait
+
+    name = _the_box(box)
+    try:
+        down_and_wait(name)
+    except ControlError as error:
+        screen.fail(str(error))
+    screen.out.print(f"{name} is down")
+
+
+@app.command()
+def ps(
+    box: Box = "",
+    seals: Annotated[bool, typer.Option("--seals", help="Show each domain's seal, read from outside.")] = False,
+    json_: Json = False,
+) -> None:
+    """List the domains of a box: what runs, since when, how much memory, how often rebuilt."""
+    status = _ask(box, "status")
+    if seals:
+        from appliance.cli import seals as evidence
+
+        found = evidence.seals_of(status)
+        if json_:
+            screen.as_json(found)
+        sealed = all(entry["sealed"] for entry in found) if json_ else evidence.show(found)
+        raise typer.Exit(0 if sealed else 1)
+    if json_:
+        screen.as_json(status["domains"])
+        return
+    from appliance.cli.views import domains
+
+    domains(status)
+
+
+@app.command()
+def status(box: Box = "", json_: Json = False) -> None:
+    """Show the tunnel's peers and what the domains count, as `wg show` and more."""
+    answer = _ask(box, "status")
+    if json_:
+        screen.as_json(answer)
+        return
+    from appliance.cli.views import overview
+
+    overview(answer)
+
+
+@app.command()
+def check(file: File, json_: Json = False) -> None:
+    """Validate FILE without touching anything; exit 0 if a box could be built from it."""
+    assembly = building.load(file)
+    if json_:
+        screen.as_json({"name": assembly.name, "domains": [domain.name for domain in assembly.domains]})
+        return
+    screen.out.print(
+        f"{file}: good; {len(assembly.domains)} domains, {len(assembly.channels)} channels",
+        style="green",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def graph(
+    file: Annotated[
+        Path | None, typer.Argument(help="A wg-quick file or an assembly; the vpn assembly if absent.")
+    ] = None,
+    svg: Annotated[bool, typer.Option("--svg", help="Print an SVG picture.")] = False,
+    dot: Annotated[bool, typer.Option("--dot", help="Print Graphviz DOT.")] = False,
+) -> None:
+    """Draw the domains and the channels between them, coloured by label."""
+    from appliance.assembly import graph as drawing
+    from appliance.assembly.load import VPN, load
+
+    assembly = load(VPN) if file is None else building.load(file)
+    if svg:
+        sys.stdout.write(drawing.svg(assembly))
+    elif dot:
+        sys.stdout.write(drawing.dot(assembly))
+    else:
+        screen.out.print(drawing.text(assembly), soft_wrap=True)
+
+
+def _warn_of_readers() -> None:
+    """As wg does: a key that goes to a file which others may read is said to."""
+    seen = os.fstat(1)
+    if stat.S_ISREG(seen.st_mode) and seen.st_mode & 0o007:
+        screen.err.print("septum: warning: others can read the file this key goes to; try: umask 077", style="yellow")
+
+
+@app.command()
+def genkey() -> None:
+    """Print a new private key."""
+    _warn_of_readers()
+    print(keys.genkey())
+
+
+@app.command()
+def genpsk() -> None:
+    """Print a new preshared key."""
+    _warn_of_readers()
+    print(keys.genpsk())
+
+
+@app.command()
+def pubkey() -> None:
+    """Read a private key from standard input, print its public key."""
+    try:
+        print(keys.pubkey(sys.stdin.readline()))
+    except ValueError as error:
+        screen.fail(f"that is not a private key: {error}", "septum genkey | septum pubkey")
+
+
+@app.command()
+def unit() -> None:
+    """Print the unit file for systemd: septum@.service, which starts this very program."""
+    from appliance.cli import systemd
+
+    try:
+        sys.stdout.write(systemd.unit(sys.argv[0]))
+    except OSError as error:
+        screen.fail(str(error))
+
+
+@app.command()
+def version(json_: Json = False) -> None:
+    """Print the version of Septum and of what it stands on."""
+    from importlib.metadata import version as version_of
+
+    versions = {name: version_of(name) for name in ("septum", "cryptography", "pynacl", "protobuf", "pyroute2")}
+    versions["python"] = sys.version.split()[0]
+    if json_:
+        print(json.dumps(versions))
+        return
+    for name, number in versions.items():
+        print(f"{name} {number}")
