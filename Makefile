@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test bench lint check-generated proto lock clean
+.PHONY: help demo test bench budgets lint check-generated proto lock clean
 
 # The distribution's interpreter first: built with profile-guided and link-time optimization, it is up to 1.6 times as fast as a
 # plain build from source, and its security updates come with the others
@@ -27,6 +27,9 @@ test: packages-test .venv/.dev .venv/.compiled  ## every test (ARGS="-k rekey" g
 
 bench: packages-bench .venv/.dev .venv/.compiled  ## measure against wireguard-go, OpenVPN and no tunnel (PEER=path: another wireguard-go)
 	@$(PRIVATE) $(BIN)/python -m bench $(if $(PEER),--peer $(PEER)) $(ARGS)
+
+budgets: packages-test .venv/.dev .venv/.compiled  ## count anew what a packet may cost each domain, after a change that was meant to
+	@$(PRIVATE) $(BIN)/python -m tests.budgets.count
 
 lint: .venv/.dev check-generated  ## style, types, and who may import whom
 	@$(BIN)/ruff check .
