@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test bench budgets lint check-generated proto lock clean
+.PHONY: help demo test bench bench-stages benchmarks soak budgets lint check-generated proto lock clean
 
 # The distribution's interpreter first: built with profile-guided and link-time optimization, it is up to 1.6 times as fast as a
 # plain build from source, and its security updates come with the others
@@ -27,6 +27,15 @@ test: packages-test .venv/.dev .venv/.compiled  ## every test (ARGS="-k rekey" g
 
 bench: packages-bench .venv/.dev .venv/.compiled  ## measure against wireguard-go, OpenVPN and no tunnel (PEER=path: another wireguard-go)
 	@$(PRIVATE) $(BIN)/python -m bench $(if $(PEER),--peer $(PEER)) $(ARGS)
+
+bench-stages: packages-bench .venv/.dev .venv/.compiled  ## what a boundary costs, and how long a packet stays in each domain
+	@$(PRIVATE) $(BIN)/python -m bench.stages
+
+benchmarks: bench  ## make bench, and docs/benchmarks.md with its picture from what it wrote
+	@$(BIN)/python -m bench.page
+
+soak: packages-bench .venv/.dev .venv/.compiled  ## a transfer of an hour (MINUTES=60) through one box: do memory and rate stay flat?
+	@$(PRIVATE) $(BIN)/python -m bench.soak --minutes $(or $(MINUTES),60)
 
 budgets: packages-test .venv/.dev .venv/.compiled  ## count anew what a packet may cost each domain, after a change that was meant to
 	@$(PRIVATE) $(BIN)/python -m tests.budgets.count

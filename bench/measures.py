@@ -10,13 +10,13 @@ from tests.system.lab import End, Lab, LabError, first_echo, ping, pss_kib, tcp_
 from tests.system.lab.traffic import IPERF_PORT
 
 # Short runs and many rounds: the machine drifts more between two rounds than iperf3 or ping do within one
-TCP_SECONDS = 2.0
+TCP_SECONDS = 2
 PINGS = 500
 PING_INTERVAL = 0.002  # seconds
-PROBE_SECONDS = 0.5
+PROBE_SECONDS = 1
 LOSS = 0.01
 RATES = (10_000, 160_000)  # packets a second: where the search begins, and where it ends
-PROBES = 7
+PROBES = 6
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def loaded(scene: Scene) -> dict[str, float]:
     """Pings while one TCP stream takes all it can, and the memory of the near end meanwhile."""
     seconds = PINGS * PING_INTERVAL + 2
     host = scene.lab.left.host
-    load = host.start("iperf3", "-c", scene.address, "-t", str(seconds + 5))
+    load = host.start("iperf3", "-c", scene.address, "-t", str(int(seconds) + 5))
     try:
         time.sleep(0.5)
         result = ping(host, scene.address, PINGS, PING_INTERVAL)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
+from bench.domains import DIRECTIONS
 from bench.measures import MEASURES, Measure
 from bench.report import (
-    DIRECTIONS,
     OURS,
     PEERS,
     PROJECTION,

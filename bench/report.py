@@ -124,8 +124,8 @@ def beside(about: dict[str, Any]) -> str:
 
 def where(about: dict[str, Any]) -> str:
     """The machine and the versions, in words."""
-    versions = ", ".join(f"{kind} {version}" for kind, version in about["versions"].items())
-    return f"{about['cpu']}, {about['cpus']} CPUs, Linux {about['kernel']}, Python {about['python']}. {versions}."
+    versions = "".join(f", {kind} {version}" for kind, version in about["versions"].items())
+    return f"{about['cpu']}, {about['cpus']} CPUs, Linux {about['kernel']}, Python {about['python']}{versions}."
 
 
 def table(console: Console, title: str, heads: Sequence[str], rows: Rows, caption: str = "") -> None:

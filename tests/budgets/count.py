@@ -48,7 +48,7 @@ def _run(directory: Path, *tool: str) -> list[dict[str, Any]]:
     listed = directory / "list.json"
     path = (ROOT, ROOT / "proto", sysconfig.get_path("platlib"))
     done = subprocess.run(
-        [*tool, INTERPRETER, "-S", "-B", "-m", "tests.budgets.work", str(listed)],
+        ["setarch", "--addr-no-randomize", *tool, INTERPRETER, "-S", "-B", "-m", "tests.budgets.work", str(listed)],
         cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
         env={"PATH": os.environ["PATH"], "PYTHONHASHSEED": "0", "PYTHONPATH": ":".join(map(str, path))},
     )  # fmt: skip

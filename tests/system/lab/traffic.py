@@ -100,8 +100,8 @@ def iperf_server(namespace: Namespace) -> Iterator[None]:
         stop(server)
 
 
-def iperf(client: Namespace, address: str, seconds: float, *options: str) -> Any:
-    """iperf3's own JSON of one run against the server at `address`."""
+def iperf(client: Namespace, address: str, seconds: int, *options: str) -> Any:
+    """iperf3's own JSON of one run against the server at `address`. Whole seconds: it takes half of one for ever."""
     command = ["iperf3", "-c", address, "-t", str(seconds), "-J", "--connect-timeout", "5000", *options]
     shown = client.run(*command, timeout=seconds + 20, check=False)
     try:
@@ -113,19 +113,19 @@ def iperf(client: Namespace, address: str, seconds: float, *options: str) -> Any
     return result
 
 
-def tcp_mbit(client: Namespace, address: str, seconds: float, streams: int = 1, reverse: bool = False) -> float:
+def tcp_mbit(client: Namespace, address: str, seconds: int, streams: int = 1, reverse: bool = False) -> float:
     """Goodput in Mbit/s, as the receiver counted it."""
     options = ["-P", str(streams), *(["-R"] if reverse else [])]
     return float(iperf(client, address, seconds, *options)["end"]["sum_received"]["bits_per_second"]) / 1e6
 
 
-def tcp_bytes(client: Namespace, address: str, seconds: float, reverse: bool = False) -> float:
+def tcp_bytes(client: Namespace, address: str, seconds: int, reverse: bool = False) -> float:
     """Bytes that one stream carried, as the receiver counted them."""
     return float(iperf(client, address, seconds, *(["-R"] if reverse else []))["end"]["sum_received"]["bytes"])
 
 
 def udp_loss(
-    client: Namespace, address: str, seconds: float, packets_per_second: int, size: int = 64
+    client: Namespace, address: str, seconds: int, packets_per_second: int, size: int = 64
 ) -> tuple[float, float]:
     """(fraction lost, packets a second sent) for UDP payloads of `size` bytes."""
     rate = packets_per_second * size * 8
