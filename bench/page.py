@@ -138,6 +138,9 @@ def page(summary: Summary, about: dict[str, Any]) -> str:
 
 ![Throughput and latency, Septum and others]({PICTURE})
 
+Bars are medians, the lines in them go from the lowest round to the highest; in each group the longest is as long as
+there is room.
+
 Measured on {about["date"]} in {about["rounds"]} rounds, {about["seconds"]} seconds in all, on: {where(about)}
 {beside(about)}
 {kernel}

@@ -60,7 +60,7 @@ def all_ratios(results: Results) -> dict[str, dict[str, dict[str, float]]]:
 def figure(value: float) -> str:
     """Three or four digits, whatever the size."""
     if value >= 10_000:
-        return f"{value / 1000:.1f}k"
+        return f"{value / 1000:.{1 if value < 100_000 else 0}f}k"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 

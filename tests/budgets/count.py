@@ -22,6 +22,8 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from appliance.monitor.spawn import ENVIRONMENT
+
 ROOT: Final = Path(__file__).parents[2]
 BUDGETS: Final = Path(__file__).with_name("budgets.json")
 TOLERANCE: Final = 0.03
@@ -50,7 +52,7 @@ def _run(directory: Path, *tool: str) -> list[dict[str, Any]]:
     done = subprocess.run(
         ["setarch", "--addr-no-randomize", *tool, INTERPRETER, "-S", "-B", "-m", "tests.budgets.work", str(listed)],
         cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
-        env={"PATH": os.environ["PATH"], "PYTHONHASHSEED": "0", "PYTHONPATH": ":".join(map(str, path))},
+        env={**ENVIRONMENT, "PATH": os.environ["PATH"], "PYTHONHASHSEED": "0", "PYTHONPATH": ":".join(map(str, path))},
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"{tool[0]}: exit {done.returncode}\n{done.stderr[-4000:]}")
