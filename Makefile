@@ -25,7 +25,7 @@ demo: packages-demo .venv/.runtime .venv/.compiled  ## the main job in a minute:
 test: packages-test .venv/.dev .venv/.compiled  ## every test (ARGS="-k rekey" goes to pytest)
 	@$(PRIVATE) $(BIN)/python -m pytest $(ARGS)
 
-bench: packages-bench .venv/.dev .venv/.compiled  ## measure against wireguard-go, OpenVPN and no tunnel (PEER=path: another wireguard-go)
+bench: packages-bench .venv/.dev .venv/.compiled bytecode  ## measure against wireguard-go, OpenVPN and no tunnel (PEER=path: another wireguard-go)
 	@$(PRIVATE) $(BIN)/python -m bench $(if $(PEER),--peer $(PEER)) $(ARGS)
 
 bench-stages: packages-bench .venv/.dev .venv/.compiled  ## what a boundary costs, and how long a packet stays in each domain
@@ -34,7 +34,7 @@ bench-stages: packages-bench .venv/.dev .venv/.compiled  ## what a boundary cost
 benchmarks: bench  ## make bench, and docs/benchmarks.md with its picture from what it wrote
 	@$(BIN)/python -m bench.page
 
-soak: packages-bench .venv/.dev .venv/.compiled  ## a transfer of an hour (MINUTES=60) through one box: do memory and rate stay flat?
+soak: packages-bench .venv/.dev .venv/.compiled bytecode  ## a transfer of an hour (MINUTES=60) through one box: do memory and rate stay flat?
 	@$(PRIVATE) $(BIN)/python -m bench.soak --minutes $(or $(MINUTES),60)
 
 budgets: packages-test .venv/.dev .venv/.compiled  ## count anew what a packet may cost each domain, after a change that was meant to
@@ -82,6 +82,11 @@ packages-demo packages-test packages-bench: packages-%:
 .venv/.compiled: components/net/fast.pyx components/crypto/fast.pyx setup.py .venv/.runtime
 	@$(BIN)/python setup.py -q build_ext --inplace
 	@! ls components/{net,crypto}/fast.*.so >/dev/null 2>&1 || touch $@
+
+# Domains write no bytecode: whatever changed since would be compiled at each start of each of them, and measured
+.PHONY: bytecode
+bytecode: .venv/.runtime
+	@$(BIN)/python -m compileall -q appliance components proto
 
 .PHONY: packages
 packages:

@@ -1,7 +1,6 @@
 """`make bench-stages`: what a boundary between two domains costs, and how long a packet stays in each domain's core.
 
-Crossings are real ones: two processes, the rings and events of a channel. The cores are called in this process, so that
-nothing of a loop or of a wake is in their figures.
+Crossings are real ones: two processes, the rings and events of a channel. For the cores see cores.py.
 """
 
 from __future__ import annotations
@@ -10,33 +9,27 @@ import json
 import os
 import select
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 
 from appliance.vchan import memfd
 from appliance.vchan.endpoint import Endpoint
-from appliance.vchan.messages import Datagrams, Packets
+from appliance.vchan.messages import Packets
 from appliance.vchan.ring import Side
 from appliance.vchan.schema import schema
-from bench import machine, trace
+from bench import machine
 from bench.report import beside, figure, spread, table, where
 
-ROOT: Final = Path(__file__).parents[1]
 SIZES: Final = {"64 bytes": 64, "1420 bytes": 1420, "62 KB": 62_000}
 SECONDS: Final = 0.4  # for each figure of a crossing
 SLEEP: Final = 0.5  # seconds at the most: the backstop of a domain's loop
-BULK, LONE = "bulk", "lone"
-SOL_UDP: Final = 17
-UDP_GRO: Final = 104
 
 
 # Crossings ----------------------------------------------------------------------------------------------------------
@@ -158,105 +151,23 @@ def crossings() -> tuple[list[str], list[list[str]]]:
 
 # Cores --------------------------------------------------------------------------------------------------------------
 
-
-def block_compiled() -> None:
-    """The Python twins are to run: those that are compiled cannot be imported."""
-    for source in ROOT.glob("components/*/*.pyx"):
-        sys.modules[".".join(source.relative_to(ROOT).with_suffix("").parts)] = None  # type: ignore[assignment]
-
-
-def microseconds(prepare: Callable[[], Any], work: Callable[[Any], object], packets: int) -> list[float]:
-    """What ``work`` takes a packet with what ``prepare`` made for it, many times."""
-    took: list[float] = []
-    until = time.monotonic() + SECONDS / 2
-    while time.monotonic() < until or len(took) < 50:
-        made = prepare()
-        began = time.perf_counter_ns()
-        work(made)
-        took.append((time.perf_counter_ns() - began) / 1000 / packets)
-    return took[len(took) // 10 :]  # the first ones fill caches
-
-
-def cores() -> dict[str, dict[str, list[float]]]:
-    """{stage: {"bulk" or "lone": microseconds a packet}} with whichever twins can be imported."""
-    from components.crypto.receiving import Receiver
-    from components.crypto.sending import Sender
-    from components.filter.settings import parse
-    from components.filter.verdict import Filter
-    from components.net.coalesce import coalesce
-    from components.net.split import split
-    from components.net.udp import UdpSocket
-
-    sender, receiver = Sender(trace.MTU), Receiver()
-    for order in trace.send_orders():
-        sender.order(order, 0.0)
-    for received in trace.receive_orders():
-        receiver.order(received, 0.0)
-    filter_ = Filter(parse("filter", {"allow_from_tunnel": [{"protocol": "any"}]}))
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
-    for one in sockets:
-        one.setsockopt(SOL_UDP, UDP_GRO, 1)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        one.bind(("127.0.0.1", 0))
-    address, port = trace.ENDPOINT[0], sockets[1].getsockname()[1]
-    near, far = (UdpSocket(one.detach()) for one in sockets)
-
-    def sealed(group: Packets) -> Datagrams:
-        (datagrams,) = sender.seal(memoryview(group.packets), group.size, 0.0)
-        return datagrams._replace(datagrams=bytes(datagrams.datagrams))
-
-    def send(made: Datagrams) -> None:
-        near.send(memoryview(made.datagrams), made.size, address, port)
-
-    def empty() -> None:
-        while far.receive() is not None:
-            pass
-
-    def stages(read: Callable[[bool], bytes]) -> list[tuple[str, Callable[[], Any], Callable[[Any], object]]]:
-        """Name, what makes something to work on, the work."""
-        out = memoryview(read(True))
-        outward, inward = trace.group(read(True)), trace.group(read(False), 1)
-
-        def departing() -> Datagrams:
-            while far.receive() is not None:
-                pass
-            return sealed(outward)
-
-        return [
-            ("red: split", lambda: out, split),
-            ("filter, out", lambda: outward, lambda made: filter_.from_red(made, 0.0)),
-            ("encrypt", lambda: memoryview(outward.packets), lambda made: sender.seal(made, outward.size, 0.0)),
-            ("black: send", departing, send),
-            ("black: receive", lambda: send(departing()), lambda _: far.receive()),
-            (
-                "decrypt",
-                lambda: sealed(inward),
-                lambda made: receiver.open(memoryview(made.datagrams), made.size, address, port, 0.0),
-            ),
-            ("filter, in", lambda: inward, lambda made: filter_.from_tunnel(made, 0.0)),
-            ("red: coalesce", lambda: inward, lambda made: coalesce(made, True)),
-        ]
-
-    found: dict[str, dict[str, list[float]]] = {}
-    for kind, read in ((BULK, trace.superpacket), (LONE, trace.single)):
-        group = trace.group(read(True))
-        packets = -(-len(group.packets) // group.size)
-        for name, prepare, work in stages(read):
-            found.setdefault(name, {})[kind] = microseconds(prepare, work, packets)
-    return found
-
-
-TWINS: Final = ("compiled", "python")
+# Before anything is imported: what is None there cannot be
+MEASURE: Final = "from bench.cores import main; main()"
+LOOKED_FOR: Final = {
+    "compiled": "",
+    "python": "import sys; from pathlib import Path; "
+    "sys.modules.update({'.'.join(path.with_suffix('').parts): None for path in Path('components').glob('*/*.pyx')}); ",
+}
+TWINS: Final = tuple(LOOKED_FOR)
 
 
 def both_twins() -> tuple[list[str], list[list[str]]]:
     """Heads and rows of the table: each twin in an interpreter of its own."""
     found = {}
     for twin in TWINS:
-        done = subprocess.run([sys.executable, "-m", "bench.stages", twin], capture_output=True, text=True, check=True)
-        found[twin] = json.loads(done.stdout)
+        found[twin] = json.loads(subprocess.check_output([sys.executable, "-c", LOOKED_FOR[twin] + MEASURE]))
     rows = []
-    for kind in (BULK, LONE):
+    for kind in ("bulk", "lone"):
         total = dict.fromkeys(TWINS, 0.0)
         for name in found[TWINS[0]]:
             row = [f"{name}, {kind}"]
@@ -271,11 +182,6 @@ def both_twins() -> tuple[list[str], list[list[str]]]:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        if sys.argv[1] == "python":
-            block_compiled()
-        print(json.dumps(cores()))
-        return
     console = Console(highlight=False)
     before = machine.before()
     table(

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+import bench.cores
+import bench.stages
 from bench.domains import best_pairs, limit
 from bench.machine import before, describe
 from bench.measures import MEASURES
 from bench.page import COLORS, page, picture
 from bench.report import all_ratios, projection_rows, ratios, summary
 from bench.soak import SAMPLES, Sample, verdict
+from bench.stages import LOOKED_FOR
 from tests.system.lab import LabError
+
+ROOT = Path(__file__).parents[3]
 
 KINDS = {"septum": 3.0, "wireguard-go": 1.0, "openvpn": 2.0, "none": 50.0}
 RESULTS = {
@@ -141,3 +149,26 @@ def test_what_stays_the_same_is_flat() -> None:
 ])  # fmt: skip
 def test_what_changes_is_told(samples: list[Sample], expected: str) -> None:
     assert verdict(samples) == [expected]
+
+
+@pytest.mark.parametrize(("twin", "is_compiled"), [("compiled", True), ("python", False)])
+def test_each_twin_is_measured_in_an_interpreter_that_has_it(twin: str, is_compiled: bool) -> None:
+    script = LOOKED_FOR[twin] + "from components.net import twin; print(twin.COMPILED)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(is_compiled)
+
+
+def test_every_stage_is_timed_for_bulk_and_lone_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.cores, "SECONDS", 0.0)
+    found = bench.cores.cores()
+    assert len(found) == 8
+    for kinds in found.values():
+        assert list(kinds) == ["bulk", "lone"]
+        assert all(value > 0 for values in kinds.values() for value in values)
+
+
+def test_crossings_are_timed_on_one_cpu_and_on_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.stages, "SECONDS", 0.01)
+    heads, rows = bench.stages.crossings()
+    assert len(rows) == 2 * len(bench.stages.SIZES)
+    assert all(len(row) == len(heads) for row in rows)

@@ -42,7 +42,7 @@ def missing() -> str:
     try:
         namespace.run("ip", "link", "add", "wg0", "type", "wireguard")
     except LabError as error:
-        return str(error).splitlines()[-1]
+        return str(error).splitlines()[-1].rstrip(".")
     finally:
         run("ip", "netns", "delete", namespace.name, check=False)
     return ""
