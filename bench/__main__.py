@@ -87,10 +87,10 @@ def measure(name: str, ends: Ends, plain_nic: bool, domains: Domains) -> Iterato
             for take in WITHOUT_OFFLOADS:
                 yield take(scene)
             return
+        yield domains.tcp(scene, name)
         for take in WITH_OFFLOADS:
             yield take(scene)
         domains.look(near)
-        domains.work(scene, name)
 
 
 def run(arguments: argparse.Namespace, todo: dict[str, Ends], console: Console) -> tuple[report.Results, Domains, int]:

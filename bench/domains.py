@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import Any, Final
 
 from bench.measures import TCP_SECONDS, Scene
-from tests.system.lab import End, Septum, cpu_seconds, pss_kib, tcp_bytes
+from tests.system.lab import End, Septum, cpu_seconds, pss_kib, tcp_mbit
 
 PATH: Final = ("red", "filter", "encrypt", "decrypt", "black")  # in the order of the map
 REPLICATED: Final = ("encrypt", "decrypt")
@@ -36,21 +36,22 @@ class Domains:
         inside = {int(row["pid"]) for row in rows.values()}
         self._memory["monitor"].append(pss_kib([pid for pid in near.pids() if pid not in inside]) / 1024)
 
-    def work(self, scene: Scene, kind: str) -> None:
-        """One TCP stream each way, and what it took of the CPUs."""
+    def tcp(self, scene: Scene, kind: str) -> dict[str, float]:
+        """One TCP stream each way, and what it takes of the CPUs. The figure is of the one that goes out."""
         near = scene.near
         if isinstance(near, Septum):
             pids = {name: [int(row["pid"])] for name, row in near.domains().items()}
         else:
-            pids = {near.kind: near.pids()}
-        if not any(pids.values()):
-            return
+            pids = {near.kind: near.pids()} if near.pids() else {}
         directions = self._cpu.setdefault(kind, {way: defaultdict(list) for way in DIRECTIONS})
+        rates = {}
         for way, reverse in DIRECTIONS.items():
             before = {name: sum(map(cpu_seconds, each)) for name, each in pids.items()}
-            carried = tcp_bytes(scene.lab.left.host, scene.address, TCP_SECONDS, reverse)
+            rates[way] = tcp_mbit(scene.lab.left.host, scene.address, TCP_SECONDS, reverse=reverse)
+            gigabytes = rates[way] * TCP_SECONDS / 8000
             for name, each in pids.items():
-                directions[way][name].append((sum(map(cpu_seconds, each)) - before[name]) / carried * 1e9)
+                directions[way][name].append((sum(map(cpu_seconds, each)) - before[name]) / gigabytes)
+        return {"tcp1": rates["out"]}
 
     def summary(self) -> dict[str, Any]:
         """{"domains": {name: {"pss_mb", "start_ms"}}, "cpu_s_per_gb": {kind: {direction: {domain: seconds}}}}"""
@@ -66,6 +67,7 @@ class Domains:
                     for way, domains in directions.items()
                 }
                 for kind, directions in self._cpu.items()
+                if any(directions.values())
             },
         }
 

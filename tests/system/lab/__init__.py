@@ -15,7 +15,6 @@ from .traffic import (
     iperf_server,
     ping,
     reaches,
-    tcp_bytes,
     tcp_mbit,
     udp_loss,
 )
@@ -23,6 +22,6 @@ from .traffic import (
 __all__ = [
     "BLOCK", "MARKER", "Capture", "Conf", "Datagram", "Direct", "End", "KernelWireguard", "Keys", "Lab", "LabError",
     "Namespace", "OpenVpn", "PeerConf", "Pings", "Septum", "Site", "Transfer", "WireguardGo", "cpu_seconds",
-    "endpoint", "first_echo", "iperf_server", "pair", "ping", "preshared_key", "pss_kib", "reaches", "tcp_bytes",
+    "endpoint", "first_echo", "iperf_server", "pair", "ping", "preshared_key", "pss_kib", "reaches",
     "tcp_mbit", "udp_loss", "wait_for",
 ]  # fmt: skip

@@ -119,11 +119,6 @@ def tcp_mbit(client: Namespace, address: str, seconds: int, streams: int = 1, re
     return float(iperf(client, address, seconds, *options)["end"]["sum_received"]["bits_per_second"]) / 1e6
 
 
-def tcp_bytes(client: Namespace, address: str, seconds: int, reverse: bool = False) -> float:
-    """Bytes that one stream carried, as the receiver counted them."""
-    return float(iperf(client, address, seconds, *(["-R"] if reverse else []))["end"]["sum_received"]["bytes"])
-
-
 def udp_loss(
     client: Namespace, address: str, seconds: int, packets_per_second: int, size: int = 64
 ) -> tuple[float, float]:
