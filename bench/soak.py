@@ -29,7 +29,8 @@ from tests.system.lab import (
     reaches,
 )
 
-SAMPLES: Final = 60
+SAMPLES: Final = 60  # fewer if they would come more often than
+CLOSEST: Final = 5.0  # seconds: a look takes one
 WARM: Final = 1 / 6  # of the samples: tables fill, the interpreters adapt
 MORE_MEMORY: Final = 0.02  # of the whole box
 LESS_RATE: Final = 0.15  # machines drift
@@ -85,15 +86,16 @@ def received(host: Namespace) -> int:
     return int(link["stats64"]["rx"]["bytes"])
 
 
-def look(near: Septum, rate: float) -> Sample:
+def look(near: Septum, monitor: list[int], rate: float) -> Sample:
     pids = {name: int(row["pid"]) for name, row in near.domains().items()}
-    monitor = [pid for pid in near.pids() if pid not in pids.values()]
     memory = {name: pss_kib([pid]) / 1024 for name, pid in pids.items()}
     return Sample(rate, memory | {"monitor": pss_kib(monitor) / 1024}, pids)
 
 
 def soak(minutes: float, console: Console) -> list[Sample]:
     samples: list[Sample] = []
+    count = max(1, min(SAMPLES, int(60 * minutes / CLOSEST)))
+    every = 60 * minutes / count
     with ExitStack() as stack:
         lab = stack.enter_context(Lab())
         left, right = pair(lab.left, lab.right)
@@ -107,18 +109,20 @@ def soak(minutes: float, console: Console) -> list[Sample]:
         stack.callback(load.kill)
         bars = (TextColumn("{task.description}"), BarColumn(None), TimeElapsedColumn(), TimeRemainingColumn())
         progress = stack.enter_context(Progress(*bars, console=console))
-        bar = progress.add_task("", total=SAMPLES)
+        bar = progress.add_task("", total=count)
+        inside = {int(row["pid"]) for row in near.domains().values()}
+        monitor = [pid for pid in near.pids() if pid not in inside]
         began = at = time.monotonic()
         so_far = received(lab.right.host)
-        for number in range(1, SAMPLES + 1):
-            time.sleep(max(0.0, began + number * 60 * minutes / SAMPLES - time.monotonic()))
-            now, count = time.monotonic(), received(lab.right.host)
-            samples.append(look(near, (count - so_far) * 8 / (now - at) / 1e6))
-            at, so_far = now, count
+        for number in range(1, count + 1):
+            time.sleep(max(0.0, began + number * every - time.monotonic()))
+            now, in_all = time.monotonic(), received(lab.right.host)
+            samples.append(look(near, monitor, (in_all - so_far) * 8 / (now - at) / 1e6))
+            at, so_far = now, in_all
             one = samples[-1]
             each = "  ".join(f"{name} {figure(mib)}" for name, mib in one.memory.items())
             told = f"{figure(one.rate)} Mbit/s, {figure(one.whole)} MiB"
-            progress.console.print(f"{(now - began) / 60:5.1f} min: {told}: [dim]{each}[/]")
+            progress.console.print(f"{(now - began) / 60:5.1f} min: {told}: [dim]{each}[/]", soft_wrap=True)
             progress.update(bar, advance=1, description=told)
             if load.poll() is not None:
                 raise LabError(f"the transfer ended by itself after {(now - began) / 60:.1f} minutes")
