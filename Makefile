@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test bench lint check-generated proto lock clean
+.PHONY: help demo test bench bench-stages benchmarks soak budgets lint check-generated proto lock clean
 
 # The distribution's interpreter first: built with profile-guided and link-time optimization, it is up to 1.6 times as fast as a
 # plain build from source, and its security updates come with the others
@@ -25,8 +25,20 @@ demo: packages-demo .venv/.runtime .venv/.compiled  ## the main job in a minute:
 test: packages-test .venv/.dev .venv/.compiled  ## every test (ARGS="-k rekey" goes to pytest)
 	@$(PRIVATE) $(BIN)/python -m pytest $(ARGS)
 
-bench: packages-bench .venv/.dev .venv/.compiled  ## measure against wireguard-go, OpenVPN and no tunnel (PEER=path: another wireguard-go)
+bench: packages-bench .venv/.dev .venv/.compiled bytecode  ## measure against wireguard-go, OpenVPN and no tunnel (PEER=path: another wireguard-go)
 	@$(PRIVATE) $(BIN)/python -m bench $(if $(PEER),--peer $(PEER)) $(ARGS)
+
+bench-stages: packages-bench .venv/.dev .venv/.compiled  ## what a boundary costs, and how long a packet stays in each domain
+	@$(PRIVATE) $(BIN)/python -m bench.stages
+
+benchmarks: bench  ## make bench, and docs/benchmarks.md with its picture from what it wrote
+	@$(BIN)/python -m bench.page
+
+soak: packages-bench .venv/.dev .venv/.compiled bytecode  ## a transfer of an hour (MINUTES=60) through one box: do memory and rate stay flat?
+	@$(PRIVATE) $(BIN)/python -m bench.soak --minutes $(or $(MINUTES),60)
+
+budgets: packages-test .venv/.dev .venv/.compiled  ## count anew what a packet may cost each domain, after a change that was meant to
+	@$(PRIVATE) $(BIN)/python -m tests.budgets.count
 
 lint: .venv/.dev check-generated  ## style, types, and who may import whom
 	@$(BIN)/ruff check .
@@ -72,6 +84,11 @@ packages-demo packages-test packages-bench: packages-%:
 .venv/.compiled: components/net/fast.pyx components/crypto/fast.pyx setup.py .venv/.runtime
 	@$(BIN)/python setup.py -q build_ext --inplace
 	@! ls components/{net,crypto}/fast.*.so >/dev/null 2>&1 || touch $@
+
+# Domains write no bytecode: whatever changed since would be compiled at each start of each of them, and measured
+.PHONY: bytecode
+bytecode: .venv/.runtime
+	@$(BIN)/python -m compileall -q appliance components proto
 
 .PHONY: packages
 packages:

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from bench.machine import busy_processes
 from tests.system.lab import (
     MARKER,
     Capture,
     Direct,
     End,
+    KernelWireguard,
     Lab,
+    LabError,
     OpenVpn,
     Transfer,
     WireguardGo,
+    cpu_seconds,
+    first_echo,
     iperf_server,
     pair,
     ping,
     reaches,
     tcp_mbit,
     udp_loss,
+    wait_for,
 )  # fmt: skip
+from tests.system.lab.ends import kernel
+from tests.system.lab.namespace import tool
 
 pytestmark = pytest.mark.root
 
@@ -34,6 +44,42 @@ def test_every_stock_end_carries_both_versions_of_ip(lab: Lab, kind: type[End]) 
     with kind(lab.left, left), kind(lab.right, right):
         assert reaches(lab.left.host, lab.right.host4)
         assert reaches(lab.left.host, lab.right.host6)
+
+
+def test_another_wireguard_go_is_named_by_its_path(lab: Lab, tmp_path: Path) -> None:
+    other = str(shutil.copy(tool("wireguard-go"), tmp_path / "other-build"))
+    left, right = pair(lab.left, lab.right)
+    with WireguardGo(lab.left, left, other) as near, WireguardGo(lab.right, right):
+        assert reaches(lab.left.host, lab.right.host4)
+        assert Path(f"/proc/{near.pids()[0]}/exe").readlink() == Path(other)
+    assert WireguardGo.version(other) == WireguardGo.version()
+
+
+def test_the_kernel_s_wireguard_carries_packets_or_says_what_is_missing(lab: Lab) -> None:
+    left, right = pair(lab.left, lab.right)
+    if why := kernel.missing():
+        with pytest.raises(LabError, match=re.escape(why)), KernelWireguard(lab.left, left):
+            pass
+    else:
+        with KernelWireguard(lab.left, left), KernelWireguard(lab.right, right):
+            assert reaches(lab.left.host, lab.right.host6)
+
+
+def test_the_first_echo_is_heard_and_missed(lab: Lab) -> None:
+    left, right = pair(lab.left, lab.right)
+    assert not first_echo(lab.left.host, lab.right.host4, 0.1)
+    with Direct(lab.left, left), Direct(lab.right, right):
+        assert first_echo(lab.left.host, lab.right.host4, 5)
+
+
+def test_a_process_at_work_is_seen_to_use_the_cpu() -> None:
+    worker = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        wait_for("it to have worked for a while", lambda: cpu_seconds(worker.pid) > 0.2)
+        assert any(name.startswith("python") for name, _ in busy_processes(0.5))
+    finally:
+        worker.kill()
+        worker.wait()
 
 
 def test_without_a_tunnel_nothing_gets_through(lab: Lab) -> None:

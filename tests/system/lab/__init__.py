@@ -2,14 +2,26 @@
 
 from .capture import Capture, Datagram
 from .conf import Conf, Keys, PeerConf, endpoint, pair, preshared_key
-from .ends import Direct, End, OpenVpn, Septum, WireguardGo
-from .ends.end import pss_kib, wait_for
+from .ends import Direct, End, KernelWireguard, OpenVpn, Septum, WireguardGo
+from .ends.end import cpu_seconds, pss_kib, wait_for
 from .namespace import LabError, Namespace
 from .topology import Lab, Site
-from .traffic import BLOCK, MARKER, Pings, Transfer, iperf_server, ping, reaches, tcp_mbit, udp_loss
+from .traffic import (
+    BLOCK,
+    MARKER,
+    Pings,
+    Transfer,
+    first_echo,
+    iperf_server,
+    ping,
+    reaches,
+    tcp_mbit,
+    udp_loss,
+)
 
 __all__ = [
-    "BLOCK", "MARKER", "Capture", "Conf", "Datagram", "Direct", "End", "Keys", "Lab", "LabError", "Namespace",
-    "OpenVpn", "PeerConf", "Pings", "Septum", "Site", "Transfer", "WireguardGo", "endpoint", "iperf_server", "pair",
-    "ping", "preshared_key", "pss_kib", "reaches", "tcp_mbit", "udp_loss", "wait_for",
+    "BLOCK", "MARKER", "Capture", "Conf", "Datagram", "Direct", "End", "KernelWireguard", "Keys", "Lab", "LabError",
+    "Namespace", "OpenVpn", "PeerConf", "Pings", "Septum", "Site", "Transfer", "WireguardGo", "cpu_seconds",
+    "endpoint", "first_echo", "iperf_server", "pair", "ping", "preshared_key", "pss_kib", "reaches",
+    "tcp_mbit", "udp_loss", "wait_for",
 ]  # fmt: skip

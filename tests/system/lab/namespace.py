@@ -77,7 +77,7 @@ class Namespace:
             start_new_session=True,
         )
 
-    def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
         """A socket that belongs to this namespace for life, whoever uses it: made by a thread that entered it."""
         result: list[socket.socket | OSError] = []
 
@@ -86,7 +86,7 @@ class Namespace:
                 with open(self.path, "rb") as file:
                     if _libc.setns(file.fileno(), CLONE_NEWNET):
                         raise OSError(ctypes.get_errno(), f"setns {self.name}")
-                result.append(socket.socket(family, kind))
+                result.append(socket.socket(family, kind, protocol))
             except OSError as error:
                 result.append(error)
 

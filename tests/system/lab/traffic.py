@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import statistics
+import struct
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -64,6 +66,29 @@ def reaches(source: Namespace, address: str, seconds: float = 10) -> bool:
     return False
 
 
+ECHO_EVERY = 0.01  # seconds
+
+
+def first_echo(source: Namespace, address: str, seconds: float) -> bool:
+    """Whether an IPv4 echo comes back within that time. Asks every 10 ms, and returns as soon as one is there."""
+    request = struct.pack("!BBHHH", 8, 0, 0, os.getpid() & 0xFFFF, 1)
+    checksum = 0xFFFF - sum(struct.unpack("!4H", request)) % 0xFFFF
+    request = request[:2] + struct.pack("!H", checksum) + request[4:]
+    deadline = time.monotonic() + seconds
+    with source.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as echo:
+        echo.settimeout(ECHO_EVERY)
+        while (asked := time.monotonic()) < deadline:
+            with suppress(OSError):  # no route yet, or an error that came back for the one before
+                echo.sendto(request, (address, 0))
+            while (left := asked + ECHO_EVERY - time.monotonic()) > 0:
+                echo.settimeout(left)
+                with suppress(OSError):
+                    heard, (sender, _) = echo.recvfrom(2048)
+                    if sender == address and heard[20:21] == b"\0" and heard[24:28] == request[4:8]:
+                        return True
+    return False
+
+
 @contextmanager
 def iperf_server(namespace: Namespace) -> Iterator[None]:
     server = namespace.start("iperf3", "-s", "--forceflush", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -75,8 +100,8 @@ def iperf_server(namespace: Namespace) -> Iterator[None]:
         stop(server)
 
 
-def iperf(client: Namespace, address: str, seconds: float, *options: str) -> Any:
-    """iperf3's own JSON of one run against the server at `address`."""
+def iperf(client: Namespace, address: str, seconds: int, *options: str) -> Any:
+    """iperf3's own JSON of one run against the server at `address`. Whole seconds: it takes half of one for ever."""
     command = ["iperf3", "-c", address, "-t", str(seconds), "-J", "--connect-timeout", "5000", *options]
     shown = client.run(*command, timeout=seconds + 20, check=False)
     try:
@@ -88,14 +113,14 @@ def iperf(client: Namespace, address: str, seconds: float, *options: str) -> Any
     return result
 
 
-def tcp_mbit(client: Namespace, address: str, seconds: float, streams: int = 1, reverse: bool = False) -> float:
+def tcp_mbit(client: Namespace, address: str, seconds: int, streams: int = 1, reverse: bool = False) -> float:
     """Goodput in Mbit/s, as the receiver counted it."""
     options = ["-P", str(streams), *(["-R"] if reverse else [])]
     return float(iperf(client, address, seconds, *options)["end"]["sum_received"]["bits_per_second"]) / 1e6
 
 
 def udp_loss(
-    client: Namespace, address: str, seconds: float, packets_per_second: int, size: int = 64
+    client: Namespace, address: str, seconds: int, packets_per_second: int, size: int = 64
 ) -> tuple[float, float]:
     """(fraction lost, packets a second sent) for UDP payloads of `size` bytes."""
     rate = packets_per_second * size * 8

@@ -2,8 +2,9 @@
 
 from .direct import Direct
 from .end import End
+from .kernel import KernelWireguard
 from .openvpn import OpenVpn
 from .septum import Septum
 from .wireguard_go import WireguardGo
 
-__all__ = ["Direct", "End", "OpenVpn", "Septum", "WireguardGo"]
+__all__ = ["Direct", "End", "KernelWireguard", "OpenVpn", "Septum", "WireguardGo"]

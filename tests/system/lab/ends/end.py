@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,12 @@ def pss_kib(pids: list[int]) -> int:
             if line.startswith("Pss:"):
                 total += int(line.split()[1])
     return total
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process and all its threads have used of the CPUs so far, the kernel's work for it included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class End(abc.ABC):

@@ -90,7 +90,7 @@ class OpenVpn(End):
                 raise LabError("openvpn ended:\n" + (directory / "log").read_text())
             return INTERFACE in self.site.gateway.run("ip", "-br", "link", "show", "up")
 
-        wait_for("OpenVPN's interface", up)
+        wait_for("OpenVPN's interface", up, every=0.005)
         for network in (f"192.168.{other}.0/24", f"fd00:{other}::/64"):
             family = "-6" if ":" in network else "-4"
             self.site.gateway.run("ip", family, "route", "replace", network, "dev", INTERFACE)

@@ -7,9 +7,21 @@ import subprocess
 from pathlib import Path
 
 from ..conf import Conf
-from ..namespace import run, stop, tool
+from ..namespace import Namespace, run, stop, tool
 from ..topology import Site
 from .end import End, wait_for
+
+
+def configure(gateway: Namespace, interface: str, conf: Conf) -> None:
+    """What wg-quick does once there is an interface: keys and peers, addresses, up, routes."""
+    gateway.run("wg", "setconf", interface, "/dev/stdin", stdin=conf.wg_setconf())
+    for address in conf.addresses:
+        gateway.run("ip", "address", "add", address, "dev", interface)
+    gateway.run("ip", "link", "set", interface, "mtu", str(conf.mtu), "up")
+    for peer in conf.peers:
+        for network in peer.allowed_ips:
+            family = "-6" if ":" in network else "-4"
+            gateway.run("ip", family, "route", "replace", network, "dev", interface)
 
 
 class WireguardGo(End):
@@ -27,16 +39,8 @@ class WireguardGo(End):
         environment = {"WG_PROCESS_FOREGROUND": "1", "LOG_LEVEL": "error"}
         self._process = self.site.gateway.start(self.program, "-f", self.interface, env=environment)
         control = Path(f"/var/run/wireguard/{self.interface}.sock")
-        wait_for(f"{self.program} to listen", control.exists)
-        gateway = self.site.gateway
-        gateway.run("wg", "setconf", self.interface, "/dev/stdin", stdin=self.conf.wg_setconf())
-        for address in self.conf.addresses:
-            gateway.run("ip", "address", "add", address, "dev", self.interface)
-        gateway.run("ip", "link", "set", self.interface, "mtu", str(self.conf.mtu), "up")
-        for peer in self.conf.peers:
-            for network in peer.allowed_ips:
-                family = "-6" if ":" in network else "-4"
-                gateway.run("ip", family, "route", "replace", network, "dev", self.interface)
+        wait_for(f"{self.program} to listen", control.exists, every=0.005)
+        configure(self.site.gateway, self.interface, self.conf)
 
     def stop(self) -> None:
         if self._process is not None:
