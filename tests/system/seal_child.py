@@ -336,6 +336,10 @@ def work() -> None:
             with contextlib.suppress(DecodeError):
                 message.FromString(struct.pack("<Q", turn * 0x9E3779B97F4A7C15 % (1 << 64)))
             message.FromString(message().SerializeToString())
+    holes = [bytes(100_000) for _ in range(40)]
+    del holes[::2]
+    for _ in range(10_001):  # protobuf calls malloc_trim at the ten thousandth, which finds pages to give back
+        messages[0]()
     for size in (1 << 12, 1 << 16, 1 << 20, 1 << 23):
         for _ in range(50):
             grown = bytearray(size)
