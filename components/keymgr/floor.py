@@ -108,6 +108,8 @@ class Floor:
 
     def missing(self) -> list[str]:
         """Names of the blobs that are still to be loaded."""
+        if self.is_loaded:
+            return []
         return [self._name_of(number) for number, shard in self._shards.items() if not shard.loaded]
 
     def load(self, name: str, version: int, untrusted_blob: bytes) -> None:
