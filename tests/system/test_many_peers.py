@@ -1,4 +1,4 @@
-"""A box with ten thousand peers: it starts, carries traffic of the one that is there, and nothing in it dies of them."""
+"""A box with ten thousand peers: it starts, carries traffic of the one that is there, and nothing dies of them."""
 
 from __future__ import annotations
 
