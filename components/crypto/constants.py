@@ -46,7 +46,7 @@ REMEMBERED_SESSIONS: Final = 65_536
 # up to REPORT_STRETCH times as long, which keymgr's REPORT_LAG allows for: of a thousand peers that are active at once
 # it hears in a few long turns instead of thousands of short ones
 REPORT_INTERVAL: Final = 0.25  # seconds between two reports of one peer or session
-REPORT_TICKS: Final = 64  # a second
+REPORT_TICKS: Final = 16  # a second
 REPORT_CROWD: Final = 256
 REPORT_STRETCH: Final = 3.0
 URGENT_INTERVAL: Final = 0.02  # between two reports of a peer whose endpoint keeps changing
