@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_interface, ip_network
 from typing import Final
 
@@ -36,6 +37,7 @@ def interface(text: str) -> Interface:
     raise ValueError(f"{show(text)} is not an IP address with a prefix length, like 10.0.0.1/24 or fd00::1/64")
 
 
+@lru_cache(maxsize=1 << 16)  # of a large file: each is read from the file, and again from the settings made of it
 def prefix(text: str) -> Prefix:
     """A prefix; host bits are dropped, and without a length it is one address, as ``wg`` has it. ValueError."""
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -62,7 +62,7 @@ NETWORK_RULE: Final = (
     "Addresses, prefixes and names of interfaces are well-formed, no two parts of the box claim one interface or one "
     "address, and IPv6 has the MTU it needs.",
 )
-_READ: Final = {
+_READ: Final[dict[str, Callable[[str], object]]] = {
     "addresses": addresses.interface,
     "routes": addresses.prefix,
     "lan_addresses": addresses.interface,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from appliance.assembly.model import Interface, Network, Prefix
-from appliance.monitor import links, netns
+from appliance.monitor import links, netns, routes
 from appliance.monitor.devices import SO_MARK
 from appliance.monitor.links import AF_INET, AF_INET6, Json, LinkError
 from appliance.monitor.rtnetlink import IPRoute, NetlinkError
@@ -133,21 +133,16 @@ class Plumber:
         if network.table == "off":
             return
         # Longest first, as wg-quick
-        for prefix in sorted(set(network.routes), key=lambda one: -one.prefixlen):
-            if network.table != "auto" or not _covered(prefix, network.addresses):
-                self._route(netlink, index, prefix)
+        prefixes = sorted(set(network.routes), key=lambda one: -one.prefixlen)
+        if network.table == "auto":
+            prefixes = [prefix for prefix in prefixes if not _covered(prefix, network.addresses)]
+        routes.add(index, [(prefix, self._table(netlink, prefix)) for prefix in prefixes])
 
-    def _route(self, netlink: IPRoute, index: int, prefix: Prefix) -> None:
-        family = links.family(prefix)
-        table = self._network.table
-        if table == "auto":
-            table = self._default_route(netlink, family) if prefix.prefixlen == 0 else _TABLE_MAIN
-        try:
-            netlink.route("add", family=family, dst=str(prefix), oif=index, table=table)
-        except NetlinkError as error:
-            if error.code == errno.EEXIST:
-                raise LinkError(f"there is a route to {prefix} already; remove it, or set Table = off") from None
-            raise
+    def _table(self, netlink: IPRoute, prefix: Prefix) -> int:
+        """The table that the route to ``prefix`` goes into."""
+        if isinstance(self._network.table, int):
+            return self._network.table
+        return self._default_route(netlink, links.family(prefix)) if prefix.prefixlen == 0 else _TABLE_MAIN
 
     def _default_route(self, netlink: IPRoute, family: int) -> int:
         """As wg-quick: marked packets take the host's default route, all others the tunnel's, in a table of its own.

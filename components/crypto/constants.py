@@ -39,8 +39,14 @@ GROUP_PACKET_BYTES: Final = 65_535
 # What one key domain may make another remember: all of it at once fits the memory that component.toml gives. A session
 # takes 4 KiB, its window a quarter of it; a peer has three at most, and keymgr's MAX_PEERS is a third of them
 MOST_PREFIXES: Final = 65_536
-MOST_SESSIONS: Final = 12_288
+MOST_SESSIONS: Final = 49_152
 REMEMBERED_SESSIONS: Final = 65_536
 
+# All reports but first and urgent ones wait for the next of REPORT_TICKS a second, and where more than REPORT_CROWD do,
+# up to REPORT_STRETCH times as long, which keymgr's REPORT_LAG allows for: of a thousand peers that are active at once
+# it hears in a few long turns instead of thousands of short ones
 REPORT_INTERVAL: Final = 0.25  # seconds between two reports of one peer or session
-URGENT_INTERVAL: Final = 0.02  # seconds between two reports of a peer whose endpoint keeps changing
+REPORT_TICKS: Final = 16  # a second
+REPORT_CROWD: Final = 256
+REPORT_STRETCH: Final = 3.0
+URGENT_INTERVAL: Final = 0.02  # between two reports of a peer whose endpoint keeps changing

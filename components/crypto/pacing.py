@@ -1,10 +1,11 @@
-"""When to report: the first activity at once, then at most once an interval, and once more after the last."""
+"""When to report: the first activity at once, then once an interval at most, many together, and once after the last."""
 
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from math import ceil
 
-from components.crypto.constants import REPORT_INTERVAL
+from components.crypto.constants import REPORT_CROWD, REPORT_INTERVAL, REPORT_STRETCH, REPORT_TICKS
 
 
 class Pacing:
@@ -19,9 +20,17 @@ class Pacing:
 
     def note(self, number: int, now: float, interval: float = REPORT_INTERVAL) -> None:
         """There is something to report of ``number``, ``interval`` seconds after its last report at the earliest."""
-        last = self._last.get(number)
-        when = now if last is None else max(now, last + interval)
         due = self._when.get(number)
+        if due is not None and interval == REPORT_INTERVAL:
+            return  # it cannot be sooner
+        last = self._last.get(number)
+        if last is None:
+            when = now
+        elif interval < REPORT_INTERVAL:
+            when = max(now, last + interval)
+        else:
+            stretch = min(REPORT_STRETCH, max(1.0, len(self._when) / REPORT_CROWD))
+            when = ceil(max(now, last + stretch * interval) * REPORT_TICKS) / REPORT_TICKS
         if due is None or when < due:
             self._when[number] = when
             heappush(self._heap, (when, number))

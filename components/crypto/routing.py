@@ -14,7 +14,7 @@ from components.crypto.ip import Head
 from components.crypto.refused import Refused
 
 NO_PEER: Final = 0
-_CACHED: Final = 4096
+_CACHED: Final = 16_384
 
 
 class PrefixTable:

@@ -22,9 +22,11 @@ from components.crypto.constants import (
     PADDING,
     REJECT_AFTER_MESSAGES,
     REJECT_AFTER_TIME,
+    REPORT_INTERVAL,
     STAGED_BYTES,
     STAGED_BYTES_IN_ALL,
     STAGED_PACKETS,
+    URGENT_INTERVAL,
 )
 from components.crypto.groups import Grouping
 from components.crypto.ip import DESTINATION, IPV4_HEADER, look
@@ -191,8 +193,8 @@ class Sender:
         return packet
 
     def _want(self, peer: _Peer, now: float) -> None:
+        self._pacing.note(peer.number, now, REPORT_INTERVAL if peer.wanted else URGENT_INTERVAL)
         peer.wanted = True
-        self._pacing.note(peer.number, now)
 
     # orders -----------------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from components.keymgr.events import PersistFloor
 LABEL: Final = b"septum timestamp floor v1"
 SENT_MARGIN: Final = 2_000_000_000  # nanoseconds
 NONCE: Final = crypto_secretbox_NONCEBYTES
+SHARDS: Final = 32  # few enough for the store's names, many enough for MAX_PEERS records in blobs of 64 KiB
 VERSIONS: Final = 2**63  # more than a write a second ever uses up; a store at the last of them made it up
 
 _HEADER: Final = struct.Struct("<4sBQ")  # magic, shard, version: a blob cannot pass for another one
@@ -67,7 +68,7 @@ class Floor:
 
     @staticmethod
     def _shard_of(peer: bytes) -> int:
-        return hashlib.blake2s(peer, digest_size=1).digest()[0]
+        return hashlib.blake2s(peer, digest_size=1).digest()[0] % SHARDS
 
     # timestamps -----------------------------------------------------------------------------------------------------
 
@@ -107,6 +108,8 @@ class Floor:
 
     def missing(self) -> list[str]:
         """Names of the blobs that are still to be loaded."""
+        if self.is_loaded:
+            return []
         return [self._name_of(number) for number, shard in self._shards.items() if not shard.loaded]
 
     def load(self, name: str, version: int, untrusted_blob: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
 from components.keymgr.constants import KEEPALIVE_TIMEOUT, NEW_HANDSHAKE_TIME, REJECT_AFTER_TIME, ZERO_AFTER_TIME
@@ -21,7 +21,7 @@ class Timer(IntEnum):
     ZERO = 5  # 6.3: no session was derived for so long that everything ephemeral goes
 
 
-class Happened(Enum):
+class Happened(StrEnum):
     """What sets or stops a peer's timers."""
 
     DATA_SENT = "data sent"  # with something in it

@@ -38,8 +38,8 @@ SOURCE_RATE: Final = 20.0  # handshakes a second of one source
 SOURCE_BURST: Final = 5
 MOST_SOURCES: Final = 8192
 # What the key manager does without noticing
-LOAD_RATE: Final = 100.0  # handshakes a second of all sources together
-LOAD_BURST: Final = 64
+LOAD_RATE: Final = 400.0  # handshakes a second of all sources together; ten thousand peers rekey at a quarter of it
+LOAD_BURST: Final = 256
 LOAD_TIME: Final = 1.0  # seconds that a load is taken to last
 # Cookie replies prove nothing of their source, so that all share one rate. It is far above what anybody needs, for a
 # genuine one to get through amid forged ones, each of which costs the key manager one lookup in a table

@@ -282,6 +282,13 @@ def test_routes_go_where_table_says(host: Namespace, table: Any, shown: list[str
         assert [line.split()[0] for line in found.splitlines()] == shown
 
 
+def test_thousands_of_routes_are_each_there(host: Namespace) -> None:
+    routes = [f"10.{50 + n // 256}.{n % 256}.0/24" for n in range(2000)] + [f"fd50:{n:x}::/48" for n in range(1, 1000)]
+    with running(host, network={**HOST_MODE, "routes": routes}):
+        shown = host.run("ip", "route", "show", "dev", "st0") + host.run("ip", "-6", "route", "show", "dev", "st0")
+        assert set(routes) <= {line.split()[0] for line in shown.splitlines()}
+
+
 # what a build does not survive ---------------------------------------------------------------------------------------
 
 
@@ -290,6 +297,11 @@ def test_routes_go_where_table_says(host: Namespace, table: Any, shown: list[str
     [
         ({**STEADY, "mid": "unborn"}, HOST_MODE, "mid ended with status 1\n  ValueError: this one is not to be"),
         (STEADY, {**HOST_MODE, "routes": ["192.168.1.0/24"]}, "there is a route to 192.168.1.0/24 already"),
+        (
+            STEADY,
+            {**HOST_MODE, "routes": ["192.168.1.0/24", *(f"10.50.{n}.0/24" for n in range(250))]},
+            "there is a route to 192.168.1.0/24 already",
+        ),
         (STEADY, {**HOST_MODE, "tunnel": "lan0"}, "lan0: there is such an interface already"),
         (STEADY, {**INLINE, "wan": "none0"}, "there is no interface 'none0' here"),
         (STEADY, {**INLINE, "lan_addresses": ["10.9.0.9/24"]}, "there is a route to"),

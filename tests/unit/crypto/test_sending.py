@@ -194,6 +194,14 @@ def test_wanted_is_repeated_once_an_interval_while_packets_come() -> None:
     assert len(wanted) == 4
 
 
+def test_the_first_packet_that_finds_no_session_is_told_of_at_once() -> None:
+    core = sender()
+    seal(core, ipv4(100), now=2.0)
+    reports(core, 2.0)
+    seal(core, ipv4(100), now=300.01)  # between two ticks
+    assert [report.wanted for report in reports(core, 300.01)] == [True]
+
+
 def test_the_stage_keeps_the_newest_packets() -> None:
     core = sender(session=False)
     for n in range(STAGED_PACKETS + 10):

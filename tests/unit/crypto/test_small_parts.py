@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.guest.settings import SettingsError
-from components.crypto.constants import GROUP_ITEMS, REPORT_INTERVAL, URGENT_INTERVAL
+from components.crypto.constants import GROUP_ITEMS, REPORT_INTERVAL, REPORT_TICKS, URGENT_INTERVAL
 from components.crypto.groups import Grouping
 from components.crypto.once import Once
 from components.crypto.pacing import Pacing
 from components.crypto.settings import EncryptSettings, parse
+from components.keymgr.constants import REPORT_LAG
 
 LIMIT = 5000
 runs = st.lists(st.tuples(st.integers(1, 3), st.integers(1, LIMIT), st.integers(0, 150)), max_size=12)
@@ -77,6 +80,22 @@ def test_something_urgent_overtakes_but_does_not_flood() -> None:
     assert pacing.pop(1.003) is None
     assert pacing.pop(1.0 + URGENT_INTERVAL) == 7
     assert pacing.pop(5.0) is None, "the slower note was overtaken, not kept"
+
+
+def test_a_crowd_is_reported_together_and_less_often_but_within_what_keymgr_allows_for() -> None:
+    pacing = Pacing()
+    times: dict[int, list[float]] = {number: [] for number in range(2000)}
+    steps = [step / 1000 for step in range(3000)]
+    for step, now in enumerate(steps):
+        for number in range(step % 50, 2000, 50):  # each is active twenty times a second
+            pacing.note(number, now)
+        while (number := pacing.pop(now)) is not None:
+            times[number].append(now)
+    gaps = [later - sooner for reported in times.values() for sooner, later in pairwise(reported)]
+    assert min(gaps) >= REPORT_INTERVAL and max(gaps) <= REPORT_LAG
+    assert len(gaps) < 2000 * 3 / (2 * REPORT_INTERVAL)
+    turns = {now for reported in times.values() for now in reported if now > 0.05}
+    assert len(turns) <= 3 * REPORT_TICKS
 
 
 def test_what_is_forgotten_is_not_reported() -> None:

@@ -10,6 +10,8 @@ from components.keymgr import tai64n
 from components.keymgr.constants import TIMESTAMP_GRANULE
 from components.keymgr.floor import NONCE, VERSIONS, Floor, FloorError
 from components.keymgr.manager import Side
+from components.keymgr.settings import MAX_PEERS
+from components.store.slots import LARGEST_BLOB, NAMES
 from tests.unit.keymgr.world import START, World, pair
 
 PRIVATE, PUBLIC = b"\x11" * 32, b"\x12" * 32
@@ -138,17 +140,17 @@ def test_no_version_that_a_store_makes_up_stops_the_writing(version: int, blob: 
     assert put.version == (version if version < VERSIONS else 0) + 9
 
 
-def test_a_shard_fits_a_blob_with_as_many_peers_as_there_can_be() -> None:
-    peers = [n.to_bytes(32, "big") for n in range(65535)]
+def test_as_many_peers_as_there_can_be_fit_the_store() -> None:
+    peers = [n.to_bytes(32, "big") for n in range(MAX_PEERS)]
     floor = loaded(Floor(PRIVATE, PUBLIC, peers))
     for one in peers:
         floor.stamp(one, START)
-    largest = 0
+    puts = []
     while (due := floor.due()) is not None:
-        put = floor.write(due, bytes(NONCE))
-        floor.stored(put)
-        largest = max(largest, len(put.blob))
-    assert largest <= 65535
+        puts.append(floor.write(due, bytes(NONCE)))
+        floor.stored(puts[-1])
+    assert max(len(put.blob) for put in puts) <= LARGEST_BLOB
+    assert 2 * len({put.name for put in puts}) <= NAMES  # the floor of the next private key has room beside it
 
 
 def test_a_store_that_fails_is_tried_again_and_says_so() -> None:

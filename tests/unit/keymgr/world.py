@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.guest.secret import Secret
+from components.crypto.constants import REPORT_INTERVAL
 from components.keymgr import events as ev
 from components.keymgr.constants import REJECT_AFTER_TIME
 from components.keymgr.manager import Manager, Side
@@ -23,7 +24,6 @@ from components.keymgr.noise import PrivateKey, wipe
 from components.keymgr.settings import Endpoint, PeerSettings, Prefix, Settings
 
 START = 1_700_000_000.0  # the wall clock when virtual time is 0
-REPORT_INTERVAL = 0.25
 KEEPALIVE = ""  # what an empty packet carries
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import hmac
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import cryptography_vectors
 import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives import hmac as openssl_hmac
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
@@ -141,14 +139,6 @@ def test_blake2s_keyed_is_the_reference_of_rfc_7693() -> None:
     )
     assert mac(key, b"x") == hashlib.blake2s(b"x", key=key, digest_size=16).digest()
     assert mac(key, b"x") != hashlib.blake2s(b"x", key=key).digest()[:16]  # the size is part of the hash
-
-
-@given(st.binary(max_size=200), st.binary(max_size=200))
-def test_hmac_blake2s_of_two_libraries(key: bytes, message: bytes) -> None:
-    """hashlib's HMAC is what kdf is made of; OpenSSL's is another one. Neither is keyed BLAKE2s."""
-    theirs = openssl_hmac.HMAC(key, hashes.BLAKE2s(32))
-    theirs.update(message)
-    assert hmac.digest(key, message, hashlib.blake2s) == theirs.finalize()
 
 
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=64), st.integers(1, 3))
