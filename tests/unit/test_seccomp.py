@@ -76,8 +76,6 @@ def oracle(declared: frozenset[str], name: str, a: tuple[int, ...]) -> bool:
             return a[2] in range(4) and a[3] in (0x22, 0x4022, 0x20022, 0x24022) and low[4] == MASK32
         case "mremap":
             return a[3] in (0, 1)
-        case "madvise":
-            return low[2] == 4
         case "futex":
             return low[1] in {op | flags for op in (0, 1, 9) for flags in (0, 128, 256, 384)}
         case "clock_gettime":
@@ -157,7 +155,6 @@ def test_the_ways_around_w_xor_x_are_closed() -> None:
     assert not allowed(code, "mmap", 0, 4096, 3, 0x22, 4, 0)
     assert not any(allowed(code, "mprotect", 0x1000, 4096, prot) for prot in range(8))
     assert not allowed(code, "mremap", 0, 4096, 8192, 3, 0x1000)
-    assert [advice for advice in range(200) if allowed(code, "madvise", 0, 4096, advice)] == [4]
 
 
 def test_the_base_alone_reads_and_writes_nothing_but_events_and_last_words() -> None:

@@ -32,7 +32,6 @@ _PROT_READ_WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
 _MAP_NORESERVE: Final = 0x4000
 _MAP_STACK: Final = 0x20000
 _MREMAP_MAYMOVE: Final = 1
-_MADV_DONTNEED: Final = 4
 _FUTEX_WAIT_WAKE_WAITBITSET: Final = (0, 1, 9)
 _FUTEX_PRIVATE_AND_REALTIME: Final = 128 | 256
 _EVENT: Final = 8  # bytes in the counter of an eventfd
@@ -66,16 +65,14 @@ BASE: Final[dict[str, Rule]] = {
     "munmap": ANY,
     "brk": ANY,
     "mremap": ((Match(3, LONG, (0, _MREMAP_MAYMOVE)),),),
-    # protobuf calls malloc_trim each time it has freed ten thousand messages: whole pages go back, and read as zeros.
-    "madvise": ((Match(2, INT, (_MADV_DONTNEED,)),),),
     # How the kernel resumes a timed futex wait that SIGSTOP and SIGCONT, or a debugger reading the seal, interrupted.
     "restart_syscall": ANY,
     # A domain may always lose what it has: objects that hold a descriptor close it when they are collected.
     "close": ANY,
     "exit_group": ANY,
 }
-# Not here, though other sandboxes have them: mprotect, which malloc needs for a second arena only, and domains are
-# started with MALLOC_ARENA_MAX=1; rt_sigreturn, since the seal leaves no signal handler to return from, and
+# Not here, though other sandboxes have them: mprotect and madvise, which malloc needs for a second arena only, and
+# domains are started with MALLOC_ARENA_MAX=1; rt_sigreturn, since the seal leaves no signal handler to return from, and
 # a forged return is a way to set every register at once; exit, since there is no thread to end alone.
 
 # What a role may ask for in component.toml: traffic on descriptors it was given, and random numbers. No call in it
