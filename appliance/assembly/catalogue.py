@@ -114,6 +114,6 @@ def _role(document: Document, component: str, name: str, table: object, summary:
 def _port(document: Document, way: tuple[str, ...], name: str, table: object) -> Port:
     taken: Any = take(document, way, table, PORT)
     port = Port(name, taken["schema"], taken["end"], taken["many"])
-    if port.many > 1 and port.begins:
-        document.refuse(KEYS, (*way, "many"), f"port {name!r}: only an end of kind 'in' or 'server' can be many")
+    if port.many > 1 and port.end == "client":
+        document.refuse(KEYS, (*way, "many"), f"port {name!r}: a caller has one callee, so that it waits for one only")
     return port

@@ -118,6 +118,14 @@ class Draft:
             if client and server:
                 yield join, client, server
 
+    def spreads(self) -> dict[End, list[str]]:
+        """Every port that may be spread, and the domains that it is spread over, in their order."""
+        found: dict[End, list[str]] = {}
+        for join, client, _ in self.joined():
+            if client.spreads:
+                found.setdefault(join.client, []).append(join.server.domain)
+        return found
+
     def flows(self) -> Iterator[Flow]:
         """Every way that a message goes, over the joins whose ports agree on what they carry."""
         for join, client, server in self.joined():
@@ -179,16 +187,19 @@ def _end(text: object) -> End | None:
 
 
 def _joins(channels: Mapping[str, object]) -> tuple[list[Join], list[tuple[Way, str]]]:
-    """The lines of ``[channels]`` as pairs of ends, and those that are not pairs of ends."""
+    """The lines of ``[channels]`` as pairs of ends, and those that are not pairs of ends. A list is a channel each."""
     joins: list[Join] = []
     malformed: list[tuple[Way, str]] = []
     for left, right in channels.items():
-        way = ("channels", left)
-        client, server = _end(left), _end(right)
-        if client is None or server is None:
-            malformed.append((way, 'a channel is written "domain.port" = "domain.port", both quoted'))
-        else:
-            joins.append(Join(client, server, way))
+        way: Way = ("channels", left)
+        several = isinstance(right, list) and right
+        ways = [((*way, i), one) for i, one in enumerate(right)] if several else [(way, right)]
+        for way, one in ways:
+            client, server = _end(left), _end(one)
+            if client is None or server is None:
+                malformed.append((way, 'a channel is written "domain.port" = "domain.port", both quoted'))
+            else:
+                joins.append(Join(client, server, way))
     return joins, malformed
 
 

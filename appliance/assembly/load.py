@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -18,9 +18,12 @@ from appliance.assembly.model import Channel, Domain, Network, ValidatedAssembly
 from appliance.assembly.validators import VALIDATORS
 from appliance.guest.secret import Secret
 
-__all__ = ["VPN", "AssemblyError", "Finding", "load", "validate"]
+__all__ = ["ASSEMBLIES", "VPN", "AssemblyError", "Finding", "load", "validate"]
 
-VPN: Final = COMPONENTS.parent / "assemblies" / "vpn.toml"
+ASSEMBLIES: Final = COMPONENTS.parent / "assemblies"
+"""The ready-made ones."""
+
+VPN: Final = ASSEMBLIES / "vpn.toml"
 """The gateway that a wg-quick file is laid over."""
 
 
@@ -108,6 +111,12 @@ def _complete(drafted: Draft) -> None:
         drafted.network = dataclasses.replace(drafted.network, routes=_routes(own.get("peers")))
     for name, domain in drafted.domains.items():
         follows = _follows(domain, drafted.network, private if isinstance(private, Secret) else None)
+        if (count := len(drafted.spreads().get(model.End(name, "tunnel_out"), ()))) > 1:
+            follows = {**follows, "shards": _shards(own.get("peers"), count)}
+            if "shards" in drafted.settings.get(name, {}):
+                rule = next(validator.rule for validator in VALIDATORS if validator.name == "settings")
+                why = f"settings.{name}.shards follows from the peers, and is not written"
+                drafted.document.refuse(rule, ("settings", name, "shards"), why)
         if follows:
             drafted.settings[name] = {**follows, **drafted.settings.get(name, {})}
 
@@ -119,12 +128,23 @@ def _table(document: Document, name: str) -> Mapping[str, object]:
 
 def _routes(peers: object) -> tuple[model.Prefix, ...]:
     """The prefixes of all peers, each once. What is not a prefix is for keymgr's own settings module to refuse."""
-    routes: dict[model.Prefix, None] = {}
-    for peer in peers if isinstance(peers, list) else ():
+    return tuple({allowed: None for _, allowed in _allowed(peers)})
+
+
+def _shards(peers: object, count: int) -> list[dict[str, object]]:
+    """Whose the prefixes are: those of each pair of crypto domains. As keymgr has it, peer n belongs to pair
+    (n - 1) mod ``count``.
+    """
+    shards = {allowed: (number - 1) % count for number, allowed in _allowed(peers)}
+    return [{"allowed_ips": [str(one) for one, shard in shards.items() if shard == at]} for at in range(count)]
+
+
+def _allowed(peers: object) -> Iterator[tuple[int, model.Prefix]]:
+    """Each prefix with the number of the peer it is given to, from 1."""
+    for number, peer in enumerate(peers if isinstance(peers, list) else (), 1):
         allowed = peer.get("allowed_ips") if isinstance(peer, dict) else None
         for text in allowed if isinstance(allowed, list) else ():
             try:
-                routes[prefix(text)] = None
+                yield number, prefix(text)
             except (ValueError, TypeError):
                 continue
-    return tuple(routes)

@@ -52,8 +52,9 @@ DEVICES: Final[Mapping[str, Device]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Port:
-    """A role's own name for one end of a channel. ``many`` channels at most may end here (1 but for ``in`` and
-    ``server``).
+    """A role's own name for one end of a channel. ``many`` channels at most may end here (1 for a ``client``).
+
+    An ``out`` of many is *spread* over the domains at the other ends, which are replicas: each has a share of the peers.
     """
 
     name: str
@@ -65,6 +66,11 @@ class Port:
     def begins(self) -> bool:
         """The port belongs on the left of a line in ``[channels]``."""
         return self.end in ("out", "client")
+
+    @property
+    def spreads(self) -> bool:
+        """What goes out here is shared out among replicas."""
+        return self.end == "out" and self.many > 1
 
 
 @dataclass(frozen=True)

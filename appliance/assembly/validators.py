@@ -247,15 +247,74 @@ def red_to_black(draft: Draft) -> Broken:
 
 @validator("one-transform")
 def one_transform(draft: Draft) -> Broken:
-    """At most one domain turns RED into BLACK, and exactly one does in a box with a RED and a BLACK network device."""
+    """One domain, or the replicas that one port is spread over, turn RED into BLACK; some domain does in a box with a
+    RED and a BLACK network device.
+    """
     transforming = [name for name, domain in draft.domains.items() if RED_TO_BLACK in domain.role.transforms]
+    sets = draft.spreads().values()
     for name in transforming[1:]:
-        yield ("domains", name), f"{name} turns RED into BLACK, and so does {transforming[0]}; there can be one"
+        if not any(name in members and transforming[0] in members for members in sets):
+            yield ("domains", name), f"{name} turns RED into BLACK, and so does {transforming[0]}; there can be one"
     devices = [DEVICES[device] for domain in draft.domains.values() for device in domain.role.devices]
     faces = {device.label for device in devices if device.network}
     known = len(draft.domains) == len(draft.declared)  # the one that is not known may be the one
     if known and not transforming and {"RED", "BLACK"} <= faces:
         yield ("domains",), f"no domain declares {RED_TO_BLACK}, yet the box has a RED and a BLACK network device"
+
+
+def _fars(draft: Draft, name: str) -> dict[str, str]:
+    """What each port of a domain is joined to."""
+    ends = [pair for join, _, _ in draft.joined() for pair in ((join.client, join.server), (join.server, join.client))]
+    return {own.port: str(far) for own, far in ends if own.domain == name}
+
+
+@validator("replicas")
+def replicas(draft: Draft) -> Broken:
+    """The domains that a port is spread over are replicas: of one role, with each port of theirs joined to the same port
+    as that of the others.
+    """
+    for end, members in draft.spreads().items():
+        first = members[0]
+        for name in members[1:]:
+            roles = [draft.domains[one].role for one in (first, name)]
+            if roles[0] is not roles[1]:
+                yield ("domains", name), f"{end} is spread over {first} and {name}, which are not of one role"
+                continue
+            fars = _fars(draft, first)
+            for port, far in _fars(draft, name).items():
+                if far != fars.get(port, far):  # one that is not joined at all is refused already
+                    yield ("domains", name), f"{name}.{port} is joined to {far}, {first}.{port} to {fars[port]}"
+
+
+@validator("numbers")
+def numbers(draft: Draft) -> Broken:
+    """Replicas are numbered by the order of their lines, and that is the same at every port they are joined to."""
+    spread = draft.spreads()
+    sets = {frozenset(members): (end, members) for end, members in reversed(spread.items())}
+    for end, members in sets.values():
+        order: dict[End, list[tuple[str, Way]]] = {}
+        for join, _, _ in draft.joined():
+            for own, far in ((join.client, join.server), (join.server, join.client)):
+                if own.domain in members:
+                    order.setdefault(far, []).append((own.domain, join.way))
+        for far, joined in order.items():
+            for (name, way), wanted in zip(joined, members, strict=False):
+                if name != wanted and sorted(name for name, _ in joined) == sorted(members):
+                    yield way, f"{name} stands at {far} where {wanted} stands at {end}"
+                    break
+
+
+@validator("even-sets")
+def even_sets(draft: Draft) -> Broken:
+    """All ports of a box that can be spread are spread over as many domains: the first of each set belong together, the
+    second, and so on.
+    """
+    spread = draft.spreads()
+    first = next(iter(spread), None)
+    for end, members in spread.items():
+        if first and len(members) != len(spread[first]):
+            way = next(join.way for join in draft.joins if join.client == end)
+            yield way, f"{end} is spread over {len(members)} domains, {first} over {len(spread[first])}"
 
 
 @validator("calls")

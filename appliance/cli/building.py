@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from appliance.assembly.load import AssemblyError
+from appliance.assembly.load import ASSEMBLIES, VPN, AssemblyError
 from appliance.assembly.load import load as from_assembly
 from appliance.assembly.model import ValidatedAssembly
 from appliance.assembly.wgquick import from_wgquick
@@ -23,8 +23,25 @@ def _fail(why: str, then: str = "") -> NoReturn:
     screen.fail(why, then)
 
 
-def load(file: Path, lan: str | None = None, wan: str | None = None) -> ValidatedAssembly:
-    """The validated assembly of ``file``, or the end of the command with every finding on a line of its own."""
+def ready_made(said: str) -> Path:
+    """The assembly that ``--assembly`` names: one of the ready-made ones, or a file."""
+    file = Path(said) if "/" in said or said.endswith(".toml") else ASSEMBLIES / f"{said}.toml"
+    if not file.is_file():
+        names = ", ".join(sorted(one.stem for one in ASSEMBLIES.glob("*.toml")))
+        _fail(f"there is no assembly {said!r}", f"one of {names}, or the path of a file, as ./mine.toml")
+    return file
+
+
+def load(
+    file: Path, lan: str | None = None, wan: str | None = None, assembly: str | None = None
+) -> ValidatedAssembly:
+    """The validated assembly of ``file``, or the end of the command with every finding on a line of its own.
+
+    ``assembly`` is what a wg-quick file is laid over, if not the vpn assembly.
+    """
+    if assembly and file.suffix == ".toml":
+        _fail(f"{file} is an assembly itself; --assembly goes with a wg-quick file")
+    base = ready_made(assembly) if assembly else VPN
     if not file.is_file():
         # As wg-quick has it: a bare name means the file of that name in the usual folder
         usual = Path("/etc/wireguard") / f"{file.stem}.conf"
@@ -32,15 +49,17 @@ def load(file: Path, lan: str | None = None, wan: str | None = None) -> Validate
             _fail(f"{file}: there is no such file", f"septum up /path/to/wg0.conf, or put it at {usual}")
         file = usual
     try:
-        read = from_assembly if file.suffix == ".toml" else from_wgquick
-        assembly = read(file, lan=lan, wan=wan)
+        if file.suffix == ".toml":
+            loaded = from_assembly(file, lan=lan, wan=wan)
+        else:
+            loaded = from_wgquick(file, lan=lan, wan=wan, base=base)
     except AssemblyError as refused:
         _refuse(file, refused)
     except OSError as error:
         _fail(f"{file}: {error.strerror}")
-    for warning in assembly.warnings:
+    for warning in loaded.warnings:
         print(_coloured(f"septum: {warning}", "33", sys.stderr), file=sys.stderr)
-    return assembly
+    return loaded
 
 
 def _refuse(file: Path, refused: AssemblyError) -> NoReturn:
@@ -58,20 +77,25 @@ def _coloured(text: str, colour: str, stream: Any) -> str:
 
 
 def up(
-    file: Path, lan: str | None = None, wan: str | None = None, name: str | None = None, foreground: bool = False
+    file: Path,
+    lan: str | None = None,
+    wan: str | None = None,
+    name: str | None = None,
+    foreground: bool = False,
+    assembly: str | None = None,
 ) -> int:
     """Builds the box and starts it; the exit code. In the foreground it returns once the box is down."""
     from appliance.assembly.resolve import ResolveError, resolve
     from appliance.monitor.main import BuildError, run, start_background
 
-    assembly = load(file, lan, wan)
+    loaded = load(file, lan, wan, assembly)
     box = name or file.stem
     try:
-        assembly = resolve(assembly)
+        resolved = resolve(loaded)
         if foreground:
-            return run(assembly, name=box)
-        start_background(assembly, name=box)
+            return run(resolved, name=box)
+        start_background(resolved, name=box)
     except (BuildError, ResolveError) as error:
         _fail(str(error), "as root: building namespaces and interfaces needs it" if os.geteuid() else "")
-    print(_coloured(f"{box} is up: {len(assembly.domains)} sealed domains", "32", sys.stdout))
+    print(_coloured(f"{box} is up: {len(resolved.domains)} sealed domains", "32", sys.stdout))
     return 0

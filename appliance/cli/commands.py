@@ -25,6 +25,10 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Box = Annotated[str, typer.Argument(help="The box's name; not needed while only one is up.")]
 File = Annotated[Path, typer.Argument(help="A wg-quick file (wg0.conf) or an assembly (vpn.toml).")]
+Over = Annotated[
+    str | None,
+    typer.Option("--assembly", help="What a wg-quick file is laid over: a ready-made one (vpn, vpn-2) or a file."),
+]
 
 
 def _the_box(name: str) -> str:
@@ -64,13 +68,14 @@ def up(
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay, and log to the terminal (for systemd).")
     ] = False,
+    assembly: Over = None,
 ) -> None:
     """Build the box from FILE and start it.
 
     With --lan and --wan the box is inline: both interfaces leave the host, and come back on `septum down`. Without
     them the tunnel interface appears on the host, as wg-quick makes it.
     """
-    raise typer.Exit(building.up(file, lan, wan, name, foreground))
+    raise typer.Exit(building.up(file, lan, wan, name, foreground, assembly))
 
 
 @app.command()
@@ -123,9 +128,9 @@ def status(box: Box = "", json_: Json = False) -> None:
 
 
 @app.command()
-def check(file: File, json_: Json = False) -> None:
+def check(file: File, over: Over = None, json_: Json = False) -> None:
     """Validate FILE without touching anything; exit 0 if a box could be built from it."""
-    assembly = building.load(file)
+    assembly = building.load(file, assembly=over)
     if json_:
         screen.as_json({"name": assembly.name, "domains": [domain.name for domain in assembly.domains]})
         return
@@ -141,6 +146,7 @@ def graph(
     file: Annotated[
         Path | None, typer.Argument(help="A wg-quick file or an assembly; the vpn assembly if absent.")
     ] = None,
+    over: Over = None,
     svg: Annotated[bool, typer.Option("--svg", help="Print an SVG picture.")] = False,
     dot: Annotated[bool, typer.Option("--dot", help="Print Graphviz DOT.")] = False,
 ) -> None:
@@ -148,7 +154,10 @@ def graph(
     from appliance.assembly import graph as drawing
     from appliance.assembly.load import VPN, load
 
-    assembly = load(VPN) if file is None else building.load(file)
+    if file is None:
+        assembly = load(building.ready_made(over) if over else VPN)
+    else:
+        assembly = building.load(file, assembly=over)
     if svg:
         sys.stdout.write(drawing.svg(assembly))
     elif dot:

@@ -19,7 +19,7 @@ def plain_up(words: Sequence[str]) -> dict[str, Any] | None:
     for word in rest:
         if word == "--foreground":
             found["foreground"] = True
-        elif word in ("--lan", "--wan", "--name"):
+        elif word in ("--lan", "--wan", "--name", "--assembly"):
             value = next(rest, "")
             if not value or value.startswith("-"):
                 return None

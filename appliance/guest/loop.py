@@ -174,8 +174,8 @@ class Guest:
         self._unflushed: list[Endpoint] = []
         self._next_look = 0.0
         self._busy = True
-        self._opened: dict[str, Handler] = {}
-        self._closed: dict[str, Handler] = {}
+        self._opened: dict[int, Handler] = {}  # by the port's index
+        self._closed: dict[int, Handler] = {}
         self._totals: list[tuple[Mapping[str, int], dict[str, Counter]]] = []
         self._timers: list[Callable[[float], float | None]] = []
         self._due = 0.0
@@ -191,10 +191,16 @@ class Guest:
 
     # what a component calls in build() ------------------------------------------------------------------------------
 
-    def _one(self, name: str, kind: type) -> Any:
+    def _members(self, name: str, kind: type) -> list[Any]:
         found = self._ports.get(name, [])
-        if len(found) != 1 or not isinstance(found[0], kind):
+        if not found or not all(isinstance(port, kind) for port in found):
             raise ValueError(f"{self.name} has no {kind.__name__} port {name!r}; its ports are {sorted(self._ports)}")
+        return found
+
+    def _one(self, name: str, kind: type) -> Any:
+        found = self._members(name, kind)
+        if len(found) != 1:
+            raise ValueError(f"{self.name}.{name} is joined to {len(found)} domains, not to one")
         return found[0]
 
     def out(self, port: str) -> DroppingOut:
@@ -202,28 +208,39 @@ class Guest:
         out: DroppingOut = self._one(port, DroppingOut)
         return out
 
+    def spread(self, port: str) -> list[DroppingOut]:
+        """The producer's ends of a stream that may be spread over several domains, in the assembly's order."""
+        return list(self._members(port, DroppingOut))
+
+    def senders(self, port: str) -> list[str]:
+        """The domains joined to consumer's end ``port``, in the assembly's order."""
+        return [one.peer for one in self._members(port, Port)]
+
     def client(self, port: str) -> Client:
         """The caller's end of ``port``."""
         client: Client = self._one(port, Client)
         return client
 
     def receive(self, port: str, handler: Callable[[Any, float], Any], into: Sequence[DroppingOut] = ()) -> None:
-        """``handler(message, now)`` for each message, while every Out of ``into`` has room."""
-        one = self._one(port, Port)
-        self._add(one.endpoint.fileno(), _In(self, one, handler, into))
+        """``handler(message, now)`` for each message, whoever of those joined to ``port`` it is from, while every Out
+        of ``into`` has room."""
+        for one in self._members(port, Port):
+            self._add(one.endpoint.fileno(), _In(self, one, handler, into))
 
     def _add(self, fd: int, source: Source) -> None:
         self._sources[fd] = source
         self._ready[source] = None
 
-    def receive_many(self, port: str, handler: Callable[[str, Any, float], Any]) -> None:
-        """``handler(sender, message, now)`` for each message of each sender joined to ``port``."""
+    def receive_many(
+        self, port: str, handler: Callable[[str, Any, float], Any], into: Sequence[DroppingOut] = ()
+    ) -> None:
+        """The same, but ``handler(sender, message, now)``."""
         for one in self._ports.get(port, []):
 
             def bound(message: Any, now: float, sender: str = one.peer) -> Any:
                 return handler(sender, message, now)
 
-            self._add(one.endpoint.fileno(), _In(self, one, bound, ()))
+            self._add(one.endpoint.fileno(), _In(self, one, bound, into))
 
     def serve(self, port: str, handler: Callable[[str, Any], Any]) -> None:
         """``handler(consumer, request) -> reply`` for each request of each consumer joined to ``port``."""
@@ -236,15 +253,14 @@ class Guest:
         self._epoll.register(source.fd, select.EPOLLIN | select.EPOLLET)
         self._add(source.fd, source)
 
-    def on_open(self, port: str, handler: Callable[[float], Any]) -> None:
-        """``handler(now)`` whenever the peer of ``port`` appears: at the start, and each time it was rebuilt."""
-        self._one(port, Port)
-        self._opened[port] = handler
+    def on_open(self, port: str, handler: Callable[[float], Any], member: int = 0) -> None:
+        """``handler(now)`` whenever the peer of ``port``, or its ``member``-th one, appears: at the start, and whenever
+        it was rebuilt."""
+        self._opened[self._members(port, Port)[member].index] = handler
 
-    def on_close(self, port: str, handler: Callable[[float], Any]) -> None:
-        """``handler(now)`` whenever the peer of ``port`` is gone."""
-        self._one(port, Port)
-        self._closed[port] = handler
+    def on_close(self, port: str, handler: Callable[[float], Any], member: int = 0) -> None:
+        """``handler(now)`` whenever the peer of ``port``, or its ``member``-th one, is gone."""
+        self._closed[self._members(port, Port)[member].index] = handler
 
     def timer(self, handler: Callable[[float], float | None]) -> None:
         """``handler(now) -> when`` is called after every turn that did something, and at ``when`` at the latest."""
@@ -318,7 +334,7 @@ class Guest:
                 del self._accused[index]
 
     def _told_closed(self, port: Port, now: float) -> None:
-        handler = self._closed.get(port.name)
+        handler = self._closed.get(port.index)
         if handler is not None:
             handler(now)
 
@@ -344,7 +360,7 @@ class Guest:
             if port.index in self._accused:
                 # What an earlier life did again before it was ended is not for this one to answer
                 self._accused[port.index].again = False
-            handler = self._opened.get(port.name)
+            handler = self._opened.get(port.index)
             if handler is not None:
                 handler(now)
         elif change == "closed":

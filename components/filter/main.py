@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Final
 
 from appliance.guest.loop import Guest
+from appliance.guest.settings import SettingsError
 from appliance.guest.status import Counter
 from appliance.vchan.messages import Packets
-from components.filter.settings import parse
+from components.filter.settings import FilterSettings, parse
+from components.filter.shards import End, Shards
 from components.filter.state import Side
 from components.filter.verdict import Filter
 
@@ -20,10 +22,11 @@ _NAMES: Final = {Side.RED: "from the red side", Side.TUNNEL: "from the tunnel"}
 class Shell:
     """Ports in, ports out."""
 
-    def __init__(self, guest: Guest) -> None:
-        self._filter = Filter(parse("filter", guest.settings))
+    def __init__(self, guest: Guest, settings: FilterSettings) -> None:
+        self._filter = Filter(settings)
         self._log = guest.log
-        self._tunnel_out = guest.out("tunnel_out")
+        self._encrypts = guest.spread("tunnel_out")
+        self._tunnel_out = self._encrypts[0]
         self._red_out = guest.out("red_out")
         self._from_red = guest.counter("from_red")
         self._from_tunnel = guest.counter("from_tunnel")
@@ -74,13 +77,55 @@ class Shell:
                 self._log.warning("denied", f"{_NAMES[side]}: {', '.join(news)}")
 
 
+class SharingShell(Shell):
+    """The same where several pairs of crypto domains share the peers: each group goes to the pair of its destination's
+    peer, and no pair brings in what is not from its own peers.
+    """
+
+    def __init__(self, guest: Guest, settings: FilterSettings) -> None:
+        super().__init__(guest, settings)
+        self._shards = Shards(settings.shards)
+        self._numbers = {name: number for number, name in enumerate(guest.senders("tunnel_in"))}
+
+    def from_red(self, group: Packets, now: float) -> None:
+        self._from_red.add(_packets(group))
+        for allowed in self._filter.from_red(group._replace(peer=0), now):
+            for pair, part in self._shards.split(allowed, End.DESTINATION):
+                # What is nobody's goes to the first, which counts it
+                if not self._encrypts[pair or 0].send(part):
+                    self._sink_full.add(_packets(part))
+
+    def from_one(self, decrypt: str, group: Packets, now: float) -> None:
+        """From one of several decrypts. Whose a source address is, only here is known of all peers: a decrypt knows its
+        own, and would let a peer with a wide prefix speak for another pair's peer with a narrow one in it.
+        """
+        number = self._numbers[decrypt]
+        is_own = group.peer > 0 and (group.peer - 1) % len(self._encrypts) == number
+        parts = self._shards.split(group, End.SOURCE) if is_own else []
+        own = [part for pair, part in parts if pair == number]
+        if foreign := _packets(group) - sum(map(_packets, own)):
+            self._from_tunnel.add(foreign)
+            self._filter.denied[Side.TUNNEL]["foreign"] += foreign
+        for part in own:
+            self.from_tunnel(part, now)
+
+
 def _packets(group: Packets) -> int:
     return -(-len(group.packets) // group.size)
 
 
 def build(guest: Guest) -> None:
     """Ports in, ports out."""
-    shell = Shell(guest)
-    guest.receive("red_in", shell.from_red, into=(guest.out("tunnel_out"),))
-    guest.receive("tunnel_in", shell.from_tunnel, into=(guest.out("red_out"),))
+    settings = parse("filter", guest.settings)
+    encrypts, red_out = guest.spread("tunnel_out"), guest.out("red_out")
+    if len(settings.shards) != (len(encrypts) if len(encrypts) > 1 else 0):
+        raise SettingsError("shards", f"must be one for each encrypt, of which there are {len(encrypts)}, or none for one")
+    shell: Shell
+    if len(encrypts) == 1:
+        shell = Shell(guest, settings)
+        guest.receive("tunnel_in", shell.from_tunnel, into=(red_out,))
+    else:
+        shell = sharing = SharingShell(guest, settings)
+        guest.receive_many("tunnel_in", sharing.from_one, into=(red_out,))
+    guest.receive("red_in", shell.from_red, into=encrypts)
     guest.timer(shell.tick)

@@ -1,4 +1,4 @@
-"""Settings of the filter: ``allow_from_tunnel``, a list of rules."""
+"""Settings of the filter: ``allow_from_tunnel``, a list of rules; ``shards``, which the assembly fills in."""
 
 from __future__ import annotations
 
@@ -12,23 +12,28 @@ from components.filter.rules import PROTOCOLS, Prefix, Rule
 
 _MOST_RULES: Final = 1024
 _MOST_RANGES: Final = 64
+_MOST_SHARDS: Final = 8
+_MOST_PREFIXES: Final = 65_536
 _PEER_ANY: Final = 0
 
 
 class FilterSettings(NamedTuple):
-    """What the tunnel may open."""
+    """What the tunnel may open; and where several pairs of crypto domains share the peers, the prefixes of each."""
 
     allow_from_tunnel: tuple[Rule, ...]
+    shards: tuple[tuple[Prefix, ...], ...] = ()
 
 
 def _prefix(reader: Table, key: str) -> Prefix | None:
     text = reader.text(key, default="")
-    if not text:
-        return None
+    return _read_prefix(reader.where(key), text) if text else None
+
+
+def _read_prefix(path: str, text: str) -> Prefix:
     try:
         network = ipaddress.ip_network(text)
     except ValueError as error:
-        raise SettingsError(reader.where(key), f"must be a prefix like 10.0.0.0/8 or fd00::/8: {error}") from None
+        raise SettingsError(path, f"must be a prefix like 10.0.0.0/8 or fd00::/8: {error}") from None
     return Prefix(len(network.network_address.packed), int(network.network_address), int(network.netmask))
 
 
@@ -67,11 +72,18 @@ def _rule(reader: Table) -> Rule:
     return Rule(protocol, source, destination, ports, peer or None)
 
 
+def _shard(reader: Table) -> tuple[Prefix, ...]:
+    texts = reader.texts("allowed_ips", _MOST_PREFIXES)
+    reader.done()
+    return tuple(_read_prefix(f"{reader.where('allowed_ips')}[{i}]", text) for i, text in enumerate(texts))
+
+
 def parse(role: str, table: Mapping[str, object]) -> FilterSettings:
     """The settings of the filter. Errors: SettingsError."""
     if role != "filter":
         raise SettingsError("", f"the filter component has no role {role!r}")
     reader = Table(table)
     rules = tuple(_rule(rule) for rule in reader.tables("allow_from_tunnel", _MOST_RULES))
+    shards = tuple(_shard(shard) for shard in reader.tables("shards", _MOST_SHARDS))
     reader.done()
-    return FilterSettings(rules)
+    return FilterSettings(rules, shards)

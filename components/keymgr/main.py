@@ -55,35 +55,41 @@ class _Shell:
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
-        self._manager = Manager(parse("keymgr", guest.settings))
+        self._orders = {Side.ENCRYPT: guest.spread("encrypt_orders"), Side.DECRYPT: guest.spread("decrypt_orders")}
+        self._pairs = len(self._orders[Side.ENCRYPT])
+        self._manager = Manager(parse("keymgr", guest.settings), self._pairs)
         guest.settings.clear()  # the private key was in there as text
         self._random = _Random(self, guest.client("random"))
         self._blobs = guest.client("blobs")
         self._handshakes = guest.out("handshakes_out")
-        self._orders = {Side.ENCRYPT: guest.out("encrypt_orders"), Side.DECRYPT: guest.out("decrypt_orders")}
-        self._uncertain: set[Side] = set()  # an order was lost, and nobody knows what that side knows
+        self._uncertain: set[tuple[Side, int]] = set()  # an order was lost, and nobody knows what that one knows
         self._next_load = 0.0
         self._counters = {name: guest.counter(name) for name in self._manager.counters()}
+        # Who reports speaks for the peers of its own pair only
+        self._numbers = {
+            name: number for side in Side for number, name in enumerate(guest.senders(f"{side.value}_reports"))
+        }
         for side in Side:
-            self._watch(f"{side.value}_orders", side)
+            for pair in range(self._pairs):
+                self._watch(f"{side.value}_orders", side, pair)
         guest.receive("handshakes_in", self._handshake)
-        guest.receive("encrypt_reports", self._send_report)
-        guest.receive("decrypt_reports", self._receive_report)
+        guest.receive_many("encrypt_reports", self._send_report)
+        guest.receive_many("decrypt_reports", self._receive_report)
         guest.timer(self._timer)
 
     # in ---------------------------------------------------------------------------------------------------------------
 
-    def _watch(self, port: str, side: Side) -> None:
+    def _watch(self, port: str, side: Side, pair: int) -> None:
         def opened(now: float) -> None:
-            self._uncertain.discard(side)
-            self._carry_out(self._manager.opened(side, now), now)
+            self._uncertain.discard((side, pair))
+            self._carry_out(self._manager.opened(side, now, pair), now)
 
         def closed(now: float) -> None:
-            self._uncertain.discard(side)
-            self._carry_out(self._manager.closed(side, now), now)
+            self._uncertain.discard((side, pair))
+            self._carry_out(self._manager.closed(side, now, pair), now)
 
-        self._guest.on_open(port, opened)
-        self._guest.on_close(port, closed)
+        self._guest.on_open(port, opened, pair)
+        self._guest.on_close(port, closed, pair)
 
     def _handshake(self, message: Handshake, now: float) -> None:
         if self._random.is_stocked():
@@ -92,23 +98,23 @@ class _Shell:
             )
             self._carry_out(todo, now)
 
-    def _send_report(self, report: SendReport, now: float) -> None:
+    def _send_report(self, sender: str, report: SendReport, now: float) -> None:
         untrusted = events.SendReport(
             report.peer, report.session, report.packets, report.data_packets, report.bytes, report.wanted
         )
-        self._carry_out(self._manager.send_report(untrusted, now), now)
+        self._carry_out(self._manager.send_report(untrusted, now, self._numbers[sender]), now)
 
-    def _receive_report(self, report: ReceiveReport, now: float) -> None:
+    def _receive_report(self, sender: str, report: ReceiveReport, now: float) -> None:
         untrusted = events.ReceiveReport(
             report.peer, report.session, report.packets, report.data_packets, report.bytes, report.address, report.port
         )
-        self._carry_out(self._manager.receive_report(untrusted, now), now)
+        self._carry_out(self._manager.receive_report(untrusted, now, self._numbers[sender]), now)
 
     def _timer(self, now: float) -> float | None:
         manager = self._manager
-        for side in [side for side in self._uncertain if self._orders[side].room()]:
-            self._uncertain.discard(side)
-            self._carry_out(manager.opened(side, now), now)
+        for side, pair in [(side, pair) for side, pair in self._uncertain if self._orders[side][pair].room()]:
+            self._uncertain.discard((side, pair))
+            self._carry_out(manager.opened(side, now, pair), now)
         self._load_floors(now)
         when = manager.next_tick()
         for _ in range(TICKS_PER_TURN):
@@ -137,17 +143,19 @@ class _Shell:
                     self._persist(event, now)
                 case events.ShowPeer():
                     self._show(event, now)
-                case events.ReceivePeer() | events.ReceiveSession() | events.ReceiveForget():
-                    self._order(Side.DECRYPT, receive_order(event))
+                case events.ReceivePeer() | events.ReceiveSession():
+                    self._order(Side.DECRYPT, self._manager.pair_of(event.peer), receive_order(event))
+                case events.ReceiveForget():  # an index leaves the pair it was chosen for
+                    self._order(Side.DECRYPT, event.session % self._pairs, receive_order(event))
                 case _:
-                    self._order(Side.ENCRYPT, send_order(event))
+                    self._order(Side.ENCRYPT, self._manager.pair_of(event.peer), send_order(event))
 
-    def _order(self, side: Side, order: Any) -> None:
-        """Sends ``order``. If it gets lost, that side is told everything anew as soon as it listens again."""
-        out = self._orders[side]
-        if side not in self._uncertain and out.is_open and not out.send(order):
-            self._uncertain.add(side)
-            self._guest.log.error("order-lost", f"{side.value} takes no orders: it gets new sessions when it does")
+    def _order(self, side: Side, pair: int, order: Any) -> None:
+        """Sends ``order``. If it gets lost, that one is told everything anew as soon as it listens again."""
+        out = self._orders[side][pair]
+        if (side, pair) not in self._uncertain and out.is_open and not out.send(order):
+            self._uncertain.add((side, pair))
+            self._guest.log.error("order-lost", f"{out.peer} takes no orders: it gets new sessions when it does")
 
     def _show(self, peer: events.ShowPeer, now: float) -> None:
         handshake = 0 if peer.handshake is None else int(self._guest.wall() - (now - peer.handshake))

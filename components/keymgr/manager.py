@@ -28,6 +28,7 @@ HANDSHAKES_PER_TICK: Final = 32
 ORDERS_PER_TICK: Final = 256
 WRITES_PER_TICK: Final = 4
 TIMERS_PER_TICK: Final = 1024
+_NOT_READY: Final = "not ready: encrypt, decrypt or store is away"
 # What ``random`` must be good for in one call
 RANDOM_PER_CALL: Final = HANDSHAKES_PER_TICK * RANDOM_PER_HANDSHAKE + WRITES_PER_TICK * NONCE
 
@@ -43,10 +44,12 @@ class Manager:
     """The handshakes and timers of every peer in the settings. Every method returns what is to be done, in order.
 
     Nothing is begun or answered before both crypto domains are there to take keys and know the peers, and the timestamp
-    floor was loaded. ``random(n)`` returns n fresh random bytes; it must not fail for RANDOM_PER_CALL bytes in a call.
+    floor was loaded. There may be several pairs of them: peer n belongs to pair (n - 1) mod ``pairs`` for good, and
+    nothing of it is told to another. ``random(n)`` returns n fresh random bytes; it must not fail for RANDOM_PER_CALL
+    bytes in a call.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, pairs: int = 1) -> None:
         """Takes over ``settings.private_key`` and wipes it there.
 
         Errors: SettingsError if an endpoint is a name (this domain has nobody to ask), or a peer is ourselves.
@@ -61,20 +64,27 @@ class Manager:
                 raise SettingsError(f"peers[{i}].endpoint", f"{given.endpoint.host!r} must be resolved to an address")
         self.public_key = static.public
         self._mac1_key = mac1_key(static.public)
-        self._shared = Shared(static, floor)
+        self._shared = Shared(static, floor, pairs)
         self._peers = {n: Peer(n, given, self._shared) for n, given in enumerate(settings.peers, start=1)}
         self._by_public = {peer.public: peer for peer in self._peers.values()}
-        self._up: set[Side] = set()
-        self._to_announce: deque[tuple[Side, Peer]] = deque()
-        self._is_settled = False  # whether all owed handshakes were begun since we became ready
+        self._members: list[list[Peer]] = [[] for _ in range(pairs)]
+        for peer in self._peers.values():
+            self._members[self.pair_of(peer.number)].append(peer)
+        self._up: set[tuple[Side, int]] = set()
+        self._to_announce: list[deque[tuple[Side, Peer]]] = [deque() for _ in range(pairs)]
+        self._unsettled = set(range(pairs))  # those whose owed handshakes are to be begun once they are ready
         for peer in self._peers.values():
             # At the first start: whoever keeps a tunnel alive wants one now, others once there is traffic
             peer.owed = peer.settings.keepalive > 0 and peer.endpoint is not None
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether handshakes are done at all."""
-        return len(self._up) == len(Side) and not self._to_announce and self._shared.floor.is_loaded
+    def is_ready(self, pair: int = 0) -> bool:
+        """Whether handshakes are done with the peers of ``pair``."""
+        is_up = (Side.ENCRYPT, pair) in self._up and (Side.DECRYPT, pair) in self._up
+        return is_up and not self._to_announce[pair] and self._shared.floor.is_loaded
+
+    def pair_of(self, peer: int) -> int:
+        """The pair of crypto domains that the peer of that number belongs to."""
+        return self._shared.pair_of(peer)
 
     def counters(self) -> dict[str, int]:
         """Totals since the start, and how many peers and sessions there are."""
@@ -82,29 +92,33 @@ class Manager:
 
     # the crypto domains -------------------------------------------------------------------------------------------
 
-    def opened(self, side: Side, now: float) -> list[Event]:
-        """``side`` is there, and knows nothing: it is told of all peers, and every peer that had a session gets a new
-        one at once. Also to be called if it is not known whether an order reached ``side``."""
-        self.closed(side, now)
-        self._up.add(side)
-        self._to_announce.extend((side, peer) for peer in self._peers.values())
+    def opened(self, side: Side, now: float, pair: int = 0) -> list[Event]:
+        """``side`` of ``pair`` is there, and knows nothing: it is told of all its peers, and every one that had a
+        session gets a new one at once. Also to be called if it is not known whether an order reached it."""
+        self.closed(side, now, pair)
+        self._up.add((side, pair))
+        self._to_announce[pair].extend((side, peer) for peer in self._members[pair])
         return self._shared.take()
 
-    def closed(self, side: Side, now: float) -> list[Event]:
-        """``side`` is gone, and whatever it was given."""
-        self._is_settled = False
-        self._up.discard(side)
-        self._to_announce = deque(entry for entry in self._to_announce if entry[0] is not side)
-        for peer in self._peers.values():
+    def closed(self, side: Side, now: float, pair: int = 0) -> list[Event]:
+        """``side`` of ``pair`` is gone, and whatever it was given."""
+        self._unsettled.add(pair)
+        self._up.discard((side, pair))
+        self._to_announce[pair] = deque(entry for entry in self._to_announce[pair] if entry[0] is not side)
+        for peer in self._members[pair]:
             if side is Side.ENCRYPT:
                 peer.lost_encrypt()
             else:
                 peer.lost_decrypt(now)
         return self._shared.take()
 
-    def send_report(self, untrusted: SendReport, now: float) -> list[Event]:
-        """What encrypt says about a session, or that packets wait for one."""
-        peer = self._peers.get(untrusted.peer)
+    def _own(self, untrusted_peer: int, pair: int) -> Peer | None:
+        """The peer of that number, if ``pair`` may speak of it."""
+        return self._peers.get(untrusted_peer) if self.pair_of(untrusted_peer) == pair else None
+
+    def send_report(self, untrusted: SendReport, now: float, pair: int = 0) -> list[Event]:
+        """What the encrypt of ``pair`` says about a session, or that packets wait for one."""
+        peer = self._own(untrusted.peer, pair)
         session = self._shared.sessions.get(untrusted.session)
         if peer is None:
             self._refuse_report("encrypt", f"no peer {untrusted.peer}", now)
@@ -119,9 +133,9 @@ class Manager:
             peer.sent(session, untrusted, now)
         return self._shared.take()
 
-    def receive_report(self, untrusted: ReceiveReport, now: float) -> list[Event]:
-        """What decrypt says about a session."""
-        peer = self._peers.get(untrusted.peer)
+    def receive_report(self, untrusted: ReceiveReport, now: float, pair: int = 0) -> list[Event]:
+        """What the decrypt of ``pair`` says about a session."""
+        peer = self._own(untrusted.peer, pair)
         session = self._shared.sessions.get(untrusted.session)
         if peer is None:
             self._refuse_report("decrypt", f"no peer {untrusted.peer}", now)
@@ -153,8 +167,8 @@ class Manager:
         try:
             message = parse(untrusted_datagram)
             kind = type(message).__name__
-            if not self.is_ready:
-                raise HandshakeError("not ready: encrypt, decrypt or store is away")
+            if not any(map(self.is_ready, range(self._shared.pairs))):
+                raise HandshakeError(_NOT_READY)
             if isinstance(message, CookieReply):
                 self._cookie_reply(message, address, port, now)
             elif not mac1_is_right(self._mac1_key, untrusted_datagram):
@@ -175,6 +189,8 @@ class Manager:
             peer = self._by_public.get(responder.untrusted_peer)
             if peer is None:
                 raise HandshakeError("from a peer that is not in the settings")
+            if not self.is_ready(self.pair_of(peer.number)):
+                raise HandshakeError(_NOT_READY)
             peer.answer(responder, address, port, now, random)
         finally:
             responder.wipe()
@@ -186,6 +202,8 @@ class Manager:
         if number is None:
             raise HandshakeError("answers no initiation of ours")
         peer = self._peers[number]
+        if not self.is_ready(self.pair_of(number)):
+            raise HandshakeError(_NOT_READY)
         peer.finish(message, address, port, now)
         self._shared.counts["responses_received"] += 1
         self._shared.log(now, INFO, "handshake-completed", f"with {peer.name} at {where(address, port)}")
@@ -206,7 +224,7 @@ class Manager:
 
     def next_tick(self) -> float | None:
         """When ``tick`` must be called at the latest; None if nothing is to come."""
-        if self._to_announce or (self.is_ready and not self._is_settled):
+        if any(self._to_announce) or any(map(self.is_ready, self._unsettled)):
             return float("-inf")
         times = [when for when in (self._shared.timers.next(), self._shared.floor.due()) if when is not None]
         return min(times, default=None)
@@ -222,7 +240,7 @@ class Manager:
                 continue
             peer = self._peers[number]
             match timer:
-                case Timer.RETRY if self.is_ready:
+                case Timer.RETRY if self.is_ready(self.pair_of(number)):
                     peer.retry(now, wall, random)
                     handshakes += 1
                 case Timer.RETRY:
@@ -245,15 +263,18 @@ class Manager:
         return self._shared.take()
 
     def _announce(self, now: float) -> None:
-        for _ in range(min(ORDERS_PER_TICK, len(self._to_announce))):
-            side, peer = self._to_announce.popleft()
-            if side is Side.ENCRYPT:
-                peer.announce_to_encrypt()
-            else:
-                peer.announce_to_decrypt()
-        if self.is_ready and not self._is_settled:
-            self._is_settled = True
-            for peer in self._peers.values():
+        left = ORDERS_PER_TICK
+        for waiting in self._to_announce:
+            for _ in range(min(left, len(waiting))):
+                side, peer = waiting.popleft()
+                left -= 1
+                if side is Side.ENCRYPT:
+                    peer.announce_to_encrypt()
+                else:
+                    peer.announce_to_decrypt()
+        for pair in [pair for pair in self._unsettled if self.is_ready(pair)]:
+            self._unsettled.discard(pair)
+            for peer in self._members[pair]:
                 if peer.owed:
                     peer.begin(now, urgent=True)
 

@@ -166,7 +166,7 @@ class Peer:
             self._shared.timers.start((Timer.RETRY, self.number), earliest)
             return
         self._is_urgent = False
-        index = self._shared.new_index(random(INDEX))
+        index = self._shared.new_index(random(INDEX), self.number)
         ephemeral = bytearray(random(KEY))
         jitter = int.from_bytes(random(2), "little") / 2**16 * REKEY_JITTER
         self._shared.timers.start((Timer.RETRY, self.number), now + REKEY_TIMEOUT + jitter)
@@ -245,7 +245,7 @@ class Peer:
         self._last_initiation = now
         self._moved(address, port, now)
         self._heard(now)
-        index = self._shared.new_index(random(INDEX))
+        index = self._shared.new_index(random(INDEX), self.number)
         ephemeral = bytearray(random(KEY))
         body, keys = responder.respond(index, self._psk, ephemeral)
         wipe(ephemeral)

@@ -45,8 +45,9 @@ class _Allowance:
 class Shared:
     """Shared state of one manager and its peers; it decides nothing."""
 
-    def __init__(self, static: PrivateKey, floor: Floor) -> None:
+    def __init__(self, static: PrivateKey, floor: Floor, pairs: int = 1) -> None:
         self.static = static
+        self.pairs = pairs
         self.floor = floor
         self.timers = Timers()
         self.sessions: dict[int, Session] = {}  # by our index
@@ -85,11 +86,20 @@ class Shared:
 
     # indices --------------------------------------------------------------------------------------------------------
 
-    def new_index(self, random: bytes) -> int:
-        """An index that names nothing yet (5.4.2: "generated randomly"). ``random``: 4 bytes."""
+    def pair_of(self, peer: int) -> int:
+        """The pair of crypto domains that the peer of that number belongs to."""
+        return (peer - 1) % self.pairs
+
+    def new_index(self, random: bytes, peer: int) -> int:
+        """An index that names nothing yet (5.4.2: "generated randomly"). ``random``: 4 bytes.
+
+        Divided by the number of pairs it leaves the peer's own, so that black knows whom a datagram is for.
+        """
+        pair = self.pair_of(peer)
         index = int.from_bytes(random, "little")
-        while index in self.sessions or index in self.pending or index in self._retired:
-            index = (index + 1) % 2**32
+        index += (pair - index) % self.pairs
+        while index >= 2**32 or index in self.sessions or index in self.pending or index in self._retired:
+            index = pair if index >= 2**32 else index + self.pairs
         return index
 
     def add(self, session: Session) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from septum.v1.handshakes import Handshake
@@ -13,6 +14,7 @@ from appliance.vchan.messages import Datagrams
 from appliance.vchan.ring import PeerViolation
 from components.net.doorman import RANDOM_BYTES, Doorman, Verdict, is_transport
 from components.net.settings import BlackSettings, parse
+from components.net.shards import by_receiver
 from components.net.udp import Arrival, UdpSocket
 
 READS: Final = 16  # groups in one turn
@@ -43,7 +45,9 @@ class Black:
         self._guest = guest
         self._doorman = doorman
         self._sockets: dict[int, UdpSocket] = {}  # by the bytes of an address
-        self._arrived = guest.out("arrived")
+        self._decrypts = guest.spread("arrived")
+        # A box of one decrypt pays nothing for what several need
+        self._pass_on: Callable[[Datagrams], None] = self._pass_to_one if len(self._decrypts) == 1 else self._share_out
         self._handshakes = guest.out("handshakes_arrived")
         self._nonces = guest.client("nonces")
         self._count = {name: guest.counter(name).add for name in COUNTERS}
@@ -62,11 +66,12 @@ class Black:
                 self._on_arrival(arrival, now)
                 # Not before the first: the loop knows when a ring is full because its reader is stuck, and then what
                 # is in the socket must go on moving, handshakes above all
-                if not self._arrived.room():
-                    break
+                for decrypt in self._decrypts:
+                    if not decrypt.room():
+                        return True
             return True
 
-        self._guest.readable(device, on_readable, into=(self._arrived,))
+        self._guest.readable(device, on_readable, into=self._decrypts)
 
     # in ---------------------------------------------------------------------------------------------------------------
 
@@ -97,9 +102,14 @@ class Black:
             if reply:
                 self._send(memoryview(reply), len(reply), address, port)
 
-    def _pass_on(self, datagrams: Datagrams) -> None:
-        if not self._arrived.send(datagrams):
+    def _pass_to_one(self, datagrams: Datagrams, to: int = 0) -> None:
+        if not self._decrypts[to].send(datagrams):
             self._count["sink_full"]()
+
+    def _share_out(self, datagrams: Datagrams) -> None:
+        untrusted, size, address, port = datagrams
+        for to, part in by_receiver(memoryview(untrusted), size, len(self._decrypts)):
+            self._pass_to_one(Datagrams(part, min(size, len(part)), address, port), to)
 
     # out --------------------------------------------------------------------------------------------------------------
 

@@ -57,7 +57,8 @@ class FakeCounter:
 
 
 class FakeGuest:
-    """Role ``role`` of ``component``; ``handlers`` and ``into`` are by port or device."""
+    """Role ``role`` of ``component``; ``handlers`` and ``into`` are by port or device. ``spread`` says how many domains
+    its ports of many are joined to; ``outs`` has the first of each."""
 
     def __init__(
         self,
@@ -65,13 +66,19 @@ class FakeGuest:
         role: str,
         settings: dict[str, Any] | None = None,
         devices: dict[str, int] | None = None,
+        spread: int = 1,
     ) -> None:
         declared = tomllib.loads((ROOT / f"components/{component}/component.toml").read_text())["roles"][role]
         ports = declared["ports"].items()
         self.settings = settings or {}
         self.devices = devices or {}
         assert set(self.devices) <= set(declared.get("devices", []))
-        self.outs = {name: FakeOut(port) for name, port in ports if port["end"] == "out"}
+        self.members = {
+            name: [FakeOut(port) for _ in range(spread if port.get("many", 1) > 1 else 1)]
+            for name, port in ports
+            if port["end"] == "out"
+        }
+        self.outs = {name: members[0] for name, members in self.members.items()}
         self.clients = {name: FakeClient() for name, port in ports if port["end"] == "client"}
         self.ins = {name for name, port in ports if port["end"] == "in"}
         self.counters = {name: FakeCounter() for name in declared["counters"]}
@@ -90,7 +97,11 @@ class FakeGuest:
         self.accused.append((port, violation))
 
     def out(self, port: str) -> FakeOut:
-        return self.outs[port]
+        (out,) = self.members[port]
+        return out
+
+    def spread(self, port: str) -> list[FakeOut]:
+        return self.members[port]
 
     def client(self, port: str) -> FakeClient:
         return self.clients[port]

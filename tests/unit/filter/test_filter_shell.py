@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from appliance.vchan.messages import Packets
@@ -35,9 +36,12 @@ class Out:
 class FakeGuest:
     """As much of a guest as the filter uses."""
 
-    def __init__(self) -> None:
+    def __init__(self, shards: list[dict[str, object]] | None = None, encrypts: int = 1) -> None:
         self.settings: dict[str, object] = {"allow_from_tunnel": [{"protocol": "udp", "ports": "53"}]}
-        self.outs = {"tunnel_out": Out(), "red_out": Out()}
+        if shards is not None:
+            self.settings["shards"] = shards
+        self.encrypts = [Out() for _ in range(encrypts)]
+        self.outs = {"tunnel_out": self.encrypts[0], "red_out": Out()}
         self.counters: dict[str, Counter] = {}
         self.handlers: dict[str, Callable[[Packets, float], None]] = {}
         self.lines: list[tuple[str, str]] = []
@@ -51,12 +55,25 @@ class FakeGuest:
     def out(self, port: str) -> Out:
         return self.outs[port]
 
+    def spread(self, port: str) -> list[Out]:
+        assert port == "tunnel_out"
+        return self.encrypts
+
+    def senders(self, port: str) -> list[str]:
+        assert port == "tunnel_in"
+        return [f"decrypt{number}" for number in range(1, len(self.encrypts) + 1)]
+
     def counter(self, name: str) -> Counter:
         return self.counters.setdefault(name, Counter())
 
-    def receive(self, port: str, handler: Callable[[Packets, float], None], into: tuple[Out, ...]) -> None:
-        assert into == ({"red_in": self.outs["tunnel_out"], "tunnel_in": self.outs["red_out"]}[port],)
+    def receive(self, port: str, handler: Callable[[Packets, float], None], into: Sequence[Out]) -> None:
+        assert list(into) == {"red_in": self.encrypts, "tunnel_in": [self.outs["red_out"]]}[port]
         self.handlers[port] = handler
+
+    def receive_many(self, port: str, handler: Callable[[str, Packets, float], None], into: Sequence[Out]) -> None:
+        assert port == "tunnel_in" and list(into) == [self.outs["red_out"]]
+        for decrypt in self.senders(port):
+            self.handlers[decrypt] = functools.partial(handler, decrypt)
 
     def timer(self, handler: Callable[[float], float]) -> None:
         self.tick = handler

@@ -175,7 +175,7 @@ def test_a_forged_floor_is_logged_and_the_box_runs() -> None:
     right.store = {name: (version, bytes(len(blob))) for name, (version, blob) in right.store.items()}
     right.boot()
     assert len(right.times("floor-lost")) == 1
-    assert right.manager.is_ready
+    assert right.manager.is_ready()
     world.run(3.0)
     left.kill(Side.ENCRYPT)
     world.run(5.0)

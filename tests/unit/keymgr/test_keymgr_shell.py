@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import random
 import subprocess
 import sys
@@ -37,8 +38,9 @@ def through(name: str, message: Any, backward: bool = False) -> Any:
 
 
 class Out:
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, peer: str = "") -> None:
         self.name = name
+        self.peer = peer
         self.sent: list[Any] = []
         self.is_open = True
         self.is_full = False
@@ -94,21 +96,24 @@ class FakeCounter:
 class FakeGuest:
     """As much of a guest as keymgr uses."""
 
-    def __init__(self, private: bytes, peer: dict[str, Any], store: Store | None = None) -> None:
-        self.settings = {"private_key": base64.b64encode(private).decode(), "peers": [peer]}
+    def __init__(
+        self, private: bytes, *peers: dict[str, Any], store: Store | None = None, pairs: int = 1
+    ) -> None:
+        self.settings = {"private_key": base64.b64encode(private).decode(), "peers": list(peers)}
         self.store = store or Store()
-        self.outs = {
-            "handshakes_out": Out("handshakes"),
-            "encrypt_orders": Out("sending"),
-            "decrypt_orders": Out("receiving"),
+        self.members = {
+            "handshakes_out": [Out("handshakes")],
+            "encrypt_orders": [Out("sending", name) for name in self._names("encrypt", pairs)],
+            "decrypt_orders": [Out("receiving", name) for name in self._names("decrypt", pairs)],
         }
+        self.outs = {port: members[0] for port, members in self.members.items()}
         source = random.Random(private)
         self.clients = {
             "random": Client("random", lambda request: RandomReply(random=source.randbytes(request.length))),
             "blobs": Client("blobs", self.store.answer),
         }
         self.handlers: dict[str, Callable[[Any, float], Any]] = {}
-        self.opened: dict[str, Callable[[float], Any]] = {}
+        self.opened: dict[str, Callable[[float], Any]] = {}  # of a later member by "port.number"
         self.closed: dict[str, Callable[[float], Any]] = {}
         self.counters: dict[str, FakeCounter] = {}
         self.rows: list[PeerRow] = []
@@ -123,14 +128,28 @@ class FakeGuest:
     def client(self, port: str) -> Client:
         return self.clients[port]
 
+    @staticmethod
+    def _names(side: str, pairs: int) -> list[str]:
+        return [f"{side}{number}" for number in range(1, pairs + 1)]
+
+    def spread(self, port: str) -> list[Out]:
+        return self.members[port]
+
+    def senders(self, port: str) -> list[str]:
+        return [out.peer for out in self.members[port.replace("reports", "orders")]]
+
     def receive(self, port: str, handler: Callable[[Any, float], Any]) -> None:
         self.handlers[port] = handler
 
-    def on_open(self, port: str, handler: Callable[[float], Any]) -> None:
-        self.opened[port] = handler
+    def receive_many(self, port: str, handler: Callable[[str, Any, float], Any]) -> None:
+        for number, sender in enumerate(self.senders(port)):
+            self.handlers[f"{port}.{number}" if number else port] = functools.partial(handler, sender)
 
-    def on_close(self, port: str, handler: Callable[[float], Any]) -> None:
-        self.closed[port] = handler
+    def on_open(self, port: str, handler: Callable[[float], Any], member: int) -> None:
+        self.opened[f"{port}.{member}" if member else port] = handler
+
+    def on_close(self, port: str, handler: Callable[[float], Any], member: int) -> None:
+        self.closed[f"{port}.{member}" if member else port] = handler
 
     def timer(self, handler: Callable[[float], float | None]) -> None:
         self._timer = handler
@@ -166,7 +185,7 @@ class FakeGuest:
 
     def take(self, port: str, message: Any) -> None:
         schemas = {"handshakes_in": "handshakes", "encrypt_reports": "sent", "decrypt_reports": "received"}
-        self.handlers[port](through(schemas[port], message), self.now)
+        self.handlers[port](through(schemas[port.partition(".")[0]], message), self.now)
         self.turn()
 
     def events(self) -> list[str]:
@@ -182,11 +201,11 @@ def settings_of(private: bytes, endpoint: tuple[bytes, int]) -> dict[str, Any]:
 
 
 def left(store: Store | None = None) -> FakeGuest:
-    return FakeGuest(LEFT_KEY, settings_of(RIGHT_KEY, RIGHT), store)
+    return FakeGuest(LEFT_KEY, settings_of(RIGHT_KEY, RIGHT), store=store)
 
 
 def right(store: Store | None = None) -> FakeGuest:
-    return FakeGuest(RIGHT_KEY, settings_of(LEFT_KEY, LEFT), store)
+    return FakeGuest(RIGHT_KEY, settings_of(LEFT_KEY, LEFT), store=store)
 
 
 def carry(source: FakeGuest, target: FakeGuest, origin: tuple[bytes, int]) -> None:

@@ -397,7 +397,7 @@ def test_nothing_is_answered_before_everybody_is_there() -> None:
     fresh.opened(Side.ENCRYPT, 0.0)
     fresh.opened(Side.DECRYPT, 0.0)
     fresh.tick(0.0, 0.0, world.random.randbytes)
-    assert not fresh.is_ready  # the floor is not loaded
+    assert not fresh.is_ready()  # the floor is not loaded
 
 
 def test_no_secret_is_logged() -> None:
