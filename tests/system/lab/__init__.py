@@ -1,7 +1,7 @@
 """A laboratory: a small world of network namespaces in which tunnel ends of any make face each other."""
 
 from .capture import Capture, Datagram
-from .conf import Conf, Keys, PeerConf, endpoint, pair, preshared_key
+from .conf import Conf, Keys, PeerConf, endpoint, pair, preshared_key, star
 from .ends import Direct, End, KernelWireguard, OpenVpn, Septum, WireguardGo
 from .ends.end import cpu_seconds, pss_kib, wait_for
 from .namespace import LabError, Namespace
@@ -22,6 +22,6 @@ from .traffic import (
 __all__ = [
     "BLOCK", "MARKER", "Capture", "Conf", "Datagram", "Direct", "End", "KernelWireguard", "Keys", "Lab", "LabError",
     "Namespace", "OpenVpn", "PeerConf", "Pings", "Septum", "Site", "Transfer", "WireguardGo", "cpu_seconds",
-    "endpoint", "first_echo", "iperf_server", "pair", "ping", "preshared_key", "pss_kib", "reaches",
+    "endpoint", "first_echo", "iperf_server", "pair", "ping", "preshared_key", "pss_kib", "reaches", "star",
     "tcp_mbit", "udp_loss", "wait_for",
 ]  # fmt: skip

@@ -99,3 +99,13 @@ def pair(left: Site, right: Site, outer: int = 4, psk: bool = False, calls: str 
         return Conf(keys[own.name], [f"{own.tunnel4}/24", f"{own.tunnel6}/64"], [peer])
 
     return one(left, right), one(right, left)
+
+
+def star(hub: Site, *spokes: Site) -> tuple[Conf, list[Conf]]:
+    """Configurations for one end with a tunnel to each of the others, which know nothing of each other."""
+    pairs = [pair(hub, spoke) for spoke in spokes]
+    own = pairs[0][0]
+    return (
+        replace(own, peers=[one.peers[0] for one, _ in pairs]),
+        [other.with_peer(public_key=own.keys.public) for _, other in pairs],
+    )

@@ -1,4 +1,4 @@
-"""The world in a box: two sites, each a gateway with a LAN host behind it, joined by a WAN.
+"""The world in a box: two sites or three, each a gateway with a LAN host behind it, joined by a WAN.
 
     left.host ── lan0 ── left.gateway ── wan0 ──┐
                                                  bridge in the WAN namespace (captures are taken here)
@@ -85,11 +85,13 @@ class Lab:
     """Builds the world on entry and removes every trace of it on exit, whatever happened in between.
 
     `plain_nic` switches the offloads of the WAN off: each datagram crosses it alone, as on a cheap network card. With
-    them on, the WAN carries superpackets of many datagrams, and a capture shows only the first of each.
+    them on, the WAN carries superpackets of many datagrams, and a capture shows only the first of each. The third of
+    three `sites` is called far.
     """
 
-    def __init__(self, plain_nic: bool = False) -> None:
+    def __init__(self, plain_nic: bool = False, sites: int = 2) -> None:
         self.plain_nic = plain_nic
+        self._names = ("left", "right", "far")[:sites]
         self._id = f"{PREFIX}-{os.getpid()}-{secrets.token_hex(2)}"
         self._namespaces: list[Namespace] = []
         self._exits = contextlib.ExitStack()
@@ -115,10 +117,6 @@ class Lab:
         """Enters a context that ends before the world does: a tunnel end, a capture, a server."""
         return self._exits.enter_context(manager)
 
-    @property
-    def sites(self) -> tuple[Site, Site]:
-        return self.left, self.right
-
     def _namespace(self, role: str) -> Namespace:
         namespace = Namespace(f"{self._id}-{role}")
         run("ip", "netns", "add", namespace.name)
@@ -130,10 +128,11 @@ class Lab:
         self.wan = self._namespace("wan")
         self.wan.run("ip", "link", "add", BRIDGE, "type", "bridge", "mcast_snooping", "0")
         self.wan.run("ip", "link", "set", BRIDGE, "up")
-        self.left, self.right = (
+        self.sites = [
             Site(name, number, self._namespace(f"{name}gw"), self._namespace(f"{name}host"))
-            for number, name in ((1, "left"), (2, "right"))
-        )
+            for number, name in enumerate(self._names, 1)
+        ]
+        self.left, self.right = self.sites[:2]
         for site in self.sites:
             self._plug(site)
 

@@ -57,12 +57,22 @@ class Septum(End):
     """A box of sealed domains. `admit` lets what the tunnel opens pass the filter; the default denies it.
 
     Not `inline`, it is what wg-quick makes: the tunnel's interface appears in the gateway's namespace, nothing moves.
+    `assembly` is one of the ready-made ones.
     """
 
     kind = "septum"
 
-    def __init__(self, site: Site, conf: Conf, admit: bool = False, inline: bool = True, name: str = "") -> None:
+    def __init__(
+        self,
+        site: Site,
+        conf: Conf,
+        admit: bool = False,
+        inline: bool = True,
+        name: str = "",
+        assembly: str = "vpn",
+    ) -> None:
         super().__init__(site, conf)
+        self.assembly = assembly
         self.inline = inline
         self.admit = admit
         self.name = name or f"lab{secrets.token_hex(3)}"
@@ -88,13 +98,15 @@ class Septum(End):
 
     def start(self) -> None:
         if self.admit:
-            file = admitting(self.directory, self.site, self.conf)
+            file = admitting(self.directory, self.site, self.conf, self.assembly)
+            over: tuple[str, ...] = ()
         else:
+            over = ("--assembly", self.assembly)
             file = secret_file(self.directory / f"{self.name}.conf", self.conf.wg_quick())
         with (self.directory / "log").open("a") as log, Ready(self.directory / "notify") as ready:
             faces = ("--lan", self.site.lan, "--wan", self.site.wan) if self.inline else ()
             self._process = self.site.gateway.start(
-                *(PROGRAM, "up", str(file), *faces, "--name", self.name, "--foreground"),
+                *(PROGRAM, "up", str(file), *over, *faces, "--name", self.name, "--foreground"),
                 env={**self.environment, "NOTIFY_SOCKET": str(ready.path)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -164,12 +176,12 @@ def secret_file(path: Path, text: str) -> Path:
     return path
 
 
-def admitting(directory: Path, site: Site, conf: Conf) -> Path:
-    """The vpn assembly with this configuration in it, and one rule more: whatever comes out of the tunnel may pass."""
-    vpn = (REPOSITORY / "assemblies" / "vpn.toml").read_text()
+def admitting(directory: Path, site: Site, conf: Conf, assembly: str = "vpn") -> Path:
+    """The assembly with this configuration in it, and one rule more: whatever comes out of the tunnel may pass."""
+    vpn = (REPOSITORY / "assemblies" / f"{assembly}.toml").read_text()
     closed, opened = "allow_from_tunnel = []", 'allow_from_tunnel = [{ protocol = "any" }]'
     if closed not in vpn:
-        raise LabError(f"assemblies/vpn.toml has no line {closed!r} to open")
+        raise LabError(f"assemblies/{assembly}.toml has no line {closed!r} to open")
     network = {
         "lan": site.lan,
         "wan": site.wan,
