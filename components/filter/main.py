@@ -119,7 +119,9 @@ def build(guest: Guest) -> None:
     settings = parse("filter", guest.settings)
     encrypts, red_out = guest.spread("tunnel_out"), guest.out("red_out")
     if len(settings.shards) != (len(encrypts) if len(encrypts) > 1 else 0):
-        raise SettingsError("shards", f"must be one for each encrypt, of which there are {len(encrypts)}, or none for one")
+        raise SettingsError(
+            "shards", f"must be one for each encrypt, of which there are {len(encrypts)}, or none for one"
+        )
     shell: Shell
     if len(encrypts) == 1:
         shell = Shell(guest, settings)

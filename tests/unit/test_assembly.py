@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import re
 import shutil
 import tomllib
 from collections.abc import Callable, Iterator
@@ -15,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.assembly import catalogue, schemas
+from appliance.assembly import catalogue, keyfiles, schemas
 from appliance.assembly.findings import AssemblyError, Finding
-from appliance.assembly.load import VPN, load
+from appliance.assembly.load import ASSEMBLIES, VPN, load
 from appliance.assembly.model import DEVICES, LABELS, Channel, End, ValidatedAssembly
 from appliance.assembly.settings import resolved, to_json
 from appliance.assembly.validators import VALIDATORS, manual
@@ -185,12 +186,133 @@ def test_a_port_can_be_joined_too_often(tmp_path: Path) -> None:
 
 
 def test_many_has_its_bound(tmp_path: Path) -> None:
-    """log.records takes 16 channels: eight more domains that log make it 17 with one more."""
-    extra = "".join(f'log{i} = {{ component = "store" }}\n' for i in range(9))
-    channels = "".join(f'"log{i}.log" = "log.records"\n' for i in range(9))
+    """log.records takes 32 channels: twenty-four more domains that log make it 33 with one more."""
+    extra = "".join(f'log{i} = {{ component = "store" }}\n' for i in range(25))
+    channels = "".join(f'"log{i}.log" = "log.records"\n' for i in range(25))
     text = change("[channels]", "[channels]\n" + channels).replace("[domains]\n", "[domains]\n" + extra)
     found = findings(text, tmp_path)
-    assert "log.records is joined 17 times; it can be joined at most 16 times" in "\n".join(map(str, found))
+    assert "log.records is joined 33 times; it can be joined at most 32 times" in "\n".join(map(str, found))
+
+
+# Where there are replicas
+
+
+def pairs(count: int) -> str:
+    """The vpn assembly with ``count`` pairs of crypto domains, and the limits that eight need."""
+    lines = []
+    for line in TEXT.splitlines():
+        own = re.match(r'"?(encrypt|decrypt)\b', line)
+        far = re.search(r'= "(encrypt|decrypt)(\.\w+)"', line)
+        if own:
+            lines += [line.replace(own[1], f"{own[1]}{number}", 1) for number in range(1, count + 1)]
+        elif far:
+            members = ", ".join(f'"{far[1]}{number}{far[2]}"' for number in range(1, count + 1))
+            lines.append(f"{line[: far.start()]}= [{members}]")
+        else:
+            lines.append(line)
+    return "\n".join([*lines, "[limits]", f"memory_mib = {1700 + 600 * count}", "grants_per_domain = 2327", ""])
+
+
+TWO = pairs(2)
+
+
+def test_the_assembly_of_two_pairs(tmp_path: Path) -> None:
+    box = load(ASSEMBLIES / "vpn-2.toml")
+    (tmp_path / "two.toml").write_text(TWO)
+    assert box.channels == load(tmp_path / "two.toml").channels
+    assert {domain.name: domain.role.name for domain in box.domains} == {
+        **{domain.name: domain.role.name for domain in load(VPN).domains if domain.role.component != "crypto"},
+        **{f"{side}{number}": side for side in ("encrypt", "decrypt") for number in (1, 2)},
+    }
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_up_to_eight_pairs_fit(count: int, tmp_path: Path) -> None:
+    assert not findings(pairs(count), tmp_path)
+
+
+def test_nine_pairs_do_not_fit(tmp_path: Path) -> None:
+    assert "joined 9 times; it can be joined at most 8 times" in "".join(map(str, findings(pairs(9), tmp_path)))
+
+
+REPLICAS: dict[str, list[tuple[str, str, str, str]]] = {
+    "replicas": [
+        (
+            '"encrypt2.reports" = "keymgr.encrypt_reports"',
+            '"encrypt2.reports" = "keymgr.decrypt_reports"',
+            "encrypt2 = ",
+            "encrypt2.reports is joined to keymgr.decrypt_reports, encrypt1.reports to keymgr.encrypt_reports",
+        ),
+    ],
+    "numbers": [
+        (
+            '["encrypt1.orders", "encrypt2.orders"]',
+            '["encrypt2.orders", "encrypt1.orders"]',
+            "keymgr.encrypt_orders",
+            "encrypt2 stands at keymgr.encrypt_orders where encrypt1 stands at filter.tunnel_out",
+        ),
+        (
+            '["decrypt1.orders", "decrypt2.orders"]',
+            '["decrypt2.orders", "decrypt1.orders"]',
+            "keymgr.decrypt_orders",
+            "decrypt2 stands at keymgr.decrypt_orders where decrypt1 stands at black.arrived",
+        ),
+        (
+            '"decrypt1.plain" = "filter.tunnel_in"\n"decrypt2.plain" = "filter.tunnel_in"',
+            '"decrypt2.plain" = "filter.tunnel_in"\n"decrypt1.plain" = "filter.tunnel_in"',
+            '"decrypt2.plain"',
+            "decrypt2 stands at filter.tunnel_in where decrypt1 stands at black.arrived",
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("rule", "old", "new", "blamed", "said"),
+    [pytest.param(rule, *case, id=f"{rule}-{i}") for rule, cases in REPLICAS.items() for i, case in enumerate(cases)],
+)
+def test_replicas_that_are_none(rule: str, old: str, new: str, blamed: str, said: str, tmp_path: Path) -> None:
+    assert TWO.count(old) == 1, old
+    text = TWO.replace(old, new)
+    found = [finding for finding in findings(text, tmp_path) if finding.validator == rule]
+    assert [(finding.line, finding.detail) for finding in found] == [(line_of(text, blamed), said)]
+
+
+def test_sets_of_two_sizes(tmp_path: Path) -> None:
+    """Two encrypts, and one decrypt: the second encrypt's peers would have nobody to receive."""
+    text = "".join(line for line in TWO.splitlines(keepends=True) if not re.match(r'"?decrypt2', line))
+    text = re.sub(r', "decrypt2\.\w+"', "", text)
+    found = findings(text, tmp_path)
+    assert {finding.validator for finding in found} == {"even-sets"}
+    assert {finding.line for finding in found} == {line_of(text, '"black.arr'), line_of(text, '"keymgr.decrypt_orders')}
+    assert "is spread over 1 domains, filter.tunnel_out over 2" in found[0].detail
+
+
+def test_the_filter_is_told_whose_prefixes_are_whose(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(PRIVATE)
+    peers = [["10.1.0.0/16", "fd00:1::/64"], ["10.2.0.0/16"], [], ["10.4.0.1/16"]]
+    own = '[network]\n[settings.keymgr]\nprivate_key_file = "key"\n' + "".join(
+        f'[[settings.keymgr.peers]]\npublic_key = "{keyfiles.encode(bytes([n + 1] * 32))}"\nallowed_ips = {allowed}\n'
+        for n, allowed in enumerate(peers)
+    )
+
+    def told(count: int) -> object:
+        (tmp_path / "box.toml").write_text(pairs(count) + own)
+        return load(tmp_path / "box.toml").domain("filter").settings.get("shards")
+
+    assert told(1) is None
+    assert told(2) == [
+        {"allowed_ips": ["10.1.0.0/16", "fd00:1::/64"]},
+        {"allowed_ips": ["10.2.0.0/16", "10.4.0.0/16"]},
+    ]
+    assert told(3) == [
+        {"allowed_ips": ["10.1.0.0/16", "fd00:1::/64", "10.4.0.0/16"]},
+        {"allowed_ips": ["10.2.0.0/16"]},
+        {"allowed_ips": []},
+    ]
+    written = pairs(2).replace("allow_from_tunnel = []", "allow_from_tunnel = []\nshards = []") + own
+    (finding,) = findings(written, tmp_path)
+    assert (finding.validator, finding.line) == ("settings", line_of(written, "shards = []"))
 
 
 # Other rules can be broken only by a component that is not what it should be.
@@ -292,6 +414,20 @@ def test_a_transform_undeclared(components: Edit, tmp_path: Path) -> None:
     assert "tun of red -> filter.red_in -> encrypt.plain [RED] -> black.departing [BLACK" in "".join(map(str, found))
 
 
+def test_replicas_of_two_roles(components: Edit, tmp_path: Path) -> None:
+    """A second encrypt that is another role, with the same ports: it may be as good, and is not the same."""
+    file = components("crypto", "[roles.decrypt]", "[roles.decrypt]")
+    text = file.read_text()
+    file.write_text(
+        text + text[text.index("[roles.encrypt]") : text.index("[roles.decrypt]")].replace("encrypt", "other")
+    )
+    (finding, *more) = findings(TWO.replace('encrypt2 = { component = "crypto", role = "encrypt" }',
+                                            'encrypt2 = { component = "crypto", role = "other" }'), tmp_path)  # fmt: skip
+    assert (finding.validator, finding.line) == ("replicas", line_of(TWO, "encrypt2 = "))
+    assert {one.validator for one in more} == {"replicas"}, "at the other port as well"
+    assert "encrypt1 and encrypt2, which are not of one role" in finding.detail
+
+
 def test_two_transforms(components: Edit, tmp_path: Path) -> None:
     components("crypto", "[roles.decrypt]", '[roles.decrypt]\ntransforms = ["RED->BLACK"]')
     (found,) = findings(TEXT, tmp_path)
@@ -344,9 +480,9 @@ MANIFESTS = [
     ('devices = ["journal"]', 'devices = ["jurnal"]', "devices"),
     ('main = "components.log.main"', 'main = "components.net.red"', "main"),
     ('main = "components.log.main"', 'main = "os.path"', "main"),
-    ('end = "in", many = 16', 'end = "out", many = 16', "records ="),
-    ('end = "in", many = 16', 'end = "in", many = 65', "records ="),
-    ('end = "in", many = 16', 'end = "inn"', "records ="),
+    ('end = "in", many = 32', 'end = "client", many = 32', "records ="),
+    ('end = "in", many = 32', 'end = "in", many = 65', "records ="),
+    ('end = "in", many = 32', 'end = "inn"', "records ="),
     ("[roles.log.ports]", "[roles.log.prots]", "[roles.log.prots]"),
     ('records = { schema = "records"', 'records = { schema = "../records"', "records ="),
     ("[roles.log]", "[roles.log", "[roles.log"),
@@ -478,7 +614,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_every_rule_has_a_test_that_breaks_it(request: pytest.FixtureRequest) -> None:
     here = Path(__file__).read_text()
     for validator in VALIDATORS:
-        assert BREAKS.get(validator.name) or f'"{validator.name}"' in here.split("# Other rules")[1]
+        assert BREAKS.get(validator.name) or f'"{validator.name}"' in here.split("# Where there are replicas")[1]
         assert validator.sentence.endswith(".") and validator.sentence[0].isupper()
     assert len({validator.name for validator in VALIDATORS}) == len(VALIDATORS)
 

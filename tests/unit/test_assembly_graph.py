@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.assembly import graph, model, picture
-from appliance.assembly.load import VPN, load
+from appliance.assembly.load import ASSEMBLIES, VPN, load
 from appliance.assembly.model import ValidatedAssembly
 
 BOX = load(VPN)
+TWO = ASSEMBLIES / "vpn-2.toml"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -67,18 +70,20 @@ def test_the_box_runs_from_left_to_right() -> None:
     assert layout.bus is BOX.domain("log")
 
 
-def test_no_line_of_the_vpn_picture_runs_through_a_box() -> None:
-    layout = picture._layout(BOX)
-    for line in picture._routes(BOX, layout):
+@pytest.mark.parametrize("file", [VPN, TWO], ids=["one pair", "two pairs"])
+def test_no_line_of_the_vpn_picture_runs_through_a_box(file: Path) -> None:
+    box = load(file)
+    layout = picture._layout(box)
+    for line in picture._routes(box, layout):
         ends = {line.channel.client.domain, line.channel.server.domain}
         for (x1, y1), (x2, y2) in itertools.pairwise(line.points):
-            for name, box in layout.boxes.items():
+            for name, other in layout.boxes.items():
                 if name not in ends:
                     outside = (
-                        max(x1, x2) <= box.x
-                        or box.right <= min(x1, x2)
-                        or max(y1, y2) <= box.y
-                        or box.bottom <= min(y1, y2)
+                        max(x1, x2) <= other.x
+                        or other.right <= min(x1, x2)
+                        or max(y1, y2) <= other.y
+                        or other.bottom <= min(y1, y2)
                     )
                     assert outside, (line, name)
 
@@ -109,6 +114,19 @@ def test_any_assembly_is_written(assembly: ValidatedAssembly) -> None:
         assert f'"{channel.client.domain}" -> "{channel.server.domain}" [label="{channel.schema}"' in dot
     for domain in assembly.domains:
         assert f"\n{domain.name} " in text
+
+
+def test_two_pairs_are_drawn_one_below_the_other() -> None:
+    two = load(TWO)
+    layout = picture._layout(two)
+    assert {layout.columns[f"{side}{number}"] for side in ("encrypt", "decrypt") for number in (1, 2)} == {2}
+    for one, other in itertools.combinations(layout.boxes.values(), 2):
+        assert one.right <= other.x or other.right <= one.x or one.bottom <= other.y or other.bottom <= one.y
+    drawn = [line.channel for line in picture._routes(two, layout)]
+    assert len(drawn) == len([channel for channel in two.channels if channel.server.domain != "log"])
+    assert (
+        "tunnel_out           ------> encrypt2.plain               packets     CONTROL RED\n" in graph.text(two).plain
+    )
 
 
 def test_the_text_says_who_may_see_and_hold_what() -> None:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.assembly.findings import AssemblyError, Finding
+from appliance.assembly.load import ASSEMBLIES
 from appliance.assembly.model import ValidatedAssembly
 from appliance.assembly.settings import to_json
 from appliance.assembly.wgquick import REFUSED, from_wgquick, parse
@@ -81,6 +82,18 @@ def interface(*lines: str) -> str:
 
 def peer(public: str, *lines: str) -> str:
     return "\n".join(["[Peer]", f"PublicKey = {public}", *lines, ""])
+
+
+def test_a_file_over_the_assembly_of_two_pairs(conf: Path) -> None:
+    conf.write_text(TYPICAL)
+    conf.chmod(0o600)
+    assembly = from_wgquick(conf, base=ASSEMBLIES / "vpn-2.toml")
+    assert keymgr(assembly) == keymgr(from_wgquick(conf))
+    assert assembly.domain("filter").settings["shards"] == [
+        {"allowed_ips": ["10.192.122.3/32", "10.192.124.0/24", "fd00:122::/64"]},
+        {"allowed_ips": ["10.192.122.4/32"]},
+    ]
+    assert assembly.domain("encrypt1").settings == assembly.domain("encrypt2").settings == {"mtu": 1380}
 
 
 def test_a_typical_file(conf: Path) -> None:

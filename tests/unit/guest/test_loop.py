@@ -459,3 +459,72 @@ def test_a_wrong_port_is_named() -> None:
         world.guest.client("orders")
     with pytest.raises(ValueError, match="no Port port 'none'"):
         world.guest.on_open("none", lambda now: None)
+
+
+def spread() -> World:
+    return World(
+        ("sealed.first", "packets", "out"),
+        ("plain.first", "packets", "in"),
+        ("sealed.second", "packets", "out"),
+        ("plain.second", "packets", "in"),
+    )
+
+
+def test_a_port_of_many_has_its_members_in_order() -> None:
+    world = spread()
+    assert [out.peer for out in world.guest.spread("sealed")] == ["first", "second"]
+    assert world.guest.senders("plain") == ["first", "second"]
+    with pytest.raises(ValueError, match=r"it\.sealed is joined to 2 domains, not to one"):
+        world.guest.out("sealed")
+    for port in ("plain", "nobody"):
+        with pytest.raises(ValueError, match="has no DroppingOut port"):
+            world.guest.spread(port)
+
+
+def test_every_sender_is_heard_while_there_is_room_for_all() -> None:
+    world = spread()
+    seen: list[tuple[str, int]] = []
+    outs = world.guest.spread("sealed")
+    world.guest.receive_many("plain", lambda sender, message, now: seen.append((sender, message.size)), into=outs)
+    world.open()
+    for name, size in (("plain.first", 100), ("plain.second", 200)):
+        world.others[name].send(Packets(bytes(size), size, 0))
+        world.others[name].flush()
+    world.turn()
+    assert seen == [("first", 100), ("second", 200)]
+    while outs[1].send(GROUP):
+        pass
+    world.others["plain.first"].send(GROUP)
+    world.others["plain.first"].flush()
+    world.turn()
+    assert len(seen) == 2, "it may be for the one that is full"
+    world.drain("sealed.second")
+    world.turn()
+    assert len(seen) == 3
+
+
+def test_one_handler_may_hear_them_all() -> None:
+    world = spread()
+    seen: list[int] = []
+    world.guest.receive("plain", lambda message, now: seen.append(message.size))
+    world.open()
+    for name, size in (("plain.second", 200), ("plain.first", 100)):
+        world.others[name].send(Packets(bytes(size), size, 0))
+        world.others[name].flush()
+    world.turn()
+    assert seen == [100, 200]
+
+
+def test_members_come_and_go_each_on_its_own() -> None:
+    world = spread()
+    told: list[str] = []
+    for member, name in enumerate(("first", "second")):
+        world.guest.on_open("sealed", lambda now, name=name: told.append(f"{name} opened"), member)  # type: ignore[misc]
+        world.guest.on_close("sealed", lambda now, name=name: told.append(f"{name} closed"), member)  # type: ignore[misc]
+    world.open()
+    assert sorted(told) == ["first opened", "second opened"]
+    world.others["sealed.second"].close()
+    world.turn()
+    assert told[2:] == ["second closed"]
+    first, second = world.guest.spread("sealed")
+    assert first.is_open and not second.is_open

@@ -23,8 +23,10 @@ from appliance.guest.settings import SettingsError
 from appliance.guest.status import PeerRow
 from appliance.vchan.codec import Codec
 from appliance.vchan.schema import schema
+from components.keymgr.floor import Floor
 from components.keymgr.main import build
 from components.keymgr.noise import PrivateKey
+from components.keymgr.shared import Shared
 from tests.unit.keymgr.world import LEFT, LEFT_KEY, RIGHT, RIGHT_KEY, START
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -96,9 +98,7 @@ class FakeCounter:
 class FakeGuest:
     """As much of a guest as keymgr uses."""
 
-    def __init__(
-        self, private: bytes, *peers: dict[str, Any], store: Store | None = None, pairs: int = 1
-    ) -> None:
+    def __init__(self, private: bytes, *peers: dict[str, Any], store: Store | None = None, pairs: int = 1) -> None:
         self.settings = {"private_key": base64.b64encode(private).decode(), "peers": list(peers)}
         self.store = store or Store()
         self.members = {
@@ -360,6 +360,131 @@ def test_a_reborn_domain_is_told_of_all_peers_and_gets_a_new_session(side: str) 
     carry(b, a, RIGHT)
     sessions = a.outs[side].orders("session")
     assert len({session.key for session in sessions}) == len(sessions) == 2
+
+
+THIRD_KEY, THIRD = b"\x33" * 32, (b"\x0a\x00\x00\x03", 51820)
+
+
+def hub(pairs: int, peers: int) -> FakeGuest:
+    """One with several peers over several pairs; the first two are RIGHT and THIRD."""
+    known = [(RIGHT_KEY, RIGHT), (THIRD_KEY, THIRD)]
+    known += [(bytes([100 + n]) * 32, (bytes([10, 0, 0, 100 + n]), 51820)) for n in range(2, peers)]
+    tables = [
+        {**settings_of(*one), "allowed_ips": [f"10.{number}.0.0/16"]} for number, one in enumerate(known[:peers], 1)
+    ]
+    return FakeGuest(LEFT_KEY, *tables, pairs=pairs)
+
+
+@pytest.mark.parametrize("pairs", [2, 3])
+def test_each_pair_is_told_of_its_own_peers_alone(pairs: int) -> None:
+    a = hub(pairs, 7).start()
+    for port in ("encrypt_orders", "decrypt_orders"):
+        for number, out in enumerate(a.members[port]):
+            assert [order.peer for order in out.orders("peer")] == list(range(1 + number, 8, pairs))
+    for peer in range(1, 8):
+        port = f"encrypt_reports.{(peer - 1) % pairs}".removesuffix(".0")
+        a.take(port, SendReport(peer=peer, wanted=True))
+    assert len(a.outs["handshakes_out"].sent) == 7
+
+
+@pytest.mark.parametrize("pairs", [2, 3])
+def test_keys_go_to_the_peers_own_pair_and_the_index_says_whose_it_is(pairs: int) -> None:
+    a = hub(pairs, 2).start()
+    b = FakeGuest(RIGHT_KEY, settings_of(LEFT_KEY, LEFT)).start()
+    c = FakeGuest(THIRD_KEY, settings_of(LEFT_KEY, LEFT)).start()
+    # One is called, the other calls
+    a.take("encrypt_reports", SendReport(peer=1, wanted=True))
+    carry(a, b, LEFT)
+    carry(b, a, RIGHT)
+    c.take("encrypt_reports", SendReport(peer=1, wanted=True))
+    carry(c, a, THIRD)
+    carry(a, c, LEFT)
+    sessions = [[order.session for order in out.orders("session")] for out in a.members["decrypt_orders"]]
+    assert [len(one) for one in sessions] == [1, 1, 0][:pairs]
+    for number, ((session,), peer) in enumerate(zip(sessions, (1, 2), strict=False)):
+        assert session % pairs == number
+        a.take(
+            f"decrypt_reports.{number}".removesuffix(".0"),
+            ReceiveReport(peer=peer, session=session, packets=1, bytes=32, address=THIRD[0], port=THIRD[1]),
+        )
+    keys = [{order.key for order in out.orders("session")} for out in a.members["encrypt_orders"]]
+    assert [len(one) for one in keys] == [1, 1, 0][:pairs]
+    assert "report-refused" not in a.events()
+
+
+def test_a_pair_is_not_believed_about_the_peers_of_another() -> None:
+    a = hub(2, 2).start()
+    a.take("encrypt_reports.1", SendReport(peer=1, wanted=True))
+    a.take("encrypt_reports", SendReport(peer=2, wanted=True))
+    a.take("decrypt_reports.1", ReceiveReport(peer=1, session=5, packets=1, bytes=32, address=THIRD[0], port=9))
+    assert a.events().count("report-refused") == 3
+    assert not a.outs["handshakes_out"].sent and "peer-moved" not in a.events()
+    a.take("encrypt_reports.1", SendReport(peer=2, wanted=True))
+    assert len(a.outs["handshakes_out"].sent) == 1
+
+
+@pytest.mark.parametrize("side", ["encrypt_orders", "decrypt_orders"])
+def test_the_death_of_one_renews_its_own_peers_and_stops_nobody_else(side: str) -> None:
+    a = hub(2, 2).start()
+    b = FakeGuest(RIGHT_KEY, settings_of(LEFT_KEY, LEFT)).start()
+    c = FakeGuest(THIRD_KEY, settings_of(LEFT_KEY, LEFT)).start()
+    for port, peer, other, where in (("encrypt_reports", 1, b, RIGHT), ("encrypt_reports.1", 2, c, THIRD)):
+        a.take(port, SendReport(peer=peer, wanted=True))
+        carry(a, other, LEFT)
+        carry(other, a, where)
+    sent = len(a.outs["handshakes_out"].sent)
+    a.members[side][1].is_open = False
+    a.closed[f"{side}.1"](a.now)
+    a.now += 6.0
+    a.turn()
+    assert len(a.outs["handshakes_out"].sent) == sent
+    # Its peer is not answered while it is away; the other one is, and may call
+    c.now = b.now = a.now
+    c.take("encrypt_reports", SendReport(peer=1, wanted=True))
+    carry(c, a, THIRD)
+    assert a.counters["refused"].value == 1 and len(a.outs["handshakes_out"].sent) == sent
+    b.take("encrypt_reports", SendReport(peer=1, wanted=True))
+    carry(b, a, RIGHT)
+    assert a.counters["refused"].value == 1 and len(a.outs["handshakes_out"].sent) == sent + 1
+    before = [len(out.sent) for port in ("encrypt_orders", "decrypt_orders") for out in a.members[port][:1]]
+    a.members[side][1].is_open = True
+    a.opened[f"{side}.1"](a.now)
+    a.turn()
+    assert [len(out.sent) for port in ("encrypt_orders", "decrypt_orders") for out in a.members[port][:1]] == before
+    assert len(a.outs["handshakes_out"].sent) == sent + 2, "one new session, for its one peer"
+    assert a.outs["handshakes_out"].sent[-1].address == THIRD[0]
+    assert len(a.members[side][1].orders("peer")) == 2
+
+
+def test_the_orders_that_one_lost_are_made_anew_for_it_alone() -> None:
+    a = hub(2, 4).start()
+    c = FakeGuest(THIRD_KEY, settings_of(LEFT_KEY, LEFT)).start()
+    a.take("encrypt_reports.1", SendReport(peer=2, wanted=True))
+    carry(a, c, LEFT)
+    full = a.members["encrypt_orders"][1]
+    full.is_full = True
+    carry(c, a, THIRD)
+    assert ("error", "order-lost", "encrypt2 takes no orders: it gets new sessions when it does") in a.lines
+    full.is_full = False
+    others = [len(out.sent) for port in ("encrypt_orders", "decrypt_orders") for out in a.members[port][:1]]
+    a.now += 0.1
+    a.turn()
+    assert [order.peer for order in full.orders("peer")] == [2, 4, 2, 4]
+    assert [len(out.sent) for port in ("encrypt_orders", "decrypt_orders") for out in a.members[port][:1]] == others
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 3, 8])
+def test_an_index_leaves_the_number_of_the_peers_pair(pairs: int) -> None:
+    shared = Shared(PrivateKey(LEFT_KEY), Floor(LEFT_KEY, bytes(32), []), pairs)
+    for peer in (1, 2, 3, 9, 65535):
+        for number in (0, 1, 2, 3, 5, 2**32 - 1, 2**32 - 2, 2**32 - 8, 0x01020304):
+            seen = []
+            for _ in range(3):
+                index = shared.new_index(number.to_bytes(4, "little"), peer)
+                assert 0 <= index < 2**32 and index % pairs == (peer - 1) % pairs
+                seen.append(index)
+                shared.pending[index] = peer
+            assert len(set(seen)) == 3
 
 
 def test_everything_it_imports_is_declared() -> None:

@@ -30,7 +30,7 @@ HERE = bytes((127, 0, 0, 1))
 class Box:
     """Black with an IPv4 socket, and a peer's socket outside."""
 
-    def __init__(self) -> None:
+    def __init__(self, decrypts: int = 1) -> None:
         self.device = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.device.setsockopt(SOL_UDP, UDP_GRO, 1)
         self.device.bind(("127.0.0.1", 0))
@@ -39,7 +39,7 @@ class Box:
         self.outside.settimeout(5)
         self.port = self.outside.getsockname()[1]
         settings = {"public_key": base64.b64encode(PUBLIC).decode(), "listen_port": 0, "fwmark": 0}
-        self.guest = FakeGuest("net", "black", settings, {"udp4": self.device.dup().detach()})
+        self.guest = FakeGuest("net", "black", settings, {"udp4": self.device.dup().detach()}, spread=decrypts)
         self.guest.clients["nonces"].answer = lambda request: NonceReply(random=bytes(request.length))
         components.net.black.build(cast(Any, self.guest))
 
@@ -58,6 +58,10 @@ class Box:
     def count(self, name: str) -> int:
         return self.guest.counters[name].value
 
+    def close(self) -> None:
+        self.device.close()
+        self.outside.close()
+
     @property
     def arrived(self) -> list[Datagrams]:
         return self.guest.outs["arrived"].sent
@@ -71,8 +75,7 @@ class Box:
 def box() -> Iterator[Box]:
     made = Box()
     yield made
-    made.device.close()
-    made.outside.close()
+    made.close()
 
 
 def transport(size: int, fill: int = 0) -> bytes:
@@ -160,6 +163,30 @@ def test_a_full_ring_ends_the_turn(box: Box) -> None:
     while box.guest.handlers["udp4"](1.0):
         pass
     assert len(box.arrived) == 2
+
+
+@pytest.mark.parametrize("decrypts", [2, 3])
+def test_several_decrypts_get_each_its_own(decrypts: int) -> None:
+    box = Box(decrypts)
+    indices = [7, 7, 3, 2**32 - 1, 4, 0, 8]
+    mixed = [b"\4\0\0\0" + index.to_bytes(4, "little") + bytes((n,)) * 92 for n, index in enumerate(indices)]
+    box.arrive(*mixed, mixed[0][:40], size=100)
+    box.arrive(mixed[2] + b"odd")
+    expected: list[list[Datagrams]] = [[] for _ in range(decrypts)]
+    for number in range(decrypts):
+        own = [
+            one for index, one in zip([*indices, 7], [*mixed, mixed[0][:40]], strict=True) if index % decrypts == number
+        ]
+        if own:
+            expected[number].append(Datagrams(b"".join(own), min(100, len(b"".join(own))), HERE, box.port))
+    expected[3 % decrypts].append(Datagrams(mixed[2] + b"odd", 103, HERE, box.port))
+    outs = box.guest.members["arrived"]
+    assert [out.sent for out in outs] == expected
+    assert box.guest.into["udp4"] == outs
+    outs[1].is_full = True
+    assert box.arrive(mixed[4]) is True, "the turn ends when any of them is full"
+    assert box.count("sink_full") == (1 if 4 % decrypts == 1 else 0)
+    box.close()
 
 
 def test_a_stuck_ring_holds_up_no_handshake(box: Box) -> None:
