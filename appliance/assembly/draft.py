@@ -191,10 +191,9 @@ def _joins(channels: Mapping[str, object]) -> tuple[list[Join], list[tuple[Way, 
     joins: list[Join] = []
     malformed: list[tuple[Way, str]] = []
     for left, right in channels.items():
-        way: Way = ("channels", left)
-        several = isinstance(right, list) and right
-        ways = [((*way, i), one) for i, one in enumerate(right)] if several else [(way, right)]
-        for way, one in ways:
+        line: Way = ("channels", left)
+        several = [((*line, i), one) for i, one in enumerate(right)] if isinstance(right, list) else []
+        for way, one in several or [(line, right)]:
             client, server = _end(left), _end(one)
             if client is None or server is None:
                 malformed.append((way, 'a channel is written "domain.port" = "domain.port", both quoted'))

@@ -54,7 +54,7 @@ DEVICES: Final[Mapping[str, Device]] = MappingProxyType(
 class Port:
     """A role's own name for one end of a channel. ``many`` channels at most may end here (1 for a ``client``).
 
-    An ``out`` of many is *spread* over the domains at the other ends, which are replicas: each has a share of the peers.
+    An ``out`` of many is *spread* over the domains at the other ends, its replicas: each has a share of the peers.
     """
 
     name: str

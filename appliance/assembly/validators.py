@@ -270,8 +270,8 @@ def _fars(draft: Draft, name: str) -> dict[str, str]:
 
 @validator("replicas")
 def replicas(draft: Draft) -> Broken:
-    """The domains that a port is spread over are replicas: of one role, with each port of theirs joined to the same port
-    as that of the others.
+    """The domains that a port is spread over are replicas: of one role, each port of theirs joined to the same port as
+    that of the others.
     """
     for end, members in draft.spreads().items():
         first = members[0]

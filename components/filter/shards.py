@@ -17,10 +17,10 @@ _CACHED: Final = 4096
 
 
 class End(Enum):
-    """One of the two addresses of a packet: where it lies in IPv4, in IPv6, and its 32-bit words in both."""
+    """One of the two addresses of a packet: where it begins in IPv4, and in IPv6."""
 
-    SOURCE = (slice(12, 16), slice(8, 24), (3,), (2, 3, 4, 5))
-    DESTINATION = (slice(16, 20), slice(24, 40), (4,), (6, 7, 8, 9))
+    SOURCE = (12, 8)
+    DESTINATION = (16, 24)
 
 
 class Shards:
@@ -68,10 +68,14 @@ class Shards:
         ]
 
     def _of(self, packet: memoryview, end: End) -> int | None:
-        address4, address6, _, _ = end.value
-        is_4 = packet[0] >> 4 == 4
-        address = packet[address4 if is_4 else address6].tobytes()
-        return self.owner(address) if len(address) == (4 if is_4 else 16) else None
+        at, width = _address(packet, end)
+        address = packet[at : at + width].tobytes()
+        return self.owner(address) if len(address) == width else None
+
+
+def _address(packet: memoryview, end: End) -> tuple[int, int]:
+    """Where the address begins, and its bytes."""
+    return (end.value[0], 4) if packet[0] >> 4 == 4 else (end.value[1], 16)
 
 
 def _is_uniform(blob: memoryview, size: int, end: End) -> bool:
@@ -84,5 +88,6 @@ def _is_uniform(blob: memoryview, size: int, end: End) -> bool:
     if size & 3:
         return False
     words, step = blob.cast("I"), size // 4
-    columns = (words[at::step].tobytes() for at in (0, *end.value[2 if blob[0] >> 4 == 4 else 3]))
+    begin, width = _address(blob, end)
+    columns = (words[at::step].tobytes() for at in (0, *range(begin // 4, (begin + width) // 4)))
     return all(column == column[:4] * count for column in columns)

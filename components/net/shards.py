@@ -14,10 +14,10 @@ _RECEIVER_END: Final = 8
 
 
 def by_receiver(untrusted: memoryview, size: int, shards: int) -> list[tuple[int, memoryview | bytes]]:
-    """Shares a group of transport datagrams out: what goes to which of ``shards`` decrypts, each in the order of arrival.
+    """Shares out a group of transport datagrams: what goes to which of ``shards`` decrypts, in the order of arrival.
 
-    The datagrams are of ``size`` bytes but the last, which has at least 8. A group of one session, as nearly all are, is
-    passed on as it is.
+    The datagrams are of ``size`` bytes but the last, which has at least 8. A group of one session, as nearly all are,
+    is passed on as it is.
     """
     count = -(-len(untrusted) // size)
     first = untrusted[_RECEIVER:_RECEIVER_END].tobytes()

@@ -421,8 +421,9 @@ def test_replicas_of_two_roles(components: Edit, tmp_path: Path) -> None:
     file.write_text(
         text + text[text.index("[roles.encrypt]") : text.index("[roles.decrypt]")].replace("encrypt", "other")
     )
-    (finding, *more) = findings(TWO.replace('encrypt2 = { component = "crypto", role = "encrypt" }',
-                                            'encrypt2 = { component = "crypto", role = "other" }'), tmp_path)  # fmt: skip
+    encrypt2 = 'encrypt2 = { component = "crypto", role = "{}" }'
+    text = TWO.replace(encrypt2.replace("{}", "encrypt"), encrypt2.replace("{}", "other"))
+    (finding, *more) = findings(text, tmp_path)
     assert (finding.validator, finding.line) == ("replicas", line_of(TWO, "encrypt2 = "))
     assert {one.validator for one in more} == {"replicas"}, "at the other port as well"
     assert "encrypt1 and encrypt2, which are not of one role" in finding.detail
