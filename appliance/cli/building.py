@@ -32,9 +32,7 @@ def ready_made(said: str) -> Path:
     return file
 
 
-def load(
-    file: Path, lan: str | None = None, wan: str | None = None, assembly: str | None = None
-) -> ValidatedAssembly:
+def load(file: Path, lan: str | None = None, wan: str | None = None, assembly: str | None = None) -> ValidatedAssembly:
     """The validated assembly of ``file``, or the end of the command with every finding on a line of its own.
 
     ``assembly`` is what a wg-quick file is laid over, if not the vpn assembly.

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from appliance.assembly.load import ASSEMBLIES
-from appliance.cli.septum import app
+from appliance.cli.commands import app
 
 CONF = "[Interface]\nPrivateKey = yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n"
 
