@@ -6,8 +6,8 @@ import socket
 import struct
 from typing import Final
 
-from septum.v1.receiving_pb2 import ReceiveOrder, ReceivePeer, ReceivePrefix, ReceiveSession
-from septum.v1.sending_pb2 import SendOrder, SendPeer, SendPrefix, SendSession
+from septum.v1.receiving import ReceiveOrder, ReceivePeer, ReceivePrefix, ReceiveSession
+from septum.v1.sending import SendOrder, SendPeer, SendPrefix, SendSession
 
 from appliance.vchan.messages import Packets
 from components.net import virtio
