@@ -141,7 +141,7 @@ def page(summary: Summary, about: dict[str, Any]) -> str:
 Bars are medians, the lines in them go from the lowest round to the highest; in each group the longest is as long as
 there is room.
 
-Measured on {about["date"]} in {about["rounds"]} rounds, {about["seconds"]} seconds in all, on: {where(about)}
+Measured on {about["date"]}, rounds: {about["rounds"]}, {about["seconds"]} seconds in all, on: {where(about)}
 {beside(about)}
 {kernel}
 
