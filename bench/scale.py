@@ -24,10 +24,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from septum.v1.blobs_pb2 import BLOB_ABSENT, BLOB_OK, BlobReply
-from septum.v1.handshakes_pb2 import Handshake
-from septum.v1.random_pb2 import RandomReply
-from septum.v1.received_pb2 import ReceiveReport
+from septum.v1.blobs import BLOB_ABSENT, BLOB_OK, BlobReply
+from septum.v1.handshakes import Handshake
+from septum.v1.random import RandomReply
+from septum.v1.received import ReceiveReport
 
 from appliance.guest.status import PeerRow, write_row
 from appliance.vchan.codec import Codec
@@ -174,7 +174,7 @@ def handshakes() -> float:
 CONFIGURED: Final = 10_000
 ACTIVE: Final = 1000  # of them, the one at the far end of the TCP stream among them
 PACKETS: Final = 200  # a second to the others, and as many back, however many they are
-TCP_SECONDS: Final = 4.0
+TCP_SECONDS: Final = 4
 PLAYERS: Final = "203.0.113.9"  # in the WAN
 
 
