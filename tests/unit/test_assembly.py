@@ -210,7 +210,7 @@ def pairs(count: int) -> str:
             lines.append(f"{line[: far.start()]}= [{members}]")
         else:
             lines.append(line)
-    return "\n".join([*lines, "[limits]", f"memory_mib = {1700 + 600 * count}", "grants_per_domain = 2327", ""])
+    return "\n".join([*lines, "[limits]", f"memory_mib = {1700 + 700 * count}", "grants_per_domain = 2327", ""])
 
 
 TWO = pairs(2)
