@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -83,6 +84,8 @@ class _Guest:
             "blobs": _Client(lambda request: BlobReply(status=BLOB_OK if request.blob else BLOB_ABSENT)),
         }
         self.out, self.client = self.outs.__getitem__, self._clients.__getitem__
+        self.spread = lambda port: [self.outs[port]]  # one pair of crypto domains
+        self.senders = lambda port: [port]
         self.handlers: dict[str, Callable[..., Any]] = {}
         self.opened: list[Callable[[float], Any]] = []
         self._board = memoryview(bytearray(64 * len(settings["peers"])))
@@ -107,10 +110,13 @@ class _Guest:
     def receive(self, port: str, handler: Callable[..., Any]) -> None:
         self.handlers[port] = handler
 
-    def on_open(self, port: str, handler: Callable[[float], Any]) -> None:
+    def receive_many(self, port: str, handler: Callable[..., Any]) -> None:
+        self.handlers[port] = partial(handler, port)
+
+    def on_open(self, port: str, handler: Callable[[float], Any], member: int) -> None:
         self.opened.append(handler)
 
-    def on_close(self, port: str, handler: Callable[[float], Any]) -> None:
+    def on_close(self, port: str, handler: Callable[[float], Any], member: int) -> None:
         pass
 
     def timer(self, handler: Callable[[float], float | None]) -> None:
