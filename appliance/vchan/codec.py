@@ -58,12 +58,13 @@ class _Flat:
             raise SchemaError(f"{rule.name}: its fields are not {fields}")
         if rule.fields[0].type != Type.BYTES or not all(map(self._is_plain, rule.fields)):
             raise SchemaError(f"{rule.name}: a flat message is one blob, then single integers and short bytes")
-        self._rule = rule
         self._flat = flat
         # (tag, is it bytes, low, high, name)
         plan = tuple((self._tag(one), self._is_bytes(one), one.low, one.high, one.name) for one in rule.fields)
-        self._blob, self._rest = plan[0], plan[1:]
-        self._tag_of_blob = bytes((plan[0][0],))
+        (tag, _, self._low, self._high, self._name), *rest = plan
+        self._rest = tuple(rest)
+        self._tag_of_blob = bytes((tag,))
+        self._most = rule.max_bytes
         self._tails: dict[tuple[Any, ...], bytes] = {}
         self._values: dict[bytes, tuple[Any, ...]] = {}
 
@@ -83,17 +84,17 @@ class _Flat:
     def encode(self, message: Any) -> tuple[Buffer, ...]:
         if type(message) is not self._flat:
             raise TypeError(f"a {self._flat.__name__} goes here, not a {type(message).__name__}")
-        blob, *fields = message
+        blob, values = message[0], message[1:]
         if type(blob) is not bytes:
-            blob = memoryview(blob).cast("B")
-        values = tuple(fields)
+            blob = memoryview(blob)
+            if blob.format != "B":
+                blob = blob.cast("B")
         tail = self._tails.get(values)
         if tail is None:
             tail = self._remember(self._tails, values, self._encode_tail(values))
         length = len(blob)
-        _, _, low, high, name = self._blob
-        if not low <= length <= high:
-            raise Violation(name, f"{length} bytes, not {low} to {high}")
+        if not self._low <= length <= self._high:
+            raise Violation(self._name, f"{length} bytes, not {self._low} to {self._high}")
         if not length:  # proto3 leaves out what is empty
             return (tail,)
         return self._tag_of_blob + uvarint(length), blob, tail
@@ -120,27 +121,26 @@ class _Flat:
 
     def decode(self, untrusted: bytes) -> Any:
         end = len(untrusted)
-        if end > self._rule.max_bytes:
-            raise Violation("", f"{end} bytes, at most {self._rule.max_bytes} are legal")
-        tag, _, low, high, name = self._blob
+        if end > self._most:
+            raise Violation("", f"{end} bytes, at most {self._most} are legal")
         start = length = 0
-        try:
-            if end and untrusted[0] == tag:
+        if untrusted.startswith(self._tag_of_blob):
+            try:
                 length, start = read_uvarint(untrusted, 1)
-                if not length:
-                    raise Violation(name, "zero or empty, and spelled out all the same")
-        except IndexError:
-            raise Violation("", "ends in the middle of a field") from None
-        if not low <= length <= high:
-            raise Violation(name, f"{length} bytes, not {low} to {high}")
+            except IndexError:
+                raise Violation("", "ends in the middle of a field") from None
+            if not length:
+                raise Violation(self._name, "zero or empty, and spelled out all the same")
+        if not self._low <= length <= self._high:
+            raise Violation(self._name, f"{length} bytes, not {self._low} to {self._high}")
         stop = start + length
         if stop > end:
-            raise Violation(name, f"{length} bytes, but only {end - start} are there")
+            raise Violation(self._name, f"{length} bytes, but only {end - start} are there")
         untrusted_tail = untrusted[stop:]
         values = self._values.get(untrusted_tail)
         if values is None:
             values = self._remember(self._values, untrusted_tail, self._decode_tail(untrusted_tail, stop))
-        return self._flat(memoryview(untrusted)[start:stop], *values)
+        return tuple.__new__(self._flat, (memoryview(untrusted)[start:stop], *values))
 
     def _decode_tail(self, untrusted: bytes, offset: int) -> tuple[Any, ...]:
         """The fields behind the blob, which end the message; ``offset`` is where in it they begin."""

@@ -31,6 +31,7 @@ from appliance.vchan.schema import Kind, Schema
 from appliance.vchan.wire import Wire
 from appliance.vchan.wireformat import Violation
 
+_OPEN: Final = State.OPEN
 # by (space, data)
 _WANTS: Final = {
     (False, False): 0,
@@ -85,7 +86,6 @@ class Endpoint:
         """A new session."""
         self._next_out = 0  # serial of the next frame we number: a stream's, or a request
         self._next_in = 0  # serial of the next frame the peer numbers; a caller: of the first reply not yet seen
-        self._header: tuple[int, int] | None = None  # length and serial of the frame whose body is awaited
         self._unanswered: int | None = None  # a callee's: serial of the request that send() will answer
         self._has_written = self._has_read = False
 
@@ -94,7 +94,7 @@ class Endpoint:
     @property
     def is_open(self) -> bool:
         """Whether messages can pass, as of the last ``progress``."""
-        return self._vchan.state is State.OPEN
+        return self._vchan.state is _OPEN
 
     @property
     def is_wronged(self) -> bool:
@@ -118,7 +118,7 @@ class Endpoint:
         before = vchan.state
         try:
             event = vchan.progress()
-            if self._decode is None and vchan.state is State.OPEN:
+            if self._decode is None and vchan.state is _OPEN:
                 self._hear_nothing()
         except PeerViolation:
             self._shut()
@@ -162,35 +162,36 @@ class Endpoint:
         if self._encode is None:
             raise RuntimeError(f"{self.schema.name} is a stream, and this is its consumer")
         chunks = self._encode(message)
-        length = 0
+        total = HEADER_BYTES
         for chunk in chunks:
-            length += len(chunk)
-        total = HEADER_BYTES + length
+            total += len(chunk)
         vchan = self._vchan
         serial: int | None = self._next_out
         if self._is_callee:
             serial, self._unanswered = self._unanswered, None
-        if serial is None or vchan.state is not State.OPEN or not self._fits(total):
+        try:
+            if serial is None or vchan.state is not _OPEN or not vchan.fits(total):
+                self._dropped += 1
+                return False
+        except PeerViolation as violation:
+            self._accuse(violation)
             self._dropped += 1
             return False
         if not self._is_callee:
             self._next_out = (serial + 1) & MASK
-        vchan.write((HEADER.pack(length, serial), *chunks), total)
+        vchan.write((HEADER.pack(total - HEADER_BYTES, serial), *chunks), total)
         if not self._has_written:
             self._has_written = True
             self.unflushed.append(self)
         self._sent += 1
-        self._sent_bytes += length
+        self._sent_bytes += total - HEADER_BYTES
         return True
 
     def room(self) -> bool:
         """Whether a message of the largest size would be sent now."""
         vchan = self._vchan
-        return self._encode is not None and vchan.state is State.OPEN and self._fits(self._largest_out)
-
-    def _fits(self, count: int) -> bool:
         try:
-            return self._vchan.fits(count)
+            return self._encode is not None and vchan.state is _OPEN and vchan.fits(self._largest_out)
         except PeerViolation as violation:
             self._accuse(violation)
             return False
@@ -205,34 +206,28 @@ class Endpoint:
         Errors: PeerViolation for whatever the peer did wrong, after which this end is closed.
         """
         vchan = self._vchan
-        if vchan.state is not State.OPEN:
+        if vchan.state is not _OPEN:
             return None
         try:
             if self._decode is None:
                 self._hear_nothing()
                 return None
             while True:
-                header = self._header
-                if header is None:
-                    untrusted_header = vchan.peek(HEADER_BYTES)
-                    if untrusted_header is None:
-                        return None
-                    header = self._header = self._check_header(*HEADER.unpack(untrusted_header))
-                length, serial = header
-                untrusted = vchan.take(HEADER_BYTES, length)
-                if untrusted is None:
+                frame = vchan.take_frame(self._largest_in, None if self._is_caller else self._next_in)
+                if frame is None:
                     return None
-                self._header = None
+                serial, untrusted = frame
+                if self._is_caller:
+                    self._check_reply(serial)
                 self._has_read = True
                 self._next_in = (serial + 1) & MASK
                 message = self._decode(untrusted)
                 if self._is_caller and self._next_in != self._next_out:
                     self._stale += 1  # the reply to a request that was given up: it must not be taken for the next's
                     continue
-                if self._is_callee:
-                    self._unanswered = serial
+                self._unanswered = serial
                 self._received += 1
-                self._received_bytes += length
+                self._received_bytes += len(untrusted)
                 return message
         except PeerViolation:
             self._shut()
@@ -242,31 +237,14 @@ class Endpoint:
             raise PeerViolation(f"sent a bad message: {violation}") from violation
 
     def has_more(self) -> bool:
-        """Whether ``receive`` has anything to do: to read a message, or to say what the peer did wrong."""
-        try:
-            return self._vchan.state is State.OPEN and self._vchan.has(self._needed())
-        except PeerViolation:
-            return True
+        """Whether there is something behind the message last received."""
+        return not self._vchan.is_empty
 
-    def _needed(self) -> int:
-        """Bytes that must be in the ring for ``receive`` to have anything to do."""
-        return HEADER_BYTES if self._header is None else HEADER_BYTES + self._header[0]
-
-    def _check_header(self, untrusted_length: int, untrusted_serial: int) -> tuple[int, int]:
-        if untrusted_length > self._largest_in:
-            raise PeerViolation(f"frame of {untrusted_length} bytes, at most {self._largest_in} are legal")
-        if untrusted_serial != self._next_in or self._is_caller:
-            self._check_serial(untrusted_serial)
-        return untrusted_length, untrusted_serial
-
-    def _check_serial(self, untrusted_serial: int) -> None:
-        if self._is_caller:
-            # Replies may be missing but come in order, each once, and only to what was asked.
-            outstanding = (self._next_out - self._next_in) & MASK
-            if (untrusted_serial - self._next_in) & MASK >= outstanding:
-                raise PeerViolation(f"reply {untrusted_serial} answers no request")
-        elif untrusted_serial != self._next_in:
-            raise PeerViolation(f"frame {untrusted_serial} where {self._next_in} is due")
+    def _check_reply(self, untrusted_serial: int) -> None:
+        """Replies may be missing but come in order, each once, and only to what was asked."""
+        outstanding = (self._next_out - self._next_in) & MASK
+        if (untrusted_serial - self._next_in) & MASK >= outstanding:
+            raise PeerViolation(f"reply {untrusted_serial} answers no request")
 
     # sleeping and waking
 
@@ -293,17 +271,16 @@ class Endpoint:
         """
         vchan = self._vchan
         vchan.want(_WANTS[space, data])
-        fence()
         if self._has_read and not self._has_written:
             self._wake(NOTIFY_READ)
         if self._violation is not None or not vchan.is_settled():
             return False
-        if vchan.state is not State.OPEN:
+        if vchan.state is not _OPEN:
             return True
         try:
             if self._decode is None:
                 self._hear_nothing()
-            elif data and vchan.has(self._needed()):
+            elif data and vchan.has(vchan.needed):
                 return False
             return not (space and self._encode is not None and vchan.fits(self._largest_out))
         except PeerViolation as violation:

@@ -18,10 +18,13 @@ from enum import Enum
 from typing import Final
 
 from appliance.vchan import layout
+from appliance.vchan.frame import HEADER, HEADER_BYTES
 from appliance.vchan.layout import Orders
 from appliance.vchan.live import SHOWN, TABLE, Event, State
 
 MASK: Final = 0xFFFFFFFF
+_OPEN: Final = State.OPEN  # here and below: a member of an enumeration takes two look-ups each time
+_LIVE: Final = layout.LIVE
 _SMALL: Final = 2048  # bytes: to that many, joining the pieces costs less than writing each
 
 
@@ -108,6 +111,7 @@ class Vchan:
         self._cons = self._prod = self._first
         # What the peer's indices were when last looked at; they are looked at again only when that is not enough.
         self._seen_cons = self._seen_prod = self._first
+        self._header: tuple[int, int] | None = None  # of the frame that is not all there yet: length and serial
 
     def _enter(self, state: State) -> None:
         self.state = state
@@ -132,7 +136,7 @@ class Vchan:
 
     def is_settled(self) -> bool:
         """False if ``progress`` has something to do."""
-        if self.state is State.OPEN and self._shared[self._peer_live] == layout.LIVE:
+        if self.state is _OPEN and self._shared[self._peer_live] == _LIVE:
             return True  # nearly always
         untrusted_byte = self._shared[self._peer_live]
         row = TABLE.get((self.state, untrusted_byte))
@@ -143,7 +147,7 @@ class Vchan:
 
         Errors: PeerViolation for a byte that is none of 0, 1, 2.
         """
-        while not (self.state is State.OPEN and self._shared[self._peer_live] == layout.LIVE):  # nearly always it is
+        while True:
             untrusted_byte = self._shared[self._peer_live]
             row = TABLE.get((self.state, untrusted_byte))
             if row is None:
@@ -156,7 +160,6 @@ class Vchan:
             self._enter(state)
             if event is not None or state is State.OFFERED:
                 return event  # OFFERED ends the call too, or a peer that flips its byte could keep us in this loop
-        return None
 
     def close(self) -> None:
         """Ends the session in good order. Once the peer has noticed, the next one may open."""
@@ -174,15 +177,22 @@ class Vchan:
 
         Errors: PeerViolation if the peer's index is out of bounds.
         """
-        if (self._seen_prod - self._cons) & MASK >= count:
-            return True
+        return (self._seen_prod - self._cons) & MASK >= count or self._look() >= count
+
+    def _look(self) -> int:
+        """How many bytes can be read by the peer's index as it is now. Errors: as ``has``."""
         untrusted_prod = self._words[self._peer_prod_word]
         ready = (untrusted_prod - self._cons) & MASK
         if ready > self._in_size:
             self._out_of_bounds(f"prod {untrusted_prod} with cons {self._cons} in a ring of {self._in_size}")
-            return False
+            return 0
         self._seen_prod = untrusted_prod
-        return ready >= count
+        return ready
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the peer's index says that it has written nothing more."""
+        return bool(self._words[self._peer_prod_word] == self._cons)
 
     def copy(self, count: int, skip: int = 0) -> bytes:
         """The ``count`` bytes after the next ``skip``, copied. The caller has made sure that the ring ``has`` them."""
@@ -192,17 +202,49 @@ class Vchan:
             return bytes(self._in[start:end])
         return b"".join((self._in[start:], self._in[: end - self._in_size]))
 
-    def peek(self, count: int) -> bytes | None:
-        """The next ``count`` bytes, copied; None if the ring does not have them yet. Errors: as ``has``."""
-        return self.copy(count) if self.has(count) else None
+    def take_frame(self, largest: int, serial: int | None) -> tuple[int, bytes] | None:
+        """The next whole frame (frame.py): its serial and its message; None if it is not all there yet.
 
-    def take(self, skip: int, count: int) -> bytes | None:
-        """The ``count`` bytes after the next ``skip``, copied, and all of them given back; None as with ``peek``."""
-        if not self.has(skip + count):
-            return None
-        untrusted = self.copy(count, skip)
-        self.consume(skip + count)
-        return untrusted
+        The header is read once, and the message only once it is all there: both are copies before they are looked at.
+        Errors: PeerViolation, as ``has``, for a message of more than ``largest`` bytes, or another serial than
+        ``serial`` if that is given.
+        """
+        cons, size = self._cons, self._in_size
+        ready = (self._seen_prod - cons) & MASK
+        header = self._header
+        if header is None:
+            if ready < HEADER_BYTES:
+                ready = self._look()
+                if ready < HEADER_BYTES:
+                    return None
+            start = cons & (size - 1)
+            if start + HEADER_BYTES <= size:
+                header = HEADER.unpack_from(self._in, start)
+            else:
+                header = HEADER.unpack(self.copy(HEADER_BYTES))
+            if header[0] > largest:
+                raise PeerViolation(f"frame of {header[0]} bytes, at most {largest} are legal")
+            if serial is not None and header[1] != serial:
+                raise PeerViolation(f"frame {header[1]} where {serial} is due")
+        length = header[0]
+        if ready < HEADER_BYTES + length:
+            ready = self._look()
+            if ready < HEADER_BYTES + length:
+                self._header = header
+                return None
+        self._header = None
+        start = (cons + HEADER_BYTES) & (size - 1)
+        if start + length <= size:
+            untrusted = bytes(self._in[start : start + length])
+        else:
+            untrusted = self.copy(length, HEADER_BYTES)
+        self.consume(HEADER_BYTES + length)
+        return header[1], untrusted
+
+    @property
+    def needed(self) -> int:
+        """How many bytes the ring must have for ``take_frame`` to have anything to do."""
+        return HEADER_BYTES if self._header is None else HEADER_BYTES + self._header[0]
 
     def consume(self, count: int) -> None:
         """Gives ``count`` bytes of the ring back to the peer."""
@@ -250,8 +292,11 @@ class Vchan:
     # waking
 
     def want(self, bits: int) -> None:
-        """Asks to be woken for ``bits`` (layout.NOTIFY_*); a ``fence`` must come before whatever is looked at next."""
+        """Asks to be woken for ``bits`` (layout.NOTIFY_*), in order before whatever is looked at next."""
         self._shared[self._wants] = bits
+        if bits:
+            _acquire()
+            _release()
 
     def is_wanted(self, bits: int) -> bool:
         """Whether the peer asked to be woken for one of ``bits``; a ``fence`` lies behind what it would wake for."""

@@ -31,6 +31,9 @@ def uvarint(value: int) -> bytes:
 
 def read_uvarint(untrusted: bytes, at: int) -> tuple[int, int]:
     """Value and end of the shortest varint of at most 64 bits at ``at``. Errors: Violation; IndexError at the end."""
+    byte = untrusted[at]
+    if byte < 0x80:
+        return byte, at + 1
     value = shift = 0
     while True:
         byte = untrusted[at]
