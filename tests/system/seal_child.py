@@ -249,7 +249,7 @@ def enclose() -> Sealed | None:
 def hold() -> None:
     """Seals, says so, and waits for the end: something to look at."""
     sealed = enclose()
-    say(json.dumps(vars(sealed) if sealed else {}))
+    say(json.dumps(sealed._asdict() if sealed else {}))
     while True:
         select_nothing.poll(10)
 
