@@ -75,6 +75,7 @@ class _In:
             if message is None:
                 return Turn.IDLE
             handler(message, now)
+            self._guest.has_worked = True
             if not endpoint.has_more():
                 return Turn.IDLE
         endpoint.flush()
@@ -104,6 +105,7 @@ class _Server:
         # A reply always has room: the ring holds the largest one, and a caller has one call outstanding. A caller that
         # does not take its replies finds the next one dropped, which is its own deadline to meet.
         endpoint.send(self._handler(self._port.peer, request))
+        self._guest.has_worked = True
         return Turn.MORE
 
     def arm(self) -> bool:
@@ -113,8 +115,9 @@ class _Server:
 class _Device:
     """A readable file descriptor. Edge-triggered, so that a device waiting for room elsewhere does not spin."""
 
-    def __init__(self, fd: int, handler: Callable[[float], bool], into: Sequence[DroppingOut]) -> None:
+    def __init__(self, guest: Guest, fd: int, handler: Callable[[float], bool], into: Sequence[DroppingOut]) -> None:
         self.fd = fd
+        self._guest = guest
         self._handler = handler
         self._into = tuple(into)
 
@@ -122,6 +125,7 @@ class _Device:
         for out in self._into:
             if not out.ready(now):
                 return Turn.HELD
+        self._guest.has_worked = True
         return Turn.MORE if self._handler(now) else Turn.IDLE
 
     def arm(self) -> bool:
@@ -173,6 +177,7 @@ class Guest:
         self._ready: dict[Source, None] = {}  # those to be given a turn: all but the armed ones
         self._unflushed: list[Endpoint] = []
         self._next_look = 0.0
+        self.has_worked = False  # whether anything happened since the timers were last asked
         self._busy = True
         self._opened: dict[int, Handler] = {}  # by the port's index
         self._closed: dict[int, Handler] = {}
@@ -249,7 +254,7 @@ class Guest:
 
     def readable(self, device: str, handler: Callable[[float], bool], into: Sequence[DroppingOut] = ()) -> None:
         """``handler(now) -> bool`` when ``device`` can be read; True while there may be more without a new event."""
-        source = _Device(self.devices[device], handler, into)
+        source = _Device(self, self.devices[device], handler, into)
         self._epoll.register(source.fd, select.EPOLLIN | select.EPOLLET)
         self._add(source.fd, source)
 
@@ -347,7 +352,7 @@ class Guest:
         if change is None:
             return
         now = time.monotonic()
-        self._due = 0.0
+        self.has_worked = True
         if change == "opened":
             openings = self._openings[port.index]
             openings.append(now)
@@ -385,8 +390,8 @@ class Guest:
                     self._busy = True
             if self._unflushed:
                 self._flush()
-                self._due = 0.0  # the timers hear of whatever happened
-        if now >= self._due:
+        if self.has_worked or now >= self._due:
+            self.has_worked = False
             self._keep_time(now)
 
     def _look_everywhere(self, now: float) -> None:

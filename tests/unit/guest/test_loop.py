@@ -528,3 +528,17 @@ def test_members_come_and_go_each_on_its_own() -> None:
     assert told[2:] == ["second closed"]
     first, second = world.guest.spread("sealed")
     assert first.is_open and not second.is_open
+
+
+def test_timers_hear_of_a_message_that_was_only_read() -> None:
+    world = World(("plain", "packets", "in"))
+    told: list[str] = []
+    world.guest.receive("plain", lambda message, now: told.append("message"))
+    world.guest.timer(lambda now: told.append("timer"))
+    world.open()
+    world.turn(3)
+    told.clear()
+    world.others["plain"].send(GROUP)
+    world.others["plain"].flush()
+    world.turn()
+    assert told == ["message", "timer"]
