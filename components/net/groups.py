@@ -35,16 +35,10 @@ class Grouper:
         length = len(packets)
         count = -(-length // size)
         joins = size == self._size or (count == 1 and length < self._size)
-        if not joins or not self._room:
+        if not joins or count > self._room:
             self._close()
             self._size = size
             self._room = most(size)
-        elif count > self._room:  # full groups cost least a packet: this one is filled up
-            cut = self._room * size
-            self._parts.append(packets[:cut])
-            self._close()
-            self.add(packets[cut:], min(size, length - cut))
-            return
         self._parts.append(packets)
         self._room = 0 if length % self._size else self._room - count
         if not self._room:
