@@ -65,6 +65,7 @@ class _Flat:
         self._rest = tuple(rest)
         self._tag_of_blob = bytes((tag,))
         self._most = rule.max_bytes
+        self._heads: dict[int, bytes] = {}  # tag and length of the blob
         self._tails: dict[tuple[Any, ...], bytes] = {}
         self._values: dict[bytes, tuple[Any, ...]] = {}
 
@@ -97,7 +98,10 @@ class _Flat:
             raise Violation(self._name, f"{length} bytes, not {self._low} to {self._high}")
         if not length:  # proto3 leaves out what is empty
             return (tail,)
-        return self._tag_of_blob + uvarint(length), blob, tail
+        head = self._heads.get(length)
+        if head is None:
+            head = self._remember(self._heads, length, self._tag_of_blob + uvarint(length))
+        return head, blob, tail
 
     def _encode_tail(self, values: tuple[Any, ...]) -> bytes:
         """The fields behind the blob."""

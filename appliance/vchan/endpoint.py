@@ -179,7 +179,7 @@ class Endpoint:
             return False
         if not self._is_callee:
             self._next_out = (serial + 1) & MASK
-        vchan.write((HEADER.pack(total - HEADER_BYTES, serial), *chunks), total)
+        vchan.write((HEADER.pack(total - HEADER_BYTES, serial) + chunks[0], *chunks[1:]), total)
         if not self._has_written:
             self._has_written = True
             self.unflushed.append(self)

@@ -31,18 +31,19 @@ def uvarint(value: int) -> bytes:
 
 def read_uvarint(untrusted: bytes, at: int) -> tuple[int, int]:
     """Value and end of the shortest varint of at most 64 bits at ``at``. Errors: Violation; IndexError at the end."""
-    byte = untrusted[at]
-    if byte < 0x80:
-        return byte, at + 1
-    value = shift = 0
+    value = untrusted[at]
+    if value < 0x80:
+        return value, at + 1
+    value &= 0x7F
+    shift = 7
     while True:
-        byte = untrusted[at]
         at += 1
-        value |= (byte & 0x7F) << shift
+        byte = untrusted[at]
         if byte < 0x80:
-            if byte == 0 and shift:
+            if not byte:
                 raise Violation("", "varint longer than it need be")
-            return value, at
+            return value | byte << shift, at + 1
+        value |= (byte & 0x7F) << shift
         shift += 7
         if shift > 63:
             raise Violation("", "varint of more than 64 bits")

@@ -11,11 +11,11 @@ from typing import Final
 
 from components.filter.headers import FIN, RST, SYN
 
-# Columns that must be uniform, as offsets of 32-bit words and of 16-bit words. Left out are what differs within a flow:
-# IPv4's identification and header checksum (bytes 4, 10), and what follows the ports.
+# Columns that must be uniform, as offsets of 32-bit words. Left out are what differs within a flow: IPv4's
+# identification and header checksum (bytes 4, 10), and what follows the ports.
 _WORDS4: Final = (0, 3, 4, 5)  # version, header length, service, total length; addresses; ports
-_HALVES4: Final = (3, 4)  # fragment flags and offset; TTL and protocol
 _WORDS6: Final = (0, 1, *range(2, 11))  # version, flow label; length, next header; addresses; ports
+_BETWEEN4: Final = 6  # of bytes: the word of fragment flags, offset, TTL and protocol, across two words
 _TCP4: Final = 16  # the 16-bit word of data offset and flags
 _TCP6: Final = 26
 _TURNS: Final = bytes(bool(flags & (SYN | FIN | RST)) for flags in range(256))  # flags that change a flow's state
@@ -34,17 +34,19 @@ def run(blob: memoryview, start: int, size: int, is_tcp: bool) -> int:
     if blob[start + low : start + high] != blob[start + size + low : start + size + high]:
         return 1  # the commonest end of a run: flows that take turns
     blob = blob[start : start + count * size]
-    words, halves = blob.cast("I"), blob.cast("H")
+    words = blob.cast("I")
     step = size // 4
-    for at in _WORDS4 if is_4 else _WORDS6:
-        count = min(count, _equal(words[at::step].tobytes(), 4))
-    step = size // 2
+    columns = [words[at::step].tobytes() for at in (_WORDS4 if is_4 else _WORDS6)]
     if is_4:
-        for at in _HALVES4:
-            count = min(count, _equal(halves[at::step].tobytes(), 2))
+        columns.append(blob[_BETWEEN4 : len(blob) - 8 + _BETWEEN4].cast("I")[::step].tobytes())
+    for column in columns:
+        if column != column[:4] * count:
+            count = min(count, _equal(column, 4))
     if is_tcp:
-        column = halves[_TCP4 if is_4 else _TCP6 :: step].tobytes()
-        count = min(count, _equal(column[::2], 1))  # the data offset
+        column = blob.cast("H")[_TCP4 if is_4 else _TCP6 :: size // 2].tobytes()
+        offsets = column[::2]
+        if offsets != offsets[:1] * len(offsets):
+            count = min(count, _equal(offsets, 1))
         turn = column[3::2].translate(_TURNS).find(1)
         if turn >= 0:
             count = min(count, 1 + turn)
@@ -53,9 +55,6 @@ def run(blob: memoryview, start: int, size: int, is_tcp: bool) -> int:
 
 def _equal(column: bytes, width: int) -> int:
     """How many words of ``width`` bytes are the first one over and over, up to the first that is not."""
-    count = len(column) // width
-    pattern = column[:width] * count
-    if column == pattern:
-        return count
+    pattern = column[:width] * (len(column) // width)
     differs = int.from_bytes(column, "big") ^ int.from_bytes(pattern, "big")
     return (8 * len(column) - differs.bit_length()) // (8 * width)
