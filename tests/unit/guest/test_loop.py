@@ -235,6 +235,7 @@ def test_a_wake_ends_the_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_whoever_breaks_the_protocol_is_accused_and_shut_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "LATCH", 60.0)
     world = World(("orders", "sending", "in"), ("log", "records", "out"))
     closed: list[float] = []
     world.guest.receive("orders", lambda message, now: None)
@@ -256,7 +257,7 @@ def test_whoever_breaks_the_protocol_is_accused_and_shut_out(monkeypatch: pytest
     world.others["orders"]._vchan.close()
     world.open()
     assert world.page.words[WORD_VIOLATIONS] == 1, "the monitor may not have looked yet"
-    monkeypatch.setattr(loop, "HEARTBEAT", loop.LATCH)
+    world.guest._accused[0].until = 0.0
     world.turn(2)
     assert world.page.words[WORD_VIOLATIONS] == 0
 
