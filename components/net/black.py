@@ -69,6 +69,8 @@ class Black:
                 for decrypt in self._decrypts:
                     if not decrypt.room():
                         return True
+                if udp.is_drained:
+                    return False
             return True
 
         self._guest.readable(device, on_readable, into=self._decrypts)

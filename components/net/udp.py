@@ -85,6 +85,7 @@ class UdpSocket:
         self._buffer = memoryview(bytearray(2 * MOST_BYTES))  # a group, and behind it what may belong to the next
         self._held: _Read | None = None  # read, and not of the group before it
         self.segments = True  # whether the kernel takes groups
+        self.is_drained = False  # whether the last ``receive`` left nothing behind: what comes next is a new event
 
     @property
     def address_bytes(self) -> int:
@@ -98,6 +99,7 @@ class UdpSocket:
         OSError if the socket itself is broken.
         """
         first, self._held = self._held, None
+        self.is_drained = False
         if first is None:
             first = self._read(0)
             if first is None:
@@ -110,6 +112,7 @@ class UdpSocket:
         while end % size == 0 and end + size <= MOST_BYTES and end // size < MOST_DATAGRAMS:
             more = self._read(end)
             if more is None:
+                self.is_drained = True
                 break
             joins = more.source == source and (more.size == size or more.length < size)
             if not more.length or not joins or end + more.length > min(MOST_BYTES, MOST_DATAGRAMS * size):
