@@ -45,8 +45,9 @@ class Shell:
 
     def from_red(self, group: Packets, now: float) -> None:
         self._from_red.add(_packets(group))
-        # whatever red says, only the tunnel's packets have a peer
-        for allowed in self._filter.from_red(group._replace(peer=0), now):
+        if group.peer:  # whatever red says, only the tunnel's packets have a peer
+            group = group._replace(peer=0)
+        for allowed in self._filter.from_red(group, now):
             if not self._tunnel_out.send(allowed):
                 self._sink_full.add(_packets(allowed))
 

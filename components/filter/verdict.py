@@ -12,7 +12,8 @@ TCP sequence numbers are not followed: an end of the tunnel that may send to a f
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from struct import Struct
+from typing import Final, NamedTuple
 
 from appliance.vchan.messages import Packets
 from components.filter.fragments import Fragments
@@ -36,6 +37,13 @@ from components.filter.rules import Rule
 from components.filter.settings import FilterSettings
 from components.filter.state import FlowTable, Side, first_state
 from components.filter.uniform import run
+
+
+# Headers without options, up to the control bits of TCP: (IPv4) total length, fragment; (IPv6) payload length; then the
+# protocol, both addresses, both ports
+_PLAIN4: Final = Struct("!2xH2xHxB2x8s4s8xH")
+_PLAIN6: Final = Struct("!4xHBx32s4s8xH")
+_NAMED: Final = {TCP: bytes((TCP,)), UDP: bytes((UDP,))}
 
 
 class Verdict(NamedTuple):
@@ -103,31 +111,28 @@ class Filter:
         0 for all that is not plainly so: other headers than IP's and TCP's or UDP's without options, fragments, a
         packet that opens or ends something. What follows here from one look, the long way finds by parsing.
         """
-        if size < 28:
-            return 0
-        head = bytes(blob[at : at + 60])
-        protocol = head[9] if head[0] >> 4 == 4 else head[6]
-        if head[0] == 0x45:
-            transport, ends, half = 20, head[12:24], 4
-            whole = head[2] << 8 | head[3] == size and not (head[6] & 0x3F or head[7])
-        elif head[0] >> 4 == 6:
-            transport, ends, half = 40, head[8:44], 16
-            whole = (head[4] << 8 | head[5]) + 40 == size
+        if blob[at] == 0x45 and size >= 40:
+            length, fragment, protocol, addresses, ports, control = _PLAIN4.unpack_from(blob, at)
+            if length != size or fragment & 0x3FFF:
+                return 0
+            transport = size - 20
+        elif blob[at] >> 4 == 6 and size >= 60:
+            length, protocol, addresses, ports, control = _PLAIN6.unpack_from(blob, at)
+            transport = size - 40
+            if length != transport:
+                return 0
         else:
             return 0
-        if protocol == TCP:
-            if size < transport + 20 or head[transport + 13] & (SYN | FIN | RST):
+        if protocol == TCP:  # data offset, reserved, flags
+            if control & (SYN | FIN | RST) or not 20 <= (control >> 12) * 4 <= transport:
                 return 0
-            header = head[transport + 12] >> 4
-            whole = whole and header >= 5 and transport + 4 * header <= size
-        elif protocol != UDP or size < transport + 8:
-            return 0
-        if not whole:
+        elif protocol != UDP:
             return 0
         if side is Side.TUNNEL:
-            ports = 2 * half
-            ends = b"".join((ends[half:ports], ends[:half], ends[ports + 2 :], ends[ports : ports + 2]))
-        flow = self.flows.get(bytes((protocol,)) + ends, now)
+            half = len(addresses) // 2
+            addresses = addresses[half:] + addresses[:half]
+            ports = ports[2:] + ports[:2]
+        flow = self.flows.get(_NAMED[protocol] + addresses + ports, now)
         if flow is None:
             return 0
         self.flows.seen(flow, side, 0, now)

@@ -1,0 +1,73 @@
+"""The quick look at packets of living flows says what the long way says, whatever lies together in a group."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from appliance.vchan.messages import Packets
+from components.filter import verdict
+from components.filter.settings import FilterSettings
+from components.filter.state import Side
+from components.filter.verdict import Filter
+from tests.unit.net.packets import payload, tcp, udp
+
+
+def slow() -> Filter:
+    """Judges each packet for itself."""
+    made = Filter(FilterSettings(allow_from_tunnel=()))
+    made._living = lambda *_: 0  # type: ignore[method-assign]
+    return made
+
+
+def mutated(dice: random.Random, packet: bytes) -> bytes:
+    """With a few bytes of its headers changed, most of the time none."""
+    out = bytearray(packet)
+    for _ in range(dice.choice([0, 0, 0, 0, 1, 2])):
+        out[dice.randrange(min(60, len(out)))] ^= 1 << dice.randrange(8)
+    return bytes(out)
+
+
+def group(dice: random.Random, size: int) -> Packets:
+    """Packets of one length, of a few flows, in runs; the last may be shorter."""
+    kinds = []
+    for version, make in ((4, tcp), (4, udp), (6, tcp), (6, udp)):
+        headers = {(4, tcp): 40, (4, udp): 28, (6, tcp): 60, (6, udp): 48}[version, make]
+        for port in (1000, 1001):
+            extra = {"flags": dice.choice(["A", "A", "A", "PA", "FA", "RA", "S"])} if make is tcp else {}
+            if size > headers:
+                kinds.append(
+                    make(version, payload(size - headers), sport=port, options=[], **extra)
+                    if make is tcp
+                    else make(version, payload(size - headers), sport=port)
+                )
+    parts = []
+    for _ in range(dice.randrange(1, 5)):
+        kind = dice.choice(kinds)
+        parts += [mutated(dice, kind) for _ in range(dice.randrange(1, 6))]
+    blob = b"".join(parts)
+    return Packets(blob[: len(blob) - dice.choice([0, 0, 0, 7, 20])], size, 0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_group_is_judged_as_its_packets_are(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = random.Random(seed)
+    quick, long = Filter(FilterSettings(allow_from_tunnel=())), slow()
+    real = verdict.run
+    passed_quickly = 0
+    for turn in range(400):
+        now = turn / 10
+        one = group(dice, dice.choice([60, 64, 100, 101, 1400]))
+        side = dice.choice(list(Side))
+        monkeypatch.setattr(verdict, "run", real)
+        found = quick._group(one, side, now)
+        monkeypatch.setattr(verdict, "run", lambda *_: 1)
+        wanted = long._group(one, side, now)
+        assert [bytes(g.packets) for g in found] == [bytes(g.packets) for g in wanted]
+        assert quick.passed == long.passed and quick.denied == long.denied
+        assert {k: (f.state, f.expires) for k, f in quick.flows._flows.items()} == {
+            k: (f.state, f.expires) for k, f in long.flows._flows.items()
+        }
+        passed_quickly += len(found)
+    assert passed_quickly > 100
