@@ -38,7 +38,6 @@ from components.filter.settings import FilterSettings
 from components.filter.state import FlowTable, Side, first_state
 from components.filter.uniform import run
 
-
 # Headers without options, up to the control bits of TCP: (IPv4) total length, fragment; (IPv6) payload length; then the
 # protocol, both addresses, both ports
 _PLAIN4: Final = Struct("!2xH2xHxB2x8s4s8xH")
