@@ -72,6 +72,7 @@ class _Shell:
         for side in Side:
             for pair in range(self._pairs):
                 self._watch(f"{side.value}_orders", side, pair)
+        guest.on_open("blobs", self._store_opened)
         guest.receive("handshakes_in", self._handshake)
         guest.receive_many("encrypt_reports", self._send_report)
         guest.receive_many("decrypt_reports", self._receive_report)
@@ -90,6 +91,10 @@ class _Shell:
 
         self._guest.on_open(port, opened, pair)
         self._guest.on_close(port, closed, pair)
+
+    def _store_opened(self, now: float) -> None:
+        """The floors are read as soon as they can be: nothing is answered before."""
+        self._next_load = now
 
     def _handshake(self, message: Handshake, now: float) -> None:
         if self._random.is_stocked():

@@ -35,6 +35,7 @@ def build(guest: Guest) -> None:
             black.attach(device)
     guest.receive("departing", black.on_departing)
     guest.receive("handshakes_departing", black.on_handshake)
+    guest.on_open("nonces", black.on_rng)
     guest.timer(black.on_time)
 
 
@@ -133,6 +134,10 @@ class Black:
             self._count["bytes_out"](len(datagrams) if sent == count else sent * size)
 
     # time -------------------------------------------------------------------------------------------------------------
+
+    def on_rng(self, now: float) -> None:
+        """Randomness can be had (again): whoever waits to ask for it need not."""
+        self._retry = min(self._retry, now)
 
     def on_time(self, now: float) -> float:
         if now >= max(self._doorman.secret_due(), self._retry):

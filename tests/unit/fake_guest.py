@@ -85,6 +85,7 @@ class FakeGuest:
         self.handlers: dict[str, Callable[..., Any]] = {}
         self.into: dict[str, list[Any]] = {}
         self.totals: list[dict[str, int]] = []
+        self.opened: dict[str, Callable[[float], Any]] = {}
         self.timers: list[Callable[[float], float | None]] = []
         self.warnings: list[tuple[str, str]] = []
         self.accused: list[tuple[Any, Exception]] = []
@@ -122,6 +123,10 @@ class FakeGuest:
         assert device in self.devices
         self.handlers[device] = handler
         self.into[device] = list(into)
+
+    def on_open(self, port: str, handler: Callable[[float], Any]) -> None:
+        assert port in self.clients or port in self.outs or port in self.ins
+        self.opened[port] = handler
 
     def timer(self, handler: Callable[[float], float | None]) -> None:
         self.timers.append(handler)

@@ -145,7 +145,7 @@ class FakeGuest:
         for number, sender in enumerate(self.senders(port)):
             self.handlers[f"{port}.{number}" if number else port] = functools.partial(handler, sender)
 
-    def on_open(self, port: str, handler: Callable[[float], Any], member: int) -> None:
+    def on_open(self, port: str, handler: Callable[[float], Any], member: int = 0) -> None:
         self.opened[f"{port}.{member}" if member else port] = handler
 
     def on_close(self, port: str, handler: Callable[[float], Any], member: int) -> None:
@@ -291,7 +291,7 @@ def test_without_the_store_no_handshake_until_it_is_there() -> None:
     a.take("handshakes_in", Handshake(datagram=bytes([1, 0, 0, 0]) + bytes(144), address=RIGHT[0], port=1))
     assert not a.outs["handshakes_out"].sent and a.counters["refused"].value == 1
     a.clients["blobs"].is_open = True
-    a.now += 1.0
+    a.opened["blobs"](a.now)  # and then at once, not when it would have been tried again
     a.turn()
     assert len(a.outs["handshakes_out"].sent) == 1
 
