@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test bench bench-stages benchmarks soak budgets lint check-generated proto lock clean
+.PHONY: help demo test bench bench-stages bench-scale benchmarks soak budgets lint check-generated proto lock clean
 
 # The distribution's interpreter first: built with profile-guided and link-time optimization, it is up to 1.6 times as fast as a
 # plain build from source, and its security updates come with the others
@@ -30,6 +30,9 @@ bench: packages-bench .venv/.dev .venv/.compiled bytecode  ## measure against wi
 
 bench-stages: packages-bench .venv/.dev .venv/.compiled  ## what a boundary costs, and how long a packet stays in each domain
 	@$(PRIVATE) $(BIN)/python -m bench.stages
+
+bench-scale: packages-bench .venv/.dev .venv/.compiled  ## handshakes a second on one core; TCP with ten thousand peers against two (ARGS="--rounds 8")
+	@$(PRIVATE) $(BIN)/python -m bench.scale $(ARGS)
 
 benchmarks: bench  ## make bench, and docs/benchmarks.md with its picture from what it wrote
 	@$(BIN)/python -m bench.page

@@ -113,7 +113,7 @@ class _Guest:
     def receive_many(self, port: str, handler: Callable[..., Any]) -> None:
         self.handlers[port] = partial(handler, port)
 
-    def on_open(self, port: str, handler: Callable[[float], Any], member: int) -> None:
+    def on_open(self, port: str, handler: Callable[[float], Any], member: int = 0) -> None:
         self.opened.append(handler)
 
     def on_close(self, port: str, handler: Callable[[float], Any], member: int) -> None:
