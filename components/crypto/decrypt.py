@@ -18,6 +18,7 @@ def build(guest: Guest) -> None:
     plain, reports = guest.out("plain"), guest.out("reports")
     guest.show(receiver.counts)
     guest.counter("compiled").set(twin.COMPILED)
+    guest.on_open("log", lambda now: guest.log.info("loops", twin.LOOPS))
     sink_full = guest.counter("sink_full")
 
     def on_sealed(untrusted: Datagrams, now: float) -> None:

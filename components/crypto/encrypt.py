@@ -21,6 +21,7 @@ def build(guest: Guest) -> None:
     sealed, reports = guest.out("sealed"), guest.out("reports")
     guest.show(sender.counts)
     guest.counter("compiled").set(twin.COMPILED)
+    guest.on_open("log", lambda now: guest.log.info("loops", twin.LOOPS))
     sink_full = guest.counter("sink_full")
 
     def send(groups: Iterable[Datagrams]) -> None:

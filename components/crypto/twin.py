@@ -18,4 +18,6 @@ else:
 
         COMPILED = False
 
-__all__ = ["COMPILED", "Opener", "Sealer", "alike", "succession"]
+LOOPS = "compiled" if COMPILED else "pure Python: no compiler was there at install"
+
+__all__ = ["COMPILED", "LOOPS", "Opener", "Sealer", "alike", "succession"]

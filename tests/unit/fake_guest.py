@@ -87,9 +87,13 @@ class FakeGuest:
         self.totals: list[dict[str, int]] = []
         self.opened: dict[str, Callable[[float], Any]] = {}
         self.timers: list[Callable[[float], float | None]] = []
+        self.infos: list[tuple[str, str]] = []
         self.warnings: list[tuple[str, str]] = []
         self.accused: list[tuple[Any, Exception]] = []
         self.log = self
+
+    def info(self, event: str, text: str = "") -> None:
+        self.infos.append((event, text))
 
     def warning(self, event: str, text: str = "") -> None:
         self.warnings.append((event, text))

@@ -103,6 +103,13 @@ def test_reports_wait_for_room_without_spinning() -> None:
 
 
 @pytest.mark.parametrize("role", ["encrypt", "decrypt"])
+def test_which_loops_run_is_said_at_the_start_and_shown(role: str) -> None:
+    guest = built(role)
+    guest.opened["log"](0.0)
+    assert guest.infos == [("loops", "compiled")] and guest.counters["compiled"].value == 1
+
+
+@pytest.mark.parametrize("role", ["encrypt", "decrypt"])
 def test_nothing_is_imported_that_component_toml_does_not_declare(role: str) -> None:
     """In a fresh interpreter, behind the gate of a domain; and nothing more is imported by working."""
     declared = tomllib.loads((ROOT / "components/crypto/component.toml").read_text())["roles"][role]
