@@ -82,7 +82,7 @@ class _In:
         return Turn.MORE
 
     def arm(self) -> bool:
-        return self._port.endpoint.arm(space=False)
+        return self._guest.arm(self._port)
 
 
 class _Server:
@@ -109,7 +109,7 @@ class _Server:
         return Turn.MORE
 
     def arm(self) -> bool:
-        return self._port.endpoint.arm(space=False)
+        return self._guest.arm(self._port)
 
 
 class _Device:
@@ -310,9 +310,18 @@ class Guest:
 
     # the loop ---------------------------------------------------------------------------------------------------------
 
+    def arm(self, port: Port) -> bool:
+        """Arms the end of ``port`` for data; a session that changed under our hands is looked at in the next turn."""
+        if port.endpoint.arm(space=False):
+            return True
+        if not port.endpoint.is_settled:
+            self._next_look = 0.0
+        return False
+
     def accuse(self, port: Port, violation: PeerViolation) -> None:
         """Closes ``port`` for good as far as this peer goes, and says so where the monitor looks."""
         now = time.monotonic()
+        self.has_worked = True
         port.endpoint.close()
         if port.index in self._accused:
             self._accused[port.index].again = True

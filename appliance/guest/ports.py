@@ -16,6 +16,7 @@ BLOCK_DEADLINE: Final = 1.0  # seconds a control message may wait for room
 TURN_PATIENCE: Final = 2.0  # seconds that all waits of one turn may take together
 FIRST_REST: Final = 1.0  # seconds in which a server that did not answer is not asked again; doubled each time,
 LONGEST_REST: Final = 60.0  # ... up to this
+STALL_REST: Final = 5.0  # seconds in which a stuck peer is not waited for
 STALL_LIMIT: Final = 0.1  # seconds a full packet ring may hold up its producer before packets are dropped instead
 
 
@@ -104,6 +105,7 @@ class DroppingOut(Port):
     def __init__(self, index: int, name: str, peer: str, endpoint: Endpoint, patience: Patience) -> None:
         super().__init__(index, name, peer, endpoint, patience)
         self._full_since: float | None = None
+        self._not_waited_for = 0.0  # until then: it was found stuck
         self.wants_space = False
 
     @property
@@ -120,16 +122,23 @@ class DroppingOut(Port):
         """Whether a source may be read whose output goes here.
 
         Back-pressure runs to the device at the edge, whose own queue is the one place where a busy box loses packets.
-        A peer that stays full for STALL_LIMIT is not busy but stuck: then reading goes on, and what has no room drops.
+        A peer that stays full for STALL_LIMIT is not busy but stuck: then reading goes on, and what has no room drops. It
+        is not waited for again in the next STALL_REST seconds, or one that frees a little room each time could hold up
+        its producer, and all that the producer serves, for good.
         """
         endpoint = self.endpoint
         if endpoint.room() or not endpoint.is_open:
             self._full_since = None
             return True
+        if now < self._not_waited_for:
+            return True
         if self._full_since is None:
             self._full_since = now
         self.wants_space = True
-        return now - self._full_since > STALL_LIMIT
+        if now - self._full_since <= STALL_LIMIT:
+            return False
+        self._not_waited_for = now + STALL_REST
+        return True
 
 
 class BlockingOut(DroppingOut):

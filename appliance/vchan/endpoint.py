@@ -102,6 +102,11 @@ class Endpoint:
         return self._violation is not None
 
     @property
+    def is_settled(self) -> bool:
+        """Whether ``progress`` has nothing to do."""
+        return self._violation is None and self._vchan.is_settled()
+
+    @property
     def peer_is_live(self) -> bool:
         """Whether the peer says now that it is there: what ``progress`` would go by."""
         return self._vchan.peer_is_live
@@ -273,7 +278,7 @@ class Endpoint:
         vchan.want(_WANTS[space, data])
         if self._has_read and not self._has_written:
             self._wake(NOTIFY_READ)
-        if self._violation is not None or not vchan.is_settled():
+        if not self.is_settled:
             return False
         if vchan.state is not _OPEN:
             return True
@@ -289,9 +294,8 @@ class Endpoint:
 
     def disarm(self) -> bool:
         """Awake: the peer need not notify. Returns whether ``progress`` has nothing to do."""
-        vchan = self._vchan
-        vchan.want(0)
-        return self._violation is None and vchan.is_settled()
+        self._vchan.want(0)
+        return self.is_settled
 
     def fileno(self) -> int:
         """The event to sleep on, edge-triggered."""

@@ -42,6 +42,8 @@ def read_uvarint(untrusted: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             if not byte:
                 raise Violation("", "varint longer than it need be")
+            if shift == 63 and byte > 1:
+                raise Violation("", "varint of more than 64 bits")
             return value | byte << shift, at + 1
         value |= (byte & 0x7F) << shift
         shift += 7

@@ -18,6 +18,11 @@ _WORDS6: Final = (0, 1, *range(2, 11))  # version, flow label; length, next head
 _BETWEEN4: Final = 6  # of bytes: the word of fragment flags, offset, TTL and protocol, across two words
 _TCP4: Final = 16  # the 16-bit word of data offset and flags
 _TCP6: Final = 26
+_COMPARED4: Final = ((0, 4), (6, 10), (12, 24))  # the same, as bytes
+_COMPARED6: Final = ((0, 8), (8, 44))
+_MOST: Final = (
+    64  # packets: what a group holds if it was made as groups are, and the price of a look at one that was not
+)
 _TURNS: Final = bytes(bool(flags & (SYN | FIN | RST)) for flags in range(256))  # flags that change a flow's state
 
 
@@ -30,9 +35,11 @@ def run(blob: memoryview, start: int, size: int, is_tcp: bool) -> int:
     if size & 3 or start & 3 or count < 2:
         return 1
     is_4 = blob[start] >> 4 == 4
-    low, high = (12, 24) if is_4 else (8, 44)
-    if blob[start + low : start + high] != blob[start + size + low : start + size + high]:
-        return 1  # the commonest end of a run: flows that take turns
+    count = min(count, _MOST)
+    # The commonest end of a run: flows that take turns. All that is looked at below is looked at here
+    for low, high in _COMPARED4 if is_4 else _COMPARED6:
+        if blob[start + low : start + high] != blob[start + size + low : start + size + high]:
+            return 1
     blob = blob[start : start + count * size]
     words = blob.cast("I")
     step = size // 4

@@ -30,7 +30,7 @@ SHARDS: Final = 32  # few enough for the store's names, many enough for MAX_PEER
 VERSIONS: Final = 2**63  # more than a write a second ever uses up; a store at the last of them made it up
 
 _HEADER: Final = struct.Struct("<4sBQ")  # magic, shard, version: a blob cannot pass for another one
-_MAGIC: Final = b"SFL1"
+_MAGIC: Final = b"SFL2"  # 1 had 256 shards: what it says is of other peers
 _RECORD: Final = struct.Struct(f"<{KEY}s12s12s")
 
 

@@ -22,6 +22,8 @@ from components.keymgr.settings import parse
 from components.keymgr.shared import ERROR, WARNING
 
 RANDOM_REQUEST: Final = 4096  # bytes, the most that one call gives
+FIRST_REST: Final = 0.25  # seconds until one that lost an order is told anew; doubled each time,
+LONGEST_REST: Final = 60.0  # ... up to this, as long as it lives
 RETRY: Final = 0.5  # seconds until rng or store are asked again
 TICKS_PER_TURN: Final = 4
 
@@ -62,7 +64,10 @@ class _Shell:
         self._random = _Random(self, guest.client("random"))
         self._blobs = guest.client("blobs")
         self._handshakes = guest.out("handshakes_out")
-        self._uncertain: set[tuple[Side, int]] = set()  # an order was lost, and nobody knows what that one knows
+        # An order was lost, and nobody knows what that one knows: when it is told anew, at the earliest. Each time it
+        # happens it rests longer, or one that takes an order now and then could keep us waiting for it all the time
+        self._uncertain: dict[tuple[Side, int], float] = {}
+        self._rests: dict[tuple[Side, int], float] = {}
         self._next_load = 0.0
         self._counters = {name: guest.counter(name) for name in self._manager.counters()}
         # Who reports speaks for the peers of its own pair only
@@ -82,11 +87,12 @@ class _Shell:
 
     def _watch(self, port: str, side: Side, pair: int) -> None:
         def opened(now: float) -> None:
-            self._uncertain.discard((side, pair))
+            self._rests.pop((side, pair), None)
+            self._uncertain.pop((side, pair), None)
             self._carry_out(self._manager.opened(side, now, pair), now)
 
         def closed(now: float) -> None:
-            self._uncertain.discard((side, pair))
+            self._uncertain.pop((side, pair), None)
             self._carry_out(self._manager.closed(side, now, pair), now)
 
         self._guest.on_open(port, opened, pair)
@@ -117,9 +123,10 @@ class _Shell:
 
     def _timer(self, now: float) -> float | None:
         manager = self._manager
-        for side, pair in [(side, pair) for side, pair in self._uncertain if self._orders[side][pair].room()]:
-            self._uncertain.discard((side, pair))
-            self._carry_out(manager.opened(side, now, pair), now)
+        for (side, pair), rested in list(self._uncertain.items()):
+            if now >= rested and self._orders[side][pair].room():
+                del self._uncertain[side, pair]
+                self._carry_out(manager.opened(side, now, pair), now)
         self._load_floors(now)
         when = manager.next_tick()
         for _ in range(TICKS_PER_TURN):
@@ -149,17 +156,18 @@ class _Shell:
                 case events.ShowPeer():
                     self._show(event, now)
                 case events.ReceivePeer() | events.ReceiveSession():
-                    self._order(Side.DECRYPT, self._manager.pair_of(event.peer), receive_order(event))
+                    self._order(Side.DECRYPT, self._manager.pair_of(event.peer), receive_order(event), now)
                 case events.ReceiveForget():  # an index leaves the pair it was chosen for
-                    self._order(Side.DECRYPT, event.session % self._pairs, receive_order(event))
+                    self._order(Side.DECRYPT, event.session % self._pairs, receive_order(event), now)
                 case _:
-                    self._order(Side.ENCRYPT, self._manager.pair_of(event.peer), send_order(event))
+                    self._order(Side.ENCRYPT, self._manager.pair_of(event.peer), send_order(event), now)
 
-    def _order(self, side: Side, pair: int, order: Any) -> None:
-        """Sends ``order``. If it gets lost, that one is told everything anew as soon as it listens again."""
+    def _order(self, side: Side, pair: int, order: Any, now: float) -> None:
+        """Sends ``order``. If it gets lost, that one is told everything anew once it listens again and has rested."""
         out = self._orders[side][pair]
         if (side, pair) not in self._uncertain and out.is_open and not out.send(order):
-            self._uncertain.add((side, pair))
+            rest = self._rests[side, pair] = min(LONGEST_REST, 2 * self._rests.get((side, pair), FIRST_REST / 2))
+            self._uncertain[side, pair] = now + rest
             self._guest.log.error("order-lost", f"{out.peer} takes no orders: it gets new sessions when it does")
 
     def _show(self, peer: events.ShowPeer, now: float) -> None:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from appliance.vchan.messages import Packets
-from components.filter import verdict
+from components.filter import uniform, verdict
 from components.filter.settings import FilterSettings
 from components.filter.state import Side
 from components.filter.verdict import Filter
@@ -71,3 +71,19 @@ def test_a_group_is_judged_as_its_packets_are(seed: int, monkeypatch: pytest.Mon
         }
         passed_quickly += len(found)
     assert passed_quickly > 100
+
+
+@pytest.mark.parametrize("version, at", [(4, 8), (4, 1), (6, 7), (6, 1)])
+def test_packets_that_differ_by_turns_cost_no_columns(version: int, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a group of thousands of tiny packets would cost the square of that: a column of all the rest for each."""
+    one = udp(version, payload(32), sport=1000)
+    other = bytearray(one)
+    other[at] ^= 0x40
+    blob = memoryview((one + bytes(other)) * 300)
+    monkeypatch.setattr(uniform, "_equal", lambda *_: pytest.fail("looked at columns"))
+    assert [uniform.run(blob, start, len(one), False) for start in range(0, len(blob), len(one))] == [1] * 600
+
+
+def test_a_look_is_at_a_group_as_groups_are_made() -> None:
+    one = udp(4, payload(4), sport=1000)
+    assert uniform.run(memoryview(one * 2000), 0, len(one), False) == 64

@@ -258,7 +258,7 @@ def test_whoever_breaks_the_protocol_is_accused_and_shut_out(monkeypatch: pytest
     world.open()
     assert world.page.words[WORD_VIOLATIONS] == 1, "the monitor may not have looked yet"
     world.guest._accused[0].until = 0.0
-    world.turn(2)
+    world.turn(6)
     assert world.page.words[WORD_VIOLATIONS] == 0
 
 
@@ -543,3 +543,23 @@ def test_timers_hear_of_a_message_that_was_only_read() -> None:
     world.others["plain"].flush()
     world.turn()
     assert told == ["message", "timer"]
+
+
+def test_a_sink_that_was_stuck_is_not_waited_for_again_when_it_frees_a_little() -> None:
+    world, seen = passing_on()
+    fill(world)
+    until = time.monotonic() + 10 * STALL_LIMIT
+    before = len(seen)
+    while len(seen) == before and time.monotonic() < until:
+        world.turn()
+    while world.others["sealed"].receive() is not None and not world.guest.out("sealed").room():
+        pass
+    world.others["sealed"].flush()
+    fill(world)  # with the little room that there was
+    before = len(seen)
+    while world.others["plain"].send(GROUP):
+        pass
+    world.others["plain"].flush()
+    world.turn(2)
+    assert len(seen) > before
+    assert world.guest.out("sealed")._not_waited_for > time.monotonic()

@@ -330,7 +330,7 @@ def test_a_lost_order_makes_everything_anew_once_there_is_room() -> None:
     a.turn()
     assert len(a.outs["handshakes_out"].sent) == sent  # nobody to give keys to
     a.outs["encrypt_orders"].is_full = False
-    a.now += 0.05
+    a.now += 0.3
     a.turn()
     assert len(a.outs["encrypt_orders"].orders("peer")) == 2
     assert len(a.outs["handshakes_out"].sent) == sent + 1
@@ -467,7 +467,7 @@ def test_the_orders_that_one_lost_are_made_anew_for_it_alone() -> None:
     assert ("error", "order-lost", "encrypt2 takes no orders: it gets new sessions when it does") in a.lines
     full.is_full = False
     others = [len(out.sent) for port in ("encrypt_orders", "decrypt_orders") for out in a.members[port][:1]]
-    a.now += 0.1
+    a.now += 0.3
     a.turn()
     assert [order.peer for order in full.orders("peer")] == [2, 4, 2, 4]
     assert [len(out.sent) for port in ("encrypt_orders", "decrypt_orders") for out in a.members[port][:1]] == others
