@@ -122,9 +122,9 @@ class DroppingOut(Port):
         """Whether a source may be read whose output goes here.
 
         Back-pressure runs to the device at the edge, whose own queue is the one place where a busy box loses packets.
-        A peer that stays full for STALL_LIMIT is not busy but stuck: then reading goes on, and what has no room drops. It
-        is not waited for again in the next STALL_REST seconds, or one that frees a little room each time could hold up
-        its producer, and all that the producer serves, for good.
+        A peer that stays full for STALL_LIMIT is not busy but stuck: then reading goes on, and what has no room drops.
+        It is not waited for again in the next STALL_REST seconds, or one that frees a little room each time could hold
+        up its producer, and all that the producer serves, for good.
         """
         endpoint = self.endpoint
         if endpoint.room() or not endpoint.is_open:
