@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import subprocess
 from pathlib import Path
 
@@ -24,6 +25,12 @@ def configure(gateway: Namespace, interface: str, conf: Conf) -> None:
             gateway.run("ip", family, "route", "replace", network, "dev", interface)
 
 
+def takes_calls(control: Path) -> bool:
+    """Whether somebody listens there: bound is not enough, `wg` would take the file for a leftover and remove it."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        return caller.connect_ex(str(control)) == 0
+
+
 class WireguardGo(End):
     """wireguard-go on a TUN of its own. `program` may name another build of it."""
 
@@ -39,7 +46,7 @@ class WireguardGo(End):
         environment = {"WG_PROCESS_FOREGROUND": "1", "LOG_LEVEL": "error"}
         self._process = self.site.gateway.start(self.program, "-f", self.interface, env=environment)
         control = Path(f"/var/run/wireguard/{self.interface}.sock")
-        wait_for(f"{self.program} to listen", control.exists, every=0.005)
+        wait_for(f"{self.program} to listen", lambda: takes_calls(control), every=0.005)
         configure(self.site.gateway, self.interface, self.conf)
 
     def stop(self) -> None:
