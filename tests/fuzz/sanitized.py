@@ -1,7 +1,7 @@
-"""The compiled twins once more, with every access watched: built into build/sanitized, loaded in place of the usual ones.
+"""The compiled twins with every access watched: built into build/sanitized, loaded in place of the usual ones.
 
-AddressSanitizer and UndefinedBehaviorSanitizer come with Debian's gcc. Python is not built with them: the runtime is
-preloaded, and Python's buffers come from malloc, so that it sees where each of them ends.
+AddressSanitizer and UndefinedBehaviorSanitizer come with Debian's gcc (libgcc-12-dev depends on them). Python is not
+built with them: the runtime is preloaded, and Python's buffers come from malloc, so that it sees where each one ends.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def environment() -> dict[str, str]:
     runtime = subprocess.run([compiler, "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
     return os.environ | {
         "LD_PRELOAD": runtime.stdout.strip(),
-        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=1:handle_segv=1",
+        "ASAN_OPTIONS": "detect_leaks=0:malloc_context_size=3",
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONMALLOC": "malloc",
     }

@@ -8,14 +8,18 @@ import sys
 from tests.fuzz import sanitized
 
 INPUTS = 20_000
+# One byte beyond one of Python's buffers
+MISTAKE = "import array, ctypes; b = array.array('B', [0]) * 99; ctypes.memset(b.buffer_info()[0], 1, 100)"
 
 
-def python(*arguments: str, **how: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=sanitized.ROOT, capture_output=True, text=True, check=False, **how)  # type: ignore[call-overload, no-any-return]
-
-
-def test_the_compiled_loops_are_clean_and_like_their_twins() -> None:
-    ran = python("-m", "tests.fuzz", "--seed", "1", "--inputs", str(INPUTS))
+def test_the_compiled_loops_are_clean_and_do_as_their_twins() -> None:
+    command = [sys.executable, "-m", "tests.fuzz", "--seed", "1", "--inputs", str(INPUTS)]
+    ran = subprocess.run(command, cwd=sanitized.ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert f"{INPUTS:,} inputs in" in ran.stdout.splitlines()[-1]
+
+
+def test_one_byte_too_many_ends_the_process() -> None:
+    command = [sys.executable, "-c", MISTAKE]
+    ran = subprocess.run(command, env=sanitized.environment(), capture_output=True, text=True, check=False)
+    assert ran.returncode != 0 and "heap-buffer-overflow" in ran.stderr
