@@ -108,6 +108,8 @@ def damaged(chance: Chance, data: bytes, upto: int = 1 << 16) -> bytes:
             del changed[chance.randrange(len(changed)) :]
         case 1:
             changed += noise(chance, chance.randint(1, 40))
+        case 2 if chance.random() < 0.1:
+            changed.clear()
     return bytes(changed)
 
 
