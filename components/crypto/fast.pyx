@@ -7,7 +7,7 @@ still change was copied before it comes here.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 cdef extern from "openssl/crypto.h" nogil:
@@ -61,6 +61,12 @@ cdef int _check_run(Py_ssize_t start, Py_ssize_t size, Py_ssize_t count, Py_ssiz
     if not (0 <= size <= MOST and 0 < count <= MOST):
         raise IndexError(f"{count} items of {size} bytes")
     return _check(start, size * count, bytes_)
+
+
+cdef int _check_counters(uint64_t counter, Py_ssize_t count) except -1:
+    if counter > UINT64_MAX - <uint64_t> (count - 1):
+        raise ValueError(f"{count} counters from {counter} on")
+    return 0
 
 
 # Fields, little-endian whatever the machine --------------------------------------------------------------------------
@@ -117,7 +123,7 @@ cdef class Sealer:
         Py_ssize_t to,
     ):
         """See loops.py."""
-        cdef Py_ssize_t padded = size + padding
+        cdef Py_ssize_t padded
         cdef Py_ssize_t i
         cdef uint8_t zeros[16]
         cdef uint8_t nonce[NONCE]
@@ -126,7 +132,9 @@ cdef class Sealer:
         if not 0 <= padding <= 15:
             raise ValueError(f"padding of {padding} bytes")
         _check_run(start, size, count, packets.shape[0])
+        padded = size + padding
         _check_run(to, padded + OVERHEAD, count, out.shape[0])
+        _check_counters(counter, count)
         memset(zeros, 0, 16)
         for i in range(count):
             datagram = &out[to]
@@ -181,7 +189,7 @@ cdef class Opener:
         Py_ssize_t to,
     ):
         """See loops.py."""
-        cdef Py_ssize_t plain = size - OVERHEAD
+        cdef Py_ssize_t plain
         cdef Py_ssize_t i
         cdef uint8_t nonce[NONCE]
         cdef uint8_t tag[TAG]
@@ -190,7 +198,9 @@ cdef class Opener:
         cdef const uint8_t *body
         cdef int length, last
         _check_run(start, size, count, untrusted.shape[0])
+        plain = size - OVERHEAD
         _check_run(to, plain, count, out.shape[0])
+        _check_counters(counter, count)
         cdef bytes result = PyBytes_FromStringAndSize(NULL, count)
         cdef uint8_t *authentic = <uint8_t *> PyBytes_AS_STRING(result)
         for i in range(count):
@@ -227,7 +237,7 @@ def succession(const uint8_t[::1] untrusted not None, Py_ssize_t start, Py_ssize
         raise IndexError(f"datagrams of {size} bytes")
     _check(start, HEADER, untrusted.shape[0])
     counter = _get(&untrusted[start + 8], 8)
-    while count < most and at + size <= untrusted.shape[0] - HEADER:
+    while count < most and size <= untrusted.shape[0] - HEADER - at and counter != UINT64_MAX:
         at += size
         counter += 1
         if memcmp(&untrusted[at], &untrusted[start], 8) != 0 or _get(&untrusted[at + 8], 8) != counter:

@@ -115,20 +115,26 @@ def total(const uint8_t[::1] data not None):
 
 def tcp_segments(const uint8_t[::1] packet not None, Py_ssize_t start, Py_ssize_t payload, Py_ssize_t mss):
     """See loops.py."""
-    if payload - start < 20:
+    if start < 0 or payload < 0 or payload - start < 20 or (payload - start) % 4:
         raise ValueError("no TCP header")
     return _segments(packet, start, payload, mss, TCP)
 
 
 def udp_segments(const uint8_t[::1] packet not None, Py_ssize_t start, Py_ssize_t mss):
     """See loops.py."""
-    return _segments(packet, start, start + 8, mss, UDP)
+    # Nothing is added to a number that may be any; a payload at 0 is refused
+    return _segments(packet, start, start + 8 if start <= packet.shape[0] else 0, mss, UDP)
 
 
 cdef bytes _segments(const uint8_t[::1] packet, Py_ssize_t start, Py_ssize_t payload, Py_ssize_t mss, int protocol):
     cdef Py_ssize_t end = packet.shape[0]
-    cdef bint is_ip4 = packet[0] >> 4 == 4
-    if not ((20 if is_ip4 else 40) <= start < payload < end <= 0xFFFF and 0 < mss <= end - payload):
+    cdef int version = packet[0] >> 4
+    cdef bint is_ip4 = version == 4
+    if not (
+        version in (4, 6)
+        and (20 if is_ip4 else 40) <= start < payload < end <= 0xFFFF
+        and 0 < mss <= end - payload
+    ):
         raise ValueError(f"{end} bytes with headers of {start} and {payload} bytes, in segments of {mss}")
     cdef Py_ssize_t count = (end - payload + mss - 1) // mss
     cdef bytes result = PyBytes_FromStringAndSize(NULL, end + (count - 1) * payload)
@@ -185,7 +191,7 @@ def follow(
     """See loops.py."""
     if start not in (20, 40) or protocol not in (TCP, UDP) or ident not in (0, 1):
         raise ValueError(f"not a kind of flow: protocol {protocol} behind {start} bytes")
-    if header < start + (20 if protocol == TCP else 8) or size <= header or at < size:
+    if (header < start + 20 if protocol == TCP else header != start + 8) or size <= header or at < size:
         raise ValueError(f"headers of {header} bytes in packets of {size}, at {at}")
     cdef Py_ssize_t first = at
     while most > 0 and at <= blob.shape[0] - size and _follows(blob, at, size, protocol, start, header, ident):

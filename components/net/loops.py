@@ -1,7 +1,7 @@
 """The loops over packets that cost the most, in Python: what a reader reads, and what runs where no compiler was.
 
 fast.pyx has the same functions with the same results, to the byte; twin.py chooses. Their callers have checked that
-the headers fit the bytes.
+the headers fit the bytes; what does not is a ValueError, or an IndexError where there is not even a byte.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ _CWR: Final = 0x80
 @lru_cache(maxsize=64)
 def _ip4_struct(start: int) -> struct.Struct:
     return struct.Struct(f"!2sHH4sH{start - 12}s")
+
+
+def _check(packet: bytes, start: int, payload: int, mss: int) -> None:
+    version, end = packet[0] >> 4, len(packet)
+    fits = {4: 20, 6: 40}.get(version, end) <= start < payload < end <= 0xFFFF and 0 < mss <= end - payload
+    if not fits:
+        raise ValueError(f"{end} bytes with headers of {start} and {payload} bytes, in segments of {mss}")
 
 
 def _ip_headers(packet: bytes, start: int, count: int, length: int, last: int) -> list[bytes]:
@@ -55,6 +62,9 @@ def tcp_segments(packet: bytes, start: int, payload: int, mss: int) -> bytes:
     """
     end = len(packet)
     header = payload - start
+    if start < 0 or header < 20 or header % 4:
+        raise ValueError("no TCP header")
+    _check(packet, start, payload, mss)
     count = -(-(end - payload) // mss)
     last = end - payload - (count - 1) * mss  # bytes of payload in the last segment
     ip = _ip_headers(packet, start, count, header + mss, header + last)
@@ -94,6 +104,7 @@ def udp_segments(packet: bytes, start: int, mss: int) -> bytes:
     """The datagrams of a UDP superpacket, back to back; as ``tcp_segments``."""
     end = len(packet)
     payload = start + 8
+    _check(packet, start, payload, mss)
     count = -(-(end - payload) // mss)
     last = end - payload - (count - 1) * mss
     ip = _ip_headers(packet, start, count, 8 + mss, 8 + last)

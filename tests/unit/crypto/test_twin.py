@@ -92,6 +92,21 @@ def test_a_key_of_another_length(module: Any) -> None:
             kind(bytes(31))
 
 
+@pytest.mark.parametrize("module", [fast, loops])
+def test_counters_never_begin_anew(module: Any) -> None:
+    out = bytearray(4 * 72)
+    last = 2**64 - 1
+    module.Sealer(KEY).seal(bytes(80), 0, 40, 1, 0, 1, last, memoryview(out), 0)
+    sealed = bytes(out)
+    with pytest.raises(ValueError):
+        module.Sealer(KEY).seal(bytes(80), 0, 40, 2, 0, 1, last, memoryview(out), 0)
+    with pytest.raises(ValueError):
+        module.Opener(KEY).open(sealed, 0, 72, 2, last, memoryview(out), 0)
+    assert out == sealed
+    head = bytes(8)
+    assert module.succession(head + b"\xff" * 8 + bytes(16), 0, 16, 2) == 1
+
+
 @given(st.integers(16, 60), st.integers(1, 9), st.integers(0, 20), counters, st.data())
 def test_succession(size: int, most: int, start: int, counter: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 8))
