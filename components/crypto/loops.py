@@ -137,7 +137,7 @@ def alike(packets: Buffer, start: int, size: int, most: int, first: int, address
 
     Errors: IndexError if there is no first, or those bytes are none of its own.
     """
-    if not (0 < first <= size and 0 < width and 0 <= address <= size - width and 0 <= start <= len(packets) - size):
+    if not (0 < first <= size and width > 0 and 0 <= address <= size - width and 0 <= start <= len(packets) - size):
         raise IndexError(f"{first} bytes and {width} bytes at {address} in {size} at {start} of {len(packets)}")
     head = packets[start : start + first]
     own = packets[start + address : start + address + width]
