@@ -17,6 +17,7 @@ from components.net import twin, virtio
 from components.net.checksum import MODULUS
 from components.net.groups import LARGEST, most
 
+_MOST_MADE: Final = 1 << 20  # bytes: sixteen times the largest read; who makes more of one has all but headers in it
 _SHORTEST: Final = 20  # bytes: an IPv4 header
 
 
@@ -82,7 +83,7 @@ def _tcp(packet: bytes, start: int, csum_offset: int, mss: int) -> list[tuple[by
     payload = start + header
     if header < 20 or payload >= end:
         raise Malformed(f"a TCP header of {header} bytes before nothing")
-    mss = min(mss, end - payload)
+    mss = _bounded(mss, payload, end)
     return _pairs(twin.tcp_segments(packet, start, payload, mss), payload + mss)
 
 
@@ -93,8 +94,16 @@ def _udp(packet: bytes, start: int, csum_offset: int, mss: int) -> list[tuple[by
         raise Malformed("no UDP header before data")
     if int.from_bytes(packet[start + 4 : start + 6], "big") != end - start:
         raise Malformed("a UDP length that does not fit")
-    mss = min(mss, end - payload)
+    mss = _bounded(mss, payload, end)
     return _pairs(twin.udp_segments(packet, start, mss), payload + mss)
+
+
+def _bounded(mss: int, payload: int, end: int) -> int:
+    """The segment size, at most what there is. Errors: Malformed for one that makes a read into very much more."""
+    mss = min(mss, end - payload)
+    if -(-(end - payload) // mss) * (payload + mss) > _MOST_MADE:
+        raise Malformed(f"segments of {mss} bytes behind headers of {payload}")
+    return mss
 
 
 def _pairs(packets: bytes, size: int) -> list[tuple[bytes, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -229,3 +230,10 @@ def test_a_group_stays_within_one_send() -> None:
     grouper.add(b"y" * 1420 * 10, 1420)
     assert [len(g.packets) // g.size for g in grouper.all()] == [64, 64, 22, 40, 10]
     assert most(1420) == 44 and most(64) == 64 and most(65535) == 1
+
+
+@pytest.mark.parametrize("make", [tcp, udp])
+def test_a_superpacket_that_would_become_a_gigabyte_is_refused(make: Callable[..., bytes]) -> None:
+    whole = bytearray(offloaded(make(4, payload(60_000)), 1))
+    with pytest.raises(Malformed, match="segments of 1 bytes"):
+        split(memoryview(whole))
