@@ -293,9 +293,9 @@ class Endpoint:
             return False
 
     def disarm(self) -> bool:
-        """Awake: the peer need not notify. Returns whether ``progress`` has nothing to do."""
+        """Awake: the peer need not notify. Returns whether the session is open and well; else ``progress`` is due."""
         self._vchan.want(0)
-        return self.is_settled
+        return self._violation is None and self._vchan.is_live
 
     def fileno(self) -> int:
         """The event to sleep on, edge-triggered."""

@@ -134,9 +134,14 @@ class Vchan:
         """What the peer's live byte says now."""
         return self._shared[self._peer_live] == layout.LIVE
 
+    @property
+    def is_live(self) -> bool:
+        """Whether the session is open, and the peer says so too."""
+        return self.state is _OPEN and bool(self._shared[self._peer_live] == _LIVE)
+
     def is_settled(self) -> bool:
         """False if ``progress`` has something to do."""
-        if self.state is _OPEN and self._shared[self._peer_live] == _LIVE:
+        if self.is_live:
             return True  # nearly always
         untrusted_byte = self._shared[self._peer_live]
         row = TABLE.get((self.state, untrusted_byte))
@@ -156,6 +161,9 @@ class Vchan:
                 raise PeerViolation(f"live byte is {untrusted_byte}")
             state, event = row
             if state is self.state:
+                if state is State.WAITING:
+                    # Once more: what the peer scribbled over our bytes before it died is not ours for its next life
+                    self._enter(state)
                 return None
             self._enter(state)
             if event is not None or state is State.OFFERED:

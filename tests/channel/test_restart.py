@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from septum.v1.random import RandomReply, RandomRequest
 
-from appliance.vchan import memfd
+from appliance.vchan import layout, memfd
 from appliance.vchan.endpoint import Endpoint
 from appliance.vchan.memfd import Fds
 from appliance.vchan.ring import Side
 from appliance.vchan.schema import Schema, schema
 from tests.channel.conformance import numbered, opened
-from tests.channel.support import Child, small, wait
+from tests.channel.support import Child, ends, small, wait
 
 SECONDS = 10.0
 
@@ -152,3 +152,21 @@ def test_a_server_is_killed_in_the_middle_of_calls() -> None:
         assert client.progress() == "closed"
         assert client.receive() is None
         memfd.zero_dead(memory, Side.SERVER)
+
+
+@pytest.mark.parametrize("dead", list(Side))
+def test_what_the_dead_one_scribbled_over_the_survivor_is_mended(dead: Side) -> None:
+    """Or its next life would find it there, and accuse the survivor of it."""
+    server, client = ends(small())
+    survivor = server if dead is Side.CLIENT else client
+    memory = survivor._wire.memory
+    memory[dead.live] = layout.CLOSED
+    assert survivor.progress() == "closed"
+    words = memory[: layout.GRANTS].cast("I")
+    memory[dead.other.live] = 92
+    words[dead.other.cons // 4] = words[dead.other.prod // 4] = 0xDEAD_BEEF
+    memfd.mark_dead(memory, dead)
+    assert not survivor.disarm()
+    survivor.progress()
+    assert memfd.survivor_waits(memory, dead)
+    assert words[dead.other.cons // 4] == words[dead.other.prod // 4] == 0

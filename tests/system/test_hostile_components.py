@@ -144,7 +144,8 @@ def test_a_hostile_component(
                 assert how in RESOURCE_ENDS[attempt], f"{attempt} in {where}: {how}"
             after = wait_until(is_up, f"all running after {attempt} in {where}", tmp_path)
             for name in before.keys() - {where}:
-                assert after[name]["pid"] == before[name]["pid"], f"{attempt} in {where}: {name} did not survive"
+                survived = after[name]["pid"] == before[name]["pid"]
+                assert survived, f"{attempt} in {where}: {name} did not survive:\n{(tmp_path / 'log').read_text()}"
                 assert after[name]["heartbeat_age"] < 1.5, f"{attempt} in {where}: {name} stands still"
             ends.append(how)
         end = domains()
