@@ -33,10 +33,8 @@ def script(ruleset: RuleSet) -> str:
     for rule in ruleset.rules:
         lines.extend(_rule(rule))
     body = "\n    ".join(lines)
-    return (
-        f"table inet filter {{\n  chain forward {{\n    type filter hook forward priority 0; policy drop;\n    {body}\n  }}\n}}\n"
-        + _nat(ruleset.translations)
-    )
+    chain = f"chain forward {{\n    type filter hook forward priority 0; policy drop;\n    {body}\n  }}"
+    return f"table inet filter {{\n  {chain}\n}}\n" + _nat(ruleset.translations)
 
 
 def _rule(rule: Rule) -> Iterator[str]:

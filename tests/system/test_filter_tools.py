@@ -85,7 +85,7 @@ def _fails(world: World, *command: str) -> str:
     return str(caught.value)
 
 
-# both ways, as it should be ---------------------------------------------------------------------------------------------
+# both ways, as it should be -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -179,7 +179,7 @@ def _opens(world: World, port: int) -> bool:
         return True
 
 
-# refused ----------------------------------------------------------------------------------------------------------------
+# refused --------------------------------------------------------------------------------------------------------------
 
 
 def test_drop_is_silent_and_reject_is_heard(world: World) -> None:
@@ -223,7 +223,8 @@ def test_nmap_from_the_wrong_side_finds_what_is_allowed_and_nothing_else(world: 
             "nmap", "-Pn", "-n", scan, "--max-retries", "1", "--host-timeout", "60s", "-p", "25,80,443,8080,3306,1-20",
             "-oG", "-", world.inner4, timeout=90,
         )  # fmt: skip
-    states = {int(port.split("/")[0]): port.split("/")[1] for port in shown.split("Ports: ", 1)[-1].split("\t")[0].split(", ") if "/" in port}  # fmt: skip
+    ports = shown.split("Ports: ", 1)[-1].split("\t")[0].split(", ")
+    states = {int(port): state for port, state, *_ in (one.strip().split("/") for one in ports if "/" in one)}
     found = {port for port, state in states.items() if state == "open"}
     assert found == ({80} if scan in ("-sS", "-sT") else set()), shown
     assert "unfiltered" not in shown, shown
@@ -280,7 +281,7 @@ def test_an_answer_that_nobody_asked_for_is_dropped(world: World) -> None:
         assert inside.recv(100) == b"answer"
 
 
-# floods -----------------------------------------------------------------------------------------------------------------
+# floods ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_full_table_costs_the_flooder_and_nobody_else(world: World, report: list[tuple[str, str]]) -> None:
@@ -310,7 +311,7 @@ def test_a_full_table_costs_the_flooder_and_nobody_else(world: World, report: li
                 "80",
                 world.inner4,
                 stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+            )
             for number in range(3)
         ]
         try:
@@ -343,7 +344,7 @@ def test_floods_of_segments_that_belong_to_nothing_open_nothing(world: World, fl
     with Transfer(lab.left.host, lab.right.host, world.outer4, rate=100_000) as transfer:
         flows = world.box.domains()["filter"]["counters"]["flows"]
         lab.right.host.run(*command, check=False, timeout=30)
-        wait_for("bytes after the flood", lambda: transfer.running())
+        wait_for("bytes after the flood", transfer.running)
         assert world.box.domains()["filter"]["counters"]["flows"] <= flows + 4
     assert transfer.intact
 

@@ -1,4 +1,4 @@
-"""Servers as people run them, each in a namespace and in the foreground, with everything it writes in a folder of ours."""
+"""Servers as people run them, each in a namespace, with everything it writes in a folder of ours."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def sshd(namespace: Namespace, folder: Path, port: int = 22) -> Iterator[Path]:
 def ssh(namespace: Namespace, key: Path, address: str, *command: str, timeout: float = 30) -> str:
     """What a command says there. Errors: LabError."""
     return namespace.run(
-        "ssh", "-i", str(key), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
-        "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", f"root@{address}", *command, timeout=timeout,
+        "ssh", "-i", str(key), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", 
+        "-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", f"root@{address}", *command, timeout=timeout,
     )  # fmt: skip
 
 
