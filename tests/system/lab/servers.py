@@ -86,10 +86,14 @@ def sshd(namespace: Namespace, folder: Path, port: int = 22) -> Iterator[Path]:
 
 def ssh(namespace: Namespace, key: Path, address: str, *command: str, timeout: float = 30) -> str:
     """What a command says there. Errors: LabError."""
-    return namespace.run(
-        "ssh", "-i", str(key), "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", 
-        "-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", f"root@{address}", *command, timeout=timeout,
-    )  # fmt: skip
+    options = {
+        "StrictHostKeyChecking": "no",
+        "UserKnownHostsFile": "/dev/null",
+        "LogLevel": "ERROR",
+        "BatchMode": "yes",
+    }
+    words = [word for key_, value in options.items() for word in ("-o", f"{key_}={value}")]
+    return namespace.run("ssh", "-i", str(key), *words, f"root@{address}", *command, timeout=timeout)
 
 
 __all__ = ["PAGE", "dns", "nginx", "ssh", "sshd"]
