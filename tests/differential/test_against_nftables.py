@@ -21,8 +21,9 @@ from scapy.layers.inet6 import IPv6
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from appliance.vchan.messages import Packets
 from components.filter.engine import VPN, Engine
+
+from appliance.vchan.messages import Packets
 from components.filter.model import Rule, Side
 from tests.differential.cases import Case, Item, case
 from tests.differential.oracle import Oracle, Seen
