@@ -46,7 +46,13 @@ from components.filter.model import (
 
 MOST_RULES: Final = 16_384
 _MOST_ITEMS: Final = 65_536  # prefixes of all rules and sets together
-_MOST_AMOUNT: Final = 2**53
+_MOST_AMOUNT: Final = 10**12
+_MOST_PACKETS_A_PERIOD: Final = 10**9
+_MOST_RANGES: Final = 256  # of one condition
+_MOST_WORDS: Final = 64  # of any other condition
+_MOST_PEERS: Final = 1024
+_MOST_TRANSLATIONS: Final = 1024
+_ALL_SIDES: Final = sum(Side)
 _MOST_NAMES: Final = 4096
 _BURST_PACKETS: Final = 5  # as nftables has it
 
@@ -111,6 +117,7 @@ class Compiler:
         self._statement = Statement(1, "")
         self._named: dict[str, Named] = {}
         self._used: set[str] = set()
+        self._halves: dict[tuple[Prefix, ...], tuple[Prefix, ...]] = {}
         self._rule_names: dict[str, int] = {}
         self._rules: list[model.Rule] = []
         self._translations: list[tuple[Translation, Problem]] = []
@@ -257,7 +264,7 @@ class Compiler:
             name=self._name(node.name),
             file=0,
             line=self._statement.line,
-            sides=conditions.sides,
+            sides=conditions.sides or _ALL_SIDES,
             leaves=conditions.leaves,
             protocols=conditions.protocols,
             sources=conditions.sources,
@@ -267,6 +274,11 @@ class Compiler:
             destination=None if node.is_source else address,
             port=port,
         )
+        if len(self._translations) >= _MOST_TRANSLATIONS:
+            self._refuse(None, f"there are more than {_MOST_TRANSLATIONS} translations")
+            return
+        if not 1 << 24 <= address < 224 << 24:
+            self._refuse(node.target, f"{str(node.target)!r} is not the address of a host")
         self._translations.append((translation, self._problem(None, "")))
 
     def _name(self, token: Token | None) -> str:
@@ -301,6 +313,12 @@ class Compiler:
                 case Words():
                     self._words(said, part)
         self._settle(said)
+        link = said.link or LinkMatch()
+        for many in (said.icmp, said.hours, link.ethertypes, link.vlans, link.source, link.destination):
+            if len(many) > _MOST_WORDS:
+                self._refuse(None, f"has a condition with more than {_MOST_WORDS} items")
+        if len(said.peers) > _MOST_PEERS:
+            self._refuse(None, f"names more than {_MOST_PEERS} peers")
         return said
 
     def _once(self, said: _Conditions, what: str, token: Token) -> bool:
@@ -450,6 +468,8 @@ class Compiler:
 
     def _limit(self, rate: Rate) -> Limit:
         packets, octets = self._amount(rate.amount)
+        if packets > _MOST_PACKETS_A_PERIOD:
+            self._refuse(rate.amount.number, f"must be at most {_MOST_PACKETS_A_PERIOD}")
         burst = _BURST_PACKETS if packets else octets
         if rate.burst:
             of_packets, of_octets = self._amount(rate.burst)
@@ -519,6 +539,16 @@ class Compiler:
                 self._refuse(said.places[what], f"this is {this}, and what is before it is {rest}: no packet is both")
                 return
             possible &= versions
+        if said.version:
+            for what in ("sources", "not_sources", "destinations", "not_destinations"):
+                setattr(said, what, self._of_version(getattr(said, what), 4 if said.version == 4 else 16))
+
+    def _of_version(self, prefixes: tuple[Prefix, ...], width: int) -> tuple[Prefix, ...]:
+        """Those of one IP version; of one tuple always the same one."""
+        if all(prefix.width == width for prefix in prefixes):
+            return prefixes
+        found = tuple(prefix for prefix in prefixes if prefix.width == width)
+        return self._halves.setdefault(found, found)
 
     def _icmp(self, types: Types, names: Mapping[str, tuple[int, int | None]]) -> tuple[Icmp, ...]:
         found = []
@@ -564,8 +594,12 @@ class Compiler:
             return None
         return named
 
-    def _prefixes(self, tokens: Iterable[Token]) -> tuple[Prefix, ...]:
+    def _prefixes(self, tokens: Sequence[Token]) -> tuple[Prefix, ...]:
         found: list[Prefix] = []
+        if len(tokens) == 1 and tokens[0].type == "REFERENCE":
+            # The very tuple, so that a thousand rules about one set carry it once
+            named = self._refer(tokens[0], "set")
+            return named.items if named else ()  # type: ignore[return-value]
         for token in tokens:
             if token.type == "REFERENCE":
                 named = self._refer(token, "set")
@@ -592,7 +626,10 @@ class Compiler:
             one = self._value(token, values.port_range)
             if one is not None:
                 found.append(one)
-        return _merged(found)
+        merged = _merged(found)
+        if len(merged) > _MOST_RANGES:
+            self._refuse(None, f"has more than {_MOST_RANGES} ranges of ports")
+        return merged
 
 
 def _merged(ranges: Iterable[Range]) -> tuple[Range, ...]:
