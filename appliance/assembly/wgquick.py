@@ -262,10 +262,13 @@ def _settings(configuration: Configuration, peers: list[Peer]) -> dict[str, obje
     return {"private_key": configuration.private_key, "peers": tables}
 
 
-def from_wgquick(path: Path, *, lan: str | None = None, wan: str | None = None, base: Path = VPN) -> ValidatedAssembly:
+def from_wgquick(
+    path: Path, *, lan: str | None = None, wan: str | None = None, base: Path = VPN, rules: Path | None = None
+) -> ValidatedAssembly:
     """The box that a wg-quick file describes, over the assembly ``base``; the tunnel is named as the file is.
 
-    ``lan`` and ``wan`` are the interfaces of the host that become the box's own.
+    ``lan`` and ``wan`` are the interfaces of the host that become the box's own; ``rules`` is a file to take in place
+    of the base's.
     Errors: AssemblyError with every finding: file, line, what to do. OSError if the file cannot be read.
     """
     with path.open("rb") as opened:
@@ -290,7 +293,8 @@ def from_wgquick(path: Path, *, lan: str | None = None, wan: str | None = None, 
         raise AssemblyError(findings + document.findings)
     _overlay(document, path, configuration, {"lan": lan, "wan": wan})
     said = keyfiles.warning(path)
-    return validate(document, source=path, warnings=(*([said] if said else []), *configuration.warnings))
+    warnings = (*([said] if said else []), *configuration.warnings)
+    return validate(document, source=path, warnings=warnings, rules=rules)
 
 
 def _overlay(document: Document, path: Path, configuration: Configuration, links: dict[str, str | None]) -> None:

@@ -33,11 +33,15 @@ class Problem(NamedTuple):
 
     def show(self) -> str:
         """The line it is on too, with a mark under what is meant."""
+        return f"{self.headline()}\n{self.excerpt()}" if self.text else self.headline()
+
+    def excerpt(self) -> str:
+        """The line, and the mark."""
         line, column, width = self.place
         margin = f"{line:5} | "
         blank = "".join("\t" if character == "\t" else " " for character in self.text[: column - 1])
         mark = "^" * max(1, min(width, len(self.text) - column + 1))
-        return f"{self.headline()}\n{margin}{self.text}\n{' ' * (len(margin) - 2)}| {blank}{mark}"
+        return f"{margin}{self.text}\n{' ' * (len(margin) - 2)}| {blank}{mark}" if self.text else ""
 
 
 class RulesError(ValueError):
