@@ -26,7 +26,7 @@ class Finding:
     excerpt: str = ""
 
     def __str__(self) -> str:
-        place = ":".join(map(str, (self.file, *filter(None, (self.line, self.column)))))
+        place = ":".join(map(str, (self.file, *filter(None, (self.line, self.line and self.column)))))
         return f"{place}: {self.detail} [{self.validator}]"
 
 

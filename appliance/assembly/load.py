@@ -27,9 +27,7 @@ VPN: Final = ASSEMBLIES / "vpn.toml"
 """The gateway that a wg-quick file is laid over."""
 
 
-def load(
-    path: Path, *, lan: str | None = None, wan: str | None = None, rules: Path | None = None
-) -> ValidatedAssembly:
+def load(path: Path, *, lan: str | None = None, wan: str | None = None, rules: Path | None = None) -> ValidatedAssembly:
     """The box that the file at ``path`` describes. ``lan`` and ``wan`` take the place of those in its ``[network]``,
     ``rules`` that of the file that the filter's settings name.
 

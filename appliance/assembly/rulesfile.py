@@ -18,8 +18,8 @@ from appliance.assembly.lines import Path as Way
 
 RULES: Final = (
     "rules",
-    "The filter's rules are a file in the language of rules, named relative to the assembly (`rules = …`), in which nothing "
-    "is misspelt, unknown or contradictory.",
+    "The filter's rules are a file in the language of rules, named relative to the assembly (`rules = …`), in which "
+    "nothing is misspelt, unknown or contradictory.",
 )
 
 
@@ -38,7 +38,9 @@ def load(
     loaded = dict(table)
     named = loaded.pop("rules", None)
     if "ruleset" in loaded:
-        document.refuse(RULES, (*way, "ruleset"), "a compiled rule set is not written; rules = … names the file of rules")
+        document.refuse(
+            RULES, (*way, "ruleset"), "a compiled rule set is not written; rules = … names the file of rules"
+        )
         return loaded
     if override is not None:
         file = override
@@ -61,7 +63,7 @@ def load(
 
 
 def names(peers: Sequence[Mapping[str, object]]) -> dict[str, list[int]]:
-    """What each peer may be called in a rule, its name or its public key, and the numbers of those called so, from 1."""
+    """What peers may be called in a rule, their names and public keys, and the numbers (from 1) of those called so."""
     found: dict[str, list[int]] = {}
     for number, peer in enumerate(peers, 1):
         for called in {peer.get("name"), peer.get("public_key")}:
@@ -84,7 +86,7 @@ def _compile(file: Path, peers: Mapping[str, Sequence[int]]) -> dict[str, Any]:
 
 
 def _apart(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What ``work`` finds, in a child of this process. Its errors end up on standard error, and raise ChildProcessError."""
+    """What ``work`` finds, in a child of this process. ChildProcessError if it fails, its reason on standard error."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:

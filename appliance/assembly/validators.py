@@ -21,8 +21,8 @@ from appliance.assembly.draft import NETWORK_RULE, VERSION, Draft, Flow
 from appliance.assembly.findings import hint, scrub, show
 from appliance.assembly.keyfiles import SECRETS
 from appliance.assembly.lines import Path as Way
-from appliance.assembly.rulesfile import RULES
 from appliance.assembly.model import DEVICES, RED_TO_BLACK, End
+from appliance.assembly.rulesfile import RULES
 from appliance.assembly.settings import plain
 from appliance.guest.secret import Secret
 from appliance.guest.settings import SettingsError

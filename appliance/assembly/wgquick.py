@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.assembly import addresses, keyfiles
+from appliance.assembly import addresses, keyfiles, peernames
 from appliance.assembly.document import Document, read
 from appliance.assembly.draft import NETWORK
 from appliance.assembly.findings import AssemblyError, Finding, hint, show
@@ -276,7 +276,12 @@ def from_wgquick(
     if len(raw) > MAX_BYTES:
         raise AssemblyError([Finding(path, 0, *WGQUICK, f"has more than {MAX_BYTES} bytes")])
     # Neither program minds what bytes a comment is made of
-    configuration = parse(raw.decode(errors="surrogateescape"))
+    text = raw.decode(errors="surrogateescape")
+    configuration = parse(text)
+    called = peernames.names(text)
+    for peer in configuration.peers:
+        if peer.line in called:
+            peer.settings["name"] = called[peer.line]
     problems = configuration.problems
     if not re.fullmatch(addresses.INTERFACE_NAME + r"\.conf", path.name):
         problems.append((0, "the file's name must be that of an interface, at most 15 characters, and .conf: wg0.conf"))

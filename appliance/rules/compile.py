@@ -52,6 +52,7 @@ _MOST_RANGES: Final = 256  # of one condition
 _MOST_WORDS: Final = 64  # of any other condition
 _MOST_PEERS: Final = 1024
 _MOST_TRANSLATIONS: Final = 1024
+_KEY_CHARACTERS: Final = 44
 _ALL_SIDES: Final = sum(Side)
 _MOST_NAMES: Final = 4096
 _BURST_PACKETS: Final = 5  # as nftables has it
@@ -391,8 +392,15 @@ class Compiler:
             known = self._known_peers.get(name, ())
             if not known:
                 near = difflib.get_close_matches(name, self._known_peers, 1)
-                some = ", ".join(repr(one) for one in list(self._known_peers)[:8])
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {some}" if some else "this box has no peers"
+                named = [one for one in self._known_peers if len(one) != _KEY_CHARACTERS]
+                some = ", ".join(map(repr, named[:8]))
+                hint = (
+                    f"did you mean {near[0]!r}?"
+                    if near
+                    else f"known: {some}"
+                    if some
+                    else "peers are named in comments of wg0.conf"
+                )
                 self._refuse(token, f"there is no peer {name!r}", hint)
             elif len(known) > 1:
                 listed = ", ".join(map(str, known))
@@ -513,11 +521,13 @@ class Compiler:
             self._refuse(said.places[where], "only tcp and udp have ports", "write tcp, udp or 'tcp, udp' before it")
         self._versions(said, protocols)
         if said.link is not None and said.link.ethertypes:
-            others = {"from": said.sources or said.not_sources, "to": said.destinations or said.not_destinations}
-            for what in ("protocols", "version", "tracking"):
-                others[what] = (1,) if what in said.places else ()
-            for what, given in others.items():
-                if given:
+            others = {
+                "from": bool(said.sources or said.not_sources),
+                "to": bool(said.destinations or said.not_destinations),
+                **{what: what in said.places for what in ("protocols", "version", "tracking")},
+            }
+            for what, is_given in others.items():
+                if is_given:
                     self._refuse(said.places[what], "a frame that is not IP has no such thing")
 
     def _versions(self, said: _Conditions, protocols: set[int]) -> None:

@@ -27,7 +27,7 @@ def prefixes(text: str) -> list[Prefix]:
         raise ValueError("begins with one IP version and ends with the other")
     if begin > end:  # type: ignore[operator]
         raise ValueError("ends before it begins")
-    return [_prefix(network) for network in ipaddress.summarize_address_range(begin, end)]  # type: ignore[type-var]
+    return [_prefix(network) for network in ipaddress.summarize_address_range(begin, end)]
 
 
 def _prefix(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> Prefix:
