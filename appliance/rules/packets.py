@@ -1,5 +1,6 @@
-"""One packet in words, as people give it to `explain` and as an example is shown: ``tcp 10.1.0.5:51000 > 192.0.2.7:443``.
+"""One packet in words, as people give it to `explain` and as examples are shown.
 
+    tcp 10.1.0.5:51000 > 192.0.2.7:443
 from peer alice tcp [fd00::1]:51000 > [fd00::2]:443 flags syn,ack state established
 icmp 10.1.0.5 > 192.0.2.7 type echo-request
 proto 47 10.1.0.5 > 192.0.2.7
@@ -13,7 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from appliance.rules import intervals, space, values, words
+from appliance.rules import intervals, space, words
 from appliance.rules.intervals import Intervals
 from appliance.rules.space import Box, Family
 

@@ -53,6 +53,7 @@ _SIZES: Final = {
     STATE: UNTRACKED,
     ETHERTYPE: 65_535,
     OPERATION: 65_535,
+    "leaves": 2,
 }
 _LINK_AXES: Final = (VLAN, FROM_MAC, TO_MAC)
 _ALL_TYPES: Final[Intervals] = ((0, 65_535),)
@@ -61,7 +62,7 @@ _OWN_AXES: Final = {TCP: (FROM_PORT, TO_PORT, FLAGS), UDP: (FROM_PORT, TO_PORT),
 
 
 class Family(NamedTuple):
-    """A kind of packets, and the axes that it has. ``version`` 0: frames that are not IP; ``protocol`` 0: the others."""
+    """A kind of packets, and its axes. ``version`` 0: frames that are not IP; ``protocol`` 0: all others."""
 
     name: str
     version: int
@@ -120,12 +121,12 @@ LAN: Final = -2
 
 
 class Entry(NamedTuple):
-    """What a rule set does to some packets: rule ``number`` does ``action``. ``when``, if it is not empty, are the
+    """What is done to some packets: rule ``number`` does ``action``. ``when``, if it is not empty, are the
     conditions that another packet may find otherwise (rate, quota, hour, date): then the next rule is tried.
     """
 
     number: int
-    action: Action
+    action: Action | str  # or, of a translation, what it makes
     when: tuple[object, ...]
 
 
@@ -293,7 +294,7 @@ class Index:
         """Boxes are numbered as they come; None is one that meets nothing."""
         hulls = [(number, [(axis[0][0], axis[-1][1]) for axis in one]) for number, one in enumerate(boxes) if one]
         self._axes = len(hulls[0][1]) if hulls else 0
-        self._all = _bits(number for number, _ in hulls)
+        self._all = bits(number for number, _ in hulls)
         self._low = [_Ladder(((hull[i][0], number) for number, hull in hulls), self._EVERY) for i in range(self._axes)]
         self._high = [_Ladder(((hull[i][1], number) for number, hull in hulls), self._EVERY) for i in range(self._axes)]
 
@@ -321,7 +322,7 @@ class _Ladder:
         for value, number in pairs:
             by_value.setdefault(value, []).append(number)
         self._values = sorted(by_value)
-        self._rows = [_bits(by_value[value]) for value in self._values]
+        self._rows = [bits(by_value[value]) for value in self._values]
         self._steps = [0]
         total = 0
         for at, row in enumerate(self._rows, 1):
@@ -341,7 +342,8 @@ class _Ladder:
         return found
 
 
-def _bits(numbers: Iterable[int]) -> int:
+def bits(numbers: Iterable[int]) -> int:
+    """A set of numbers as the bits of one."""
     found = bytearray()
     for number in numbers:
         if number >> 3 >= len(found):
