@@ -190,11 +190,7 @@ def _packets(rule: Rule, family: Family) -> Box | None:
         given[STATE] = intervals.of((state, state) for bit, state in _STATES if rule.tracking & bit)
     else:
         given[STATE] = _ANY_STATE
-    if rule.link is None:
-        given[VLAN] = ((0, 0),)
-    else:
-        given |= _link(rule)
-    return _product(family, given)
+    return _product(family, given | _link(rule))
 
 
 def _frames(rule: Rule, family: Family) -> Box | None:
@@ -220,9 +216,7 @@ def _frames(rule: Rule, family: Family) -> Box | None:
 
 def _link(rule: Rule) -> dict[str, Intervals]:
     link = rule.link
-    given: dict[str, Intervals] = {}
-    if link is not None and link.vlans:
-        given[VLAN] = intervals.of(link.vlans)
+    given: dict[str, Intervals] = {VLAN: intervals.of(link.vlans) if link and link.vlans else ((0, 0),)}
     for axis, macs in ((FROM_MAC, link.source if link else ()), (TO_MAC, link.destination if link else ())):
         if macs:
             given[axis] = intervals.of((int.from_bytes(mac, "big"),) * 2 for mac in macs)
