@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
+from itertools import product
 from typing import NamedTuple
 
 from appliance.rules import layers, packets, space
@@ -100,11 +101,10 @@ def _compare(
     for count, (is_new, number) in enumerate(every):
         work.begin(count / len(every))
         side = after if is_new else before
-        at = next((i for i, entry in enumerate(side.entries) if entry is not None and entry.number == number), None)
-        if at is None:
-            continue  # expired
+        # None for a rule that has expired; two for lan
+        ats = [i for i, entry in enumerate(side.entries) if entry is not None and entry.number == number]
         try:
-            for one, other, own in zip(before.layers, after.layers, side.layers, strict=True):
+            for at, (one, other, own) in product(ats, zip(before.layers, after.layers, side.layers, strict=True)):
                 if (whole := own.boxes[at]) is None:
                     continue
                 for piece, old_trail in before.decide(one, whole, work):

@@ -60,11 +60,11 @@ class Layers(NamedTuple):
 
 def of_rules(ruleset: RuleSet, now: float, with_link: bool) -> Layers:
     """What is tried about a packet: ``lan`` first, as if it were a rule, then the rules that have not expired."""
-    lan: list[Entry | None] = [Entry(LAN, Action.DROP, ())] if ruleset.lan else []
+    lan: list[Entry | None] = [Entry(LAN, Action.DROP, ())] * 2 if ruleset.lan else []
     entries = lan + [space.entry(number, rule, now) for number, rule in enumerate(ruleset.rules)]
     layers = []
     for family in space.families(with_link):
-        boxes = [space.lan_box(ruleset.lan, family)] if ruleset.lan else []
+        boxes = space.lan_boxes(ruleset.lan, family)
         boxes += [
             space.box(rule, family) if entry is not None else None
             for rule, entry in zip(ruleset.rules, entries[len(lan) :], strict=True)

@@ -127,7 +127,7 @@ class _Linter:
         blamed = (other,)
         if other < 0:
             return Lint(
-                "shadowed", number, blamed, "lan drops all that it would match: the red side has no such source"
+                "shadowed", number, blamed, "lan drops all that it would match: no such source comes from there"
             )
         line = self._line(other)
         if self._rules[other].action != rule.action:

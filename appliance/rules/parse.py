@@ -150,12 +150,12 @@ class _Tree(Transformer[Token, Node]):
 
 
 def _items(found: list[Any]) -> Items:
-    given = [token for token in found if token is not None]
+    given = [token for token in found if token is not None and token.type != "ANY"]
     kinds = [token.type for token in given]
     if "NOT" in kinds:
         at = kinds.index("NOT")
         return Items(given[:at], given[at + 1 :])
-    return Items([] if kinds == ["ANY"] else given, [])
+    return Items(given, [])
 
 
 @cache

@@ -79,8 +79,11 @@ class Family(NamedTuple):
 
     def all(self, axis: str) -> Intervals:
         """Everything there is on an axis."""
-        if axis in (SOURCE, DESTINATION):
-            return ((0, 2 ** (8 * self.width) - 1),)
+        if axis == SOURCE:
+            # Nobody yet: DHCP and duplicate address detection, on a link
+            return intervals.of((*_SOURCES[self.version], (0, 0))) if VLAN in self.axes else _SOURCES[self.version]
+        if axis == DESTINATION:
+            return _DESTINATIONS[self.version]
         if axis == PROTOCOL:
             return _OTHER_PROTOCOLS
         if axis == ETHERTYPE:
@@ -89,6 +92,17 @@ class Family(NamedTuple):
 
 
 _OTHER_PROTOCOLS: Final = intervals.minus(((0, 255),), intervals.of((one, one) for one in (ICMP, TCP, UDP, ICMP6)))
+_DESTINATIONS: Final[dict[int, Intervals]] = {
+    4: ((1 << 24, (127 << 24) - 1), (128 << 24, 2**32 - 1)),
+    6: intervals.minus(((2, 2**128 - 1),), ((0xFFFF << 32, (0x10000 << 32) - 1),)),
+}
+"""All but what the filter calls martian: nobody's network, loopback, IPv4 in IPv6's clothes."""
+_SOURCES: Final[dict[int, Intervals]] = {
+    4: intervals.minus(_DESTINATIONS[4], ((224 << 24, 2**32 - 1),)),
+    6: intervals.minus(_DESTINATIONS[6], ((0xFF << 120, 2**128 - 1),)),
+}
+"""Nor does a packet come from a multicast address."""
+_LINK_LOCAL: Final = (0xFE80 << 112, (0xFEC0 << 112) - 1)
 _NOT_OTHER: Final = intervals.of((one, one) for one in (words.ARP, 0x0800, 0x86DD))
 
 
@@ -143,15 +157,27 @@ def box(rule: Rule, family: Family) -> Box | None:
     return _frames(rule, family) if family.version == 0 else _packets(rule, family)
 
 
-def lan_box(lan: tuple[Prefix, ...], family: Family) -> Box | None:
-    """What of ``family`` comes from the red side with a source it may not have."""
-    if not lan or not family.version:
+def lan_boxes(lan: tuple[Prefix, ...], family: Family) -> list[Box | None]:
+    """What of ``family`` comes from the red side with a source it may not have, and from elsewhere with one of the red
+    side's (of which a bridge cannot know).
+    """
+    return [_foreign(lan, family), _stolen(lan, family)] if lan else []
+
+
+def _stolen(lan: tuple[Prefix, ...], family: Family) -> Box | None:
+    if not family.version or VLAN in family.axes:
+        return None
+    stolen = intervals.meet(family.all(SOURCE), _of_prefixes(lan, family.width))
+    return _product(family, {ORIGIN: ((BLACK, _LAST_PEER),), SOURCE: stolen})
+
+
+def _foreign(lan: tuple[Prefix, ...], family: Family) -> Box | None:
+    if not family.version:
         return None
     allowed = _of_prefixes(lan, family.width)
-    if VLAN in family.axes:  # a bridge lets those through that have no address yet
-        allowed = intervals.of((*allowed, (0, 0)))
-    rest = intervals.minus(((0, 2 ** (8 * family.width) - 1),), allowed)
-    given: dict[str, Intervals] = {ORIGIN: ((RED, RED),), SOURCE: rest}
+    if VLAN in family.axes:  # a bridge lets those through that have no address yet, or one of the link alone
+        allowed = intervals.of((*allowed, (0, 0), *([_LINK_LOCAL] if family.version == 6 else [])))
+    given: dict[str, Intervals] = {ORIGIN: ((RED, RED),), SOURCE: intervals.minus(family.all(SOURCE), allowed)}
     return _product(family, given)
 
 
@@ -171,10 +197,9 @@ def _packets(rule: Rule, family: Family) -> Box | None:
         (DESTINATION, rule.destinations, rule.not_destinations),
     ):
         if prefixes:
-            given[axis] = _of_prefixes(prefixes, family.width)
+            given[axis] = intervals.meet(family.all(axis), _of_prefixes(prefixes, family.width))
         if others:
-            taken = given.get(axis, ((0, 2 ** (8 * family.width) - 1),))
-            given[axis] = intervals.minus(taken, _of_prefixes(others, family.width))
+            given[axis] = intervals.minus(given.get(axis, family.all(axis)), _of_prefixes(others, family.width))
     if rule.source_ports:
         given[FROM_PORT] = intervals.of(rule.source_ports)
     if rule.destination_ports:
