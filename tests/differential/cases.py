@@ -25,8 +25,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet, Raw
 
-from components.filter.model import Action, Flags, Icmp, Limit, Quota, Range, Rule, RuleSet, Side, Tracking
-from components.filter.rules import Prefix
+from components.filter.model import Action, Flags, Icmp, Limit, Prefix, Quota, Range, Rule, RuleSet, Side, Tracking
 
 _HOSTS: Final = {
     "red": ("10.1.0.1", "10.1.0.2", "10.1.7.9", "fd01::1", "fd01::2"),
@@ -48,7 +47,7 @@ _PREFIXES: Final = (
     ),
     *("::/0", "fd00::/8", "fd01::/64", "fd01::1/128", "fd02::/64", "fd03::1/128"),
 )
-_OTHER_PROTOCOLS: Final = (47, 50, 132)  # GRE, ESP, SCTP
+_OTHER_PROTOCOLS: Final = (47, 50, 103)  # GRE, ESP, PIM
 
 
 class Item(NamedTuple):

@@ -6,8 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from components.filter.model import Action, Hours, Limit, Range, Rule, RuleSet, Side, Tracking, Translation
-from components.filter.rules import Prefix
+from components.filter.model import Action, Hours, Limit, Prefix, Range, Rule, RuleSet, Side, Tracking, Translation
 
 _WAYS: Final = {Side.RED: ("red",), Side.TUNNEL: ("peer1", "peer2")}
 _FAMILIES: Final = {4: "ip", 16: "ip6"}
@@ -108,7 +107,7 @@ def _limit(limit: Limit) -> str:
 
 def _times(expires: int, hours: Iterable[Hours]) -> Iterator[str]:
     if expires:
-        yield f"meta time < {expires * 10**9}"
+        yield f"meta time < {expires}"
     for one in hours:
         days = [name for bit, name in enumerate(_DAYS) if one.days & 1 << bit]
         yield f"meta day {{ {', '.join(days)} }}"
