@@ -21,9 +21,8 @@ from scapy.layers.inet6 import IPv6
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from components.filter.engine import Engine
-
 from appliance.vchan.messages import Packets
+from components.filter.engine import Engine
 from components.filter.model import Rule, Side
 from tests.differential.cases import Case, Item, case
 from tests.differential.oracle import Oracle, Seen
