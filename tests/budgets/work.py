@@ -142,6 +142,10 @@ def ways() -> list[Way]:
 
     red = Domain("net", "red", devices={"tun": tun.detach()})
     filter_ = Domain("filter", "filter", {"allow_from_tunnel": [{"protocol": "any"}]})
+    for outward, packet in trace.handshake():
+        filter_.give("red_in" if outward else "tunnel_in", [packet])
+        filter_.settle()
+        filter_.take("tunnel_out" if outward else "red_out")
     encrypt, decrypt = Domain("crypto", "encrypt"), Domain("crypto", "decrypt")
     encrypt.give("orders", trace.send_orders())
     decrypt.give("orders", trace.receive_orders())
