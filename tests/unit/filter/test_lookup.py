@@ -1,4 +1,4 @@
-"""The compiled lookup says what a look at one rule after the other says, and in the same time for any number of them."""
+"""The compiled lookup says what a look at one rule after the other says, and as soon for any number of them."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def by_the_book(rule: Rule, facts: Facts, state: int, conditions: Conditions, in
     def has(prefixes: tuple[Prefix, ...], address: bytes) -> bool:
         return any(prefix.has(address) for prefix in prefixes)
 
+    kind = facts.icmp
     return all((
         not rule.sides or rule.sides & facts.side,
         not rule.peers or facts.peer in rule.peers,
@@ -62,7 +63,7 @@ def by_the_book(rule: Rule, facts: Facts, state: int, conditions: Conditions, in
         not has(rule.not_destinations, facts.destination),
         within(rule.source_ports, facts.source_port),
         within(rule.destination_ports, facts.destination_port),
-        not rule.icmp or any(one.type << 8 == facts.icmp & 0xFF00 and one.code in (None, facts.icmp & 255) for one in rule.icmp),
+        not rule.icmp or any(of == kind >> 8 and code in (None, kind & 255) for of, code in rule.icmp),
         rule.flags is None or facts.flags & rule.flags.mask == rule.flags.value,
         rule.tracking & state if rule.tracking else state != Tracking.INVALID,
         not conditions.refusal(index, facts.octets, NOW, WALL),
@@ -152,7 +153,7 @@ def test_an_ip_packet_in_a_tagged_frame_needs_a_rule_that_names_its_vlan() -> No
 
 
 def many(count: int) -> list[Rule]:
-    """Rules like those of a big site: hosts, networks and ports, none of which matches, and one at the end that does."""
+    """Rules like those of a big site: hosts, networks and ports, none of which matches, and a last one that does."""
     made = [
         Rule(
             Action.ALLOW,
