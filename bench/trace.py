@@ -10,6 +10,7 @@ from septum.v1.receiving import ReceiveOrder, ReceivePeer, ReceivePrefix, Receiv
 from septum.v1.sending import SendOrder, SendPeer, SendPrefix, SendSession
 
 from appliance.vchan.messages import Packets
+from components.filter.model import Action, Rule, RuleSet, Side, Tracking
 from components.net import virtio
 from components.net.checksum import MODULUS, total
 from components.net.split import split
@@ -17,6 +18,14 @@ from components.net.split import split
 MTU: Final = 1420
 NEAR, FAR = socket.inet_aton("10.1.0.2"), socket.inet_aton("10.2.0.2")
 ENDPOINT: Final = (socket.inet_aton("127.0.0.1"), 51820)
+RULES: Final = RuleSet(
+    (
+        Rule(Action.ALLOW, tracking=Tracking.ESTABLISHED | Tracking.RELATED),
+        Rule(Action.ALLOW, sides=Side.RED),
+        Rule(Action.ALLOW, sides=Side.TUNNEL),
+    )
+)
+"""The filter lets everything through, by the rules that a box begins with and one more."""
 _PREFIX: Final = (socket.inet_aton("10.0.0.0"), 8)
 _KEY: Final = bytes(range(32))
 _RECEIVER: Final = 77
