@@ -16,7 +16,7 @@ or a whole run of them, costs a look at the table of flows, however many rules t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -45,7 +45,7 @@ from components.filter.listing import FlowRow, Talker, ends_of, list_flows, talk
 from components.filter.lookup import UNTRACKED, Facts, Found, Lookup, Step, facts_of
 from components.filter.model import Action, Link, RuleSet, Side, Tracking
 from components.filter.nat import Exhausted, Nat, Rewriting, free_port, reverse
-from components.filter.pickup import Pickup, question
+from components.filter.pickup import Pickup, question, turned_round
 from components.filter.records import Records, RuleHits
 from components.filter.reject import answer
 from components.filter.uniform import run
@@ -59,6 +59,9 @@ _NAMED: Final = {TCP: bytes((TCP,)), UDP: bytes((UDP,))}
 _TURNING: Final = SYN | FIN | RST  # flags that change a flow's state
 _ANSWERS: Final = 64.0  # a second, to each side: what rejected packets are answered with
 _ANSWERS_AT_ONCE: Final = 128.0
+_NOTHING: Final = ()
+_RED: Final = Side.RED  # a look at a member of an enumeration costs as much as ten others do
+_PATIENCE: Final = dict(TIMEOUTS)  # looked at for every packet, which a proxy makes slower
 _ANSWERED: Final = {State.ASKED: State.ANSWERED}
 
 
@@ -66,7 +69,7 @@ class Outcome(NamedTuple):
     """What passes, with the side that it leaves by; and answers and questions, with the side that they go to."""
 
     passed: list[tuple[Side, Packets]]
-    answers: list[tuple[Side, Packets]]
+    answers: Sequence[tuple[Side, Packets]]
 
 
 class Replaced(NamedTuple):
@@ -139,17 +142,23 @@ class Engine:
         """
         blob, size = memoryview(group.packets), group.size
         length = len(blob)
+        zone = _zone(link)
+        # What is most of the traffic: all of one flow
+        living = self._living(blob, 0, min(size, length), side, group.peer, zone, now)
+        if living is not None and living[0].nat is None and living[1] * size >= length:
+            self.passed += living[1]
+            return Outcome([(living[0].far if side is _RED else _RED, group)], _NOTHING)
         passed: list[tuple[Side, Packets]] = []
         pieces: list[bytes | memoryview] = []
-        way, whole, at = Side.RED, True, 0
-        zone = _zone(link)
+        way, whole, at = _RED, True, 0
         while at < length:
             item = min(size, length - at)
             why, piece, changed = "", None, None
-            living = self._living(blob, at, item, side, group.peer, zone, now)
+            if at:
+                living = self._living(blob, at, item, side, group.peer, zone, now)
             if living is not None:
                 flow, count = living
-                leaves = flow.far if side is Side.RED else Side.RED
+                leaves = flow.far if side is _RED else _RED
                 changed = flow.nat
             else:
                 why, count, leaves, piece = self._one(blob, at, item, side, group.peer, link, now, wall)
@@ -177,7 +186,7 @@ class Engine:
         if pieces:
             passed.append((way, group if whole else group._replace(packets=b"".join(pieces))))
         if not self._answers:
-            return Outcome(passed, [])
+            return Outcome(passed, _NOTHING)
         answers, self._answers = self._answers, []
         return Outcome(passed, answers)
 
@@ -272,7 +281,7 @@ class Engine:
                 return None
         elif protocol != UDP:
             return None
-        if side is Side.RED:
+        if side is _RED:
             flow = self.flows.by_key.get(_NAMED[protocol] + addresses + ports + zone)
             if flow is None or flow.expires <= now:
                 return None
@@ -294,12 +303,12 @@ class Engine:
         if flow.near_end is not None and protocol == TCP:
             if not control & ACK:
                 return None
-            sender, receiver = (flow.near_end, flow.far_end) if side is Side.RED else (flow.far_end, flow.near_end)
+            sender, receiver = (flow.near_end, flow.far_end) if side is _RED else (flow.far_end, flow.near_end)
             first = at + start + 4
             data = size - start - (control >> 12) * 4
             if not tcp.follow_train(sender, receiver, blob, first, first + (count - 1) * size, data):  # type: ignore[arg-type]
                 return None
-        flow.expires = now + TIMEOUTS[flow.state]
+        flow.expires = now + _PATIENCE[flow.state]
         octets = count * size
         flow.packets += count
         flow.octets += octets
@@ -377,7 +386,7 @@ class Engine:
             state = "no flow"
             if kind is Kind.CONTROL:
                 tracking = UNTRACKED
-            elif kind is not Kind.FLOW or header.flags & RST or not (is_opening or side is Side.RED):
+            elif kind is not Kind.FLOW or (is_tcp and not tcp.may_begin(header.flags, side is Side.RED)):
                 tracking, invalid = Tracking.INVALID, "no flow" if kind is not Kind.STRAY else "control"
             else:
                 tracking = Tracking.NEW
@@ -394,6 +403,8 @@ class Engine:
                 tracking = Tracking.NEW if side is flow.opener and not flow.is_answered else Tracking.ESTABLISHED
                 if invalid:
                     tracking = Tracking.INVALID
+        if is_tcp and not tcp.is_sensible(header.flags):
+            tracking, invalid = Tracking.INVALID, "flags"
         facts, forwarded = self._facts(header, flow, side, peer, len(packet), link)
         found = self._compiled.lookup.first(facts, tracking, self._compiled.conditions, now, wall, steps)
         why = self._verdict(found, invalid)
@@ -517,18 +528,18 @@ class Engine:
             rule = self._compiled.rules[made.rule]
             if rule.log:
                 self.records.log(made.rule, made.facts, now)
+        if made.flow is not None and header.kind is not Kind.ERROR:
+            self._seen(made, header, side, peer, octets, count, now)
         if made.why:
             if header.fragment:
                 self.fragments[side].forbid(header.fragment)
             if made.why == "rejected":
                 self._reject(packet, header, side, peer, now)
-            elif made.why == "no flow" and side is not Side.RED:
-                self._ask(packet, header, side, made, peer, now)
+            elif made.why == "no flow":
+                self._ask(packet, header, side, peer, now)
             return
         if made.opens:
             self._open(made, header, side, peer, octets, count, now)
-        elif made.flow is not None and header.kind is not Kind.ERROR:
-            self._seen(made, header, side, peer, octets, count, now)
 
     def _open(self, made: Decision, header: Header, side: Side, peer: int, octets: int, count: int, now: float) -> None:
         ends = header.ends
@@ -550,10 +561,14 @@ class Engine:
         self._keep(made, flow, side)
 
     def _seen(self, made: Decision, header: Header, side: Side, peer: int, octets: int, count: int, now: float) -> None:
+        """A flow follows all its packets, those too that rules stop (as nftables' connection tracking does, which comes
+        before its rules): an end that hears nothing of one sends it again.
+        """
         flow, turn = made.flow, made.turn
         assert flow is not None
-        flow.packets += count
-        flow.octets += octets
+        if not made.why:
+            flow.packets += count
+            flow.octets += octets
         state = flow.state
         if turn is not None and made.seen is not None:
             tcp.follow(flow, side, made.seen, turn)
@@ -575,7 +590,7 @@ class Engine:
 
     def _keep(self, made: Decision, flow: Flow, side: Side) -> None:
         """Keeps what rule all packets of that direction go by, where they do: until the flow changes."""
-        if not made.is_static or self._compiled.rules[made.rule].log or flow.state is State.RESET:
+        if made.why or not made.is_static or self._compiled.rules[made.rule].log or flow.state is State.RESET:
             return
         expected = Tracking.NEW if side is flow.opener and not flow.is_answered else Tracking.ESTABLISHED
         if made.tracking != expected:
@@ -594,12 +609,14 @@ class Engine:
             self.rejected += 1
             self._answers.append((side, Packets(told, len(told), peer)))
 
-    def _ask(self, packet: bytes, header: Header, side: Side, made: Decision, peer: int, now: float) -> None:
+    def _ask(self, packet: bytes, header: Header, side: Side, peer: int, now: float) -> None:
         """A segment in the midst of a connection that nobody knows: the red side may (see pickup.py)."""
-        if header.ends.protocol[0] != TCP or not header.plain or header.flags & (SYN | RST | ACK) != ACK:
+        ends = header.ends
+        if ends.protocol[0] != TCP or not header.plain or header.flags & (SYN | RST | ACK) != ACK:
             return
-        if made.flow is None and self._pickup.may_ask(header.ends.reverse_key(), now):
-            asked = question(packet, header)
+        is_red = side is Side.RED
+        if self._pickup.may_ask(ends.key() if is_red else ends.reverse_key(), now):
+            asked = question(turned_round(packet) if is_red else packet, header)
             self._answers.append((Side.RED, Packets(asked, len(asked), peer)))
 
     def _still(self, flow: Flow, compiled: Compiled, now: float, wall: float) -> int:

@@ -21,6 +21,11 @@ from components.filter.flows import Flow, State
 from components.filter.headers import ACK, FIN, RST, SYN
 from components.filter.model import Side
 
+_URG: Final = 0x20
+_UNTOLD: Final = 0x08 | 0x40 | 0x80  # PSH, and ECN's two (RFC 3168), which go with any others
+_SENSIBLE: Final = frozenset(
+    (SYN, SYN | _URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | _URG, ACK, ACK | _URG)
+)  # all that an honest stack sends (nf_conntrack's tcp_valid_flags)
 _M: Final = 0xFFFFFFFF
 _HALF: Final = 1 << 31
 _LATE_ACK: Final = 66_000  # of bytes: so old may an acknowledgment be, however small the window (MAXACKWINCONST)
@@ -63,6 +68,9 @@ class Fit(IntEnum):
     YES = auto()
 
 
+_NO, _LATE, _YES = Fit  # a look at a member of an enumeration costs as much as ten others do
+
+
 class Turn(NamedTuple):
     """What a segment makes of its flow."""
 
@@ -96,6 +104,16 @@ def _scale(options: bytes) -> int:
     return -1
 
 
+def is_sensible(flags: int) -> bool:
+    """Whether an honest stack sends these flags together."""
+    return flags & ~_UNTOLD & 0xFF in _SENSIBLE
+
+
+def may_begin(flags: int, picks_up: bool) -> bool:
+    """Whether a segment of no known connection may be the first of one: a SYN, or one of its midst if ``picks_up``."""
+    return flags & (SYN | ACK | FIN | RST) in ((SYN, ACK) if picks_up else (SYN,))
+
+
 def ends(flow: Flow, side: Side) -> tuple[End | None, End | None]:
     """The sender's and the receiver's end of what comes from ``side``."""
     return (flow.near_end, flow.far_end) if side is Side.RED else (flow.far_end, flow.near_end)
@@ -118,11 +136,16 @@ def turn(flow: Flow, side: Side, seen: Segment) -> Turn:
     if receiver is None or sender is None:
         # The other end has not spoken: a second packet of the opener, or a segment that answers a SYN without a SYN
         if is_opener:
-            closes = bool(flags & RST) and sender is not None and seen.sequence == sender.end
+            if not flags & RST:
+                hasty = state is State.OPENING  # nobody has answered it
+                return Turn(Fit.NO, state, fins, "handshake") if hasty else Turn(Fit.LATE, state, fins)
+            closes = sender is not None and seen.sequence == sender.end
             return Turn(Fit.LATE, State.RESET if closes else state, fins)
         if flags & RST:
             refuses = flags & ACK and receiver is not None and _answers(receiver, seen)
             return Turn(Fit.LATE, State.RESET, fins) if refuses else Turn(Fit.NO, state, fins, "reset")
+        if flags & FIN:
+            return Turn(Fit.NO, state, fins, "handshake")
         return Turn(Fit.LATE, state, fins)  # of an older connection (RFC 9293 section 3.5.1): it will be reset
     fit = _fits(sender, receiver, seen)
     if fit is Fit.NO:
@@ -250,15 +273,15 @@ def _fits(sender: End, receiver: End, seen: Segment) -> Fit:
 def _fit(sender: End, receiver: End, sequence: int, end: int, acknowledged: int) -> Fit:
     """Rooij's four bounds, all modulo 2**32."""
     if (receiver.end - acknowledged) & _M >= _HALF:  # what was never sent
-        return Fit.NO
+        return _NO
     # Some send more than they may, which the receiver then acknowledges: as far as it has ever offered
     if (sender.limit - sequence) & _M >= _HALF and (end - sender.limit) & _M > receiver.window:
-        return Fit.NO
+        return _NO
     if (end - sender.end + receiver.window) & _M >= _HALF:
-        return Fit.LATE
+        return _LATE
     if (receiver.end - acknowledged) & _M > max(sender.window, _LATE_ACK):
-        return Fit.LATE
-    return Fit.YES
+        return _LATE
+    return _YES
 
 
 def _update(sender: End, receiver: End, sequence: int, end: int, acknowledged: int, window: int, has_ack: bool) -> None:
@@ -282,16 +305,29 @@ def _update(sender: End, receiver: End, sequence: int, end: int, acknowledged: i
 def follow_train(sender: End, receiver: End, blob: memoryview, first: int, last: int, data: int) -> bool:
     """The same for a train of segments with the ACK flag, none of SYN, FIN and RST, and ``data`` bytes each: the first
     and the last one's sequence numbers are at ``first`` and ``last`` of ``blob``, and those between are taken to lie
-    between. False if it does not plainly fit: nothing has changed then.
+    between. False if it does not plainly fit, as where numbers come round to 0: nothing has changed then.
     """
     sequence, acknowledged, window = _TRAIN.unpack_from(blob, first)
-    end = sequence + data & _M
-    if _fit(sender, receiver, sequence, end, acknowledged) is not Fit.YES:
+    if sender.end - receiver.window > sequence + data or acknowledged < sender.acked:
+        return False
+    behind = receiver.end - acknowledged
+    if behind > _LATE_ACK and behind > sender.window:
         return False
     if first != last:
+        before, acknowledged_before = sequence, acknowledged
         sequence, acknowledged, window = _TRAIN.unpack_from(blob, last)
-        end = sequence + data & _M
-        if _fit(sender, receiver, sequence, end, acknowledged) is not Fit.YES:
+        if sequence < before or acknowledged < acknowledged_before:
             return False
-    _update(sender, receiver, sequence, end, acknowledged, window, True)
+    end = sequence + data
+    window <<= sender.scale
+    limit = acknowledged + window
+    if end > sender.limit or acknowledged > receiver.end or limit > _M:
+        return False
+    if end > sender.end:  # noqa: PLR1730 - a call costs more
+        sender.end = end
+    if window > sender.window:  # noqa: PLR1730
+        sender.window = window
+    if limit > receiver.limit:  # noqa: PLR1730
+        receiver.limit = limit
+    sender.acked = acknowledged
     return True
