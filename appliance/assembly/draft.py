@@ -11,7 +11,8 @@ from appliance.assembly import addresses, schemas
 from appliance.assembly.catalogue import Catalogue, Component
 from appliance.assembly.document import EITHER, TABLE, TEXT, TEXTS, WHOLE, Document, Key, Shape, take
 from appliance.assembly.lines import Path as Way
-from appliance.assembly.model import OPERATOR, OPERATOR_ROLE, Domain, End, Network, Port, Role
+from appliance.assembly.model import OPERATOR_ROLE, Domain, End, Network, Port, Role
+from appliance.guest.outside import OPERATOR
 
 VERSION: Final = 1
 """Of the assembly format. A file says which one it is written in."""

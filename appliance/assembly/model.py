@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
 
+from appliance.guest.outside import OPERATOR
+
 LABELS: Final = ("PUBLIC", "CONTROL", "BLACK", "RED", "KEY")
 """How secret a field is, from the least (proto/septum/v1/options.proto)."""
 
@@ -99,9 +101,6 @@ class Role:
     board: int = 0
 
 
-OPERATOR: Final = "operator"
-"""Who stands outside of the box: not a domain, but a name that a line of ``[channels]`` may begin with."""
-
 OPERATOR_ROLE: Final = Role(
     component="",
     name=OPERATOR,
@@ -117,7 +116,9 @@ OPERATOR_ROLE: Final = Role(
     counters=(),
     ports=MappingProxyType({"filter": Port("filter", "filtering", "client", optional=True)}),
 )
-"""What the operator may call, and is cleared for: a box without the line in its assembly gives none of it."""
+"""Who stands outside of the box: not a domain, but a name that a line of ``[channels]`` may begin with. What it may
+call, and is cleared for; a box without such a line gives none of it.
+"""
 
 REPLACED_SETTINGS: Final[Mapping[str, str]] = MappingProxyType({"filter": "ruleset"})
 """Port of the operator -> the setting of the domain at the other end that who holds it may replace for later lives."""

@@ -14,9 +14,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
+from math import inf
 from typing import Any, Final, Protocol
 
 from appliance.guest.log import Log
+from appliance.guest.outside import OPERATOR
 from appliance.guest.ports import BlockingOut, Client, DroppingOut, Patience, Port
 from appliance.guest.status import Counter, PeerRow, State, StatusPage, write_row
 from appliance.vchan.endpoint import Endpoint
@@ -86,14 +88,19 @@ class _In:
 
 
 class _Server:
-    """Server's end of a call."""
+    """Server's end of a call. ``share``: of the domain's time, how much its caller may take."""
 
-    def __init__(self, guest: Guest, port: Port, handler: Handler) -> None:
+    def __init__(self, guest: Guest, port: Port, handler: Handler, share: float) -> None:
         self._guest = guest
         self._port = port
         self._handler = handler
+        self._rest = 1 / share - 1
+        self._not_before = 0.0
 
     def turn(self, now: float) -> Turn:
+        if now < self._not_before:
+            self._guest.look_at(self._not_before)
+            return Turn.HELD
         endpoint = self._port.endpoint
         try:
             request = endpoint.receive()
@@ -104,7 +111,13 @@ class _Server:
             return Turn.IDLE
         # A reply always has room: the ring holds the largest one, and a caller has one call outstanding. A caller that
         # does not take its replies finds the next one dropped, which is its own deadline to meet.
-        endpoint.send(self._handler(self._port.peer, request))
+        if not self._rest:
+            endpoint.send(self._handler(self._port.peer, request))
+        else:
+            began = time.monotonic()
+            endpoint.send(self._handler(self._port.peer, request))
+            ended = time.monotonic()
+            self._not_before = ended + (ended - began) * self._rest
         self._guest.has_worked = True
         return Turn.MORE
 
@@ -177,6 +190,7 @@ class Guest:
         self._ready: dict[Source, None] = {}  # those to be given a turn: all but the armed ones
         self._unflushed: list[Endpoint] = []
         self._next_look = 0.0
+        self._held_until = inf
         self.has_worked = False  # whether anything happened since the timers were last asked
         self._busy = True
         self._opened: dict[int, Handler] = {}  # by the port's index
@@ -247,10 +261,11 @@ class Guest:
 
             self._add(one.endpoint.fileno(), _In(self, one, bound, into))
 
-    def serve(self, port: str, handler: Callable[[str, Any], Any]) -> None:
-        """``handler(consumer, request) -> reply`` for each request of each consumer joined to ``port``."""
+    def serve(self, port: str, handler: Callable[[str, Any], Any], share: float = 1.0) -> None:
+        """``handler(consumer, request) -> reply`` for each request of each consumer joined to ``port``, which may be
+        nobody. Answering one of them takes no more than ``share`` of the domain's time, whatever it asks."""
         for one in self._ports.get(port, []):
-            self._add(one.endpoint.fileno(), _Server(self, one, handler))
+            self._add(one.endpoint.fileno(), _Server(self, one, handler, share))
 
     def readable(self, device: str, handler: Callable[[float], bool], into: Sequence[DroppingOut] = ()) -> None:
         """``handler(now) -> bool`` when ``device`` can be read; True while there may be more without a new event."""
@@ -318,6 +333,10 @@ class Guest:
             self._next_look = 0.0
         return False
 
+    def look_at(self, when: float) -> None:
+        """A source that holds itself back wants to be given a turn then."""
+        self._held_until = min(self._held_until, when)
+
     def accuse(self, port: Port, violation: PeerViolation) -> None:
         """Closes ``port`` for good as far as this peer goes, and says so where the monitor looks."""
         now = time.monotonic()
@@ -365,7 +384,8 @@ class Guest:
         if change == "opened":
             openings = self._openings[port.index]
             openings.append(now)
-            if len(openings) > MOST_OPENINGS and now - openings[0] < OPENINGS_WINDOW:
+            # An operator comes and goes as often as somebody types a command
+            if len(openings) > MOST_OPENINGS and now - openings[0] < OPENINGS_WINDOW and port.peer != OPERATOR:
                 openings.clear()
                 self.accuse(port, PeerViolation(f"opened and closed {MOST_OPENINGS} times in {OPENINGS_WINDOW:g} s"))
                 return
@@ -446,7 +466,8 @@ class Guest:
         """Seconds to sleep at most, now that no source has work it can do; those still ready are held up."""
         longest = (self._due if self._due < self._next_look else self._next_look) - time.monotonic()
         if self._ready:
-            longest = min(longest, STALLED_LOOK)
+            longest = min(longest, STALLED_LOOK, self._held_until - time.monotonic())
+            self._held_until = inf
             for out in self._outs:
                 if out.wants_space:
                     out.wants_space = False
