@@ -129,7 +129,10 @@ def answering(end: Endpoint, answer: Callable[[Any], Any]) -> Iterator[list[Any]
             request = end.receive() if end.is_open else None
             if request is not None:
                 asked.append(request)
-                end.send(answer(request))
+                reply = answer(request)
+                if reply is None:
+                    return  # it has died of it
+                end.send(reply)
                 end.flush()
             else:
                 time.sleep(0.001)

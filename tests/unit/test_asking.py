@@ -43,6 +43,7 @@ def test_questions_are_answered(box: Box) -> None:
             with Call(NAME, "filter") as call:
                 assert [call.ask(ASK) for _ in range(5)] == [REPLY] * 5
                 assert call.domain == "filter"
+        del call
         until(lambda: descriptors() <= before)
 
 
@@ -69,9 +70,8 @@ def test_no_answer_comes(box: Box) -> None:
 def test_it_ends_while_it_is_asked(box: Box) -> None:
     end = box.attach()
 
-    def die(request: object) -> FilteringReply:
+    def die(request: object) -> None:
         box.backend.channels.reset("filter")
-        raise SystemExit
 
     with answering(end, die), Call(NAME, "filter") as call, pytest.raises(AskError, match="ended while it was asked"):
         call.ask(ASK)

