@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from appliance.assembly.model import ValidatedAssembly
 from appliance.guest.status import PeerRow
 
-_PUBLIC = ("public_key", "allowed_ips", "keepalive")
+_PUBLIC = ("public_key", "name", "allowed_ips", "keepalive")
 
 
 class Boards(Protocol):
