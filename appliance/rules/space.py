@@ -220,19 +220,15 @@ def _packets(rule: Rule, family: Family) -> Box | None:
 
 def _frames(rule: Rule, family: Family) -> Box | None:
     link = rule.link
-    if link is None or rule.version or rule.protocols or rule.tracking:
-        return None
-    if rule.sources or rule.not_sources or rule.destinations or rule.not_destinations:
+    if link is None or not link.ethertypes:
         return None
     given = {ORIGIN: _origin(rule.sides, rule.peers), **_link(rule)}
     if ETHERTYPE in family.axes:
         if link.arp:
             return None
-        if link.ethertypes:
-            types = intervals.of((one, one) for one in link.ethertypes)
-            given[ETHERTYPE] = intervals.minus(types, _NOT_OTHER)
+        given[ETHERTYPE] = intervals.minus(intervals.of((one, one) for one in link.ethertypes), _NOT_OTHER)
     else:
-        if link.ethertypes and words.ARP not in link.ethertypes:
+        if words.ARP not in link.ethertypes:
             return None
         if link.arp:
             given[OPERATION] = intervals.of((one, one) for one in link.arp)
