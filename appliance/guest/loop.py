@@ -222,6 +222,10 @@ class Guest:
             raise ValueError(f"{self.name}.{name} is joined to {len(found)} domains, not to one")
         return found[0]
 
+    def is_joined(self, port: str) -> bool:
+        """Whether the assembly joins ``port`` to anybody; only an optional one may not be."""
+        return port in self._ports
+
     def out(self, port: str) -> DroppingOut:
         """The producer's end of stream ``port``."""
         out: DroppingOut = self._one(port, DroppingOut)

@@ -7,11 +7,11 @@ another, or goes away, has given up the first. Every reply has its bound, so tha
 
 from __future__ import annotations
 
+import ipaddress
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import blake2s
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from septum.v1.filtering import (
     AskFlows,
@@ -32,6 +32,7 @@ from septum.v1.filtering import (
     Refused,
     Replaced,
     RulesChunk,
+    Step,
     Taken,
     Talker,
     Talkers,
@@ -42,7 +43,9 @@ from septum.v1.filtering import (
 
 from appliance.guest.settings import SettingsError
 from components.filter import ruleset
-from components.filter.model import RuleSet, Side
+from components.filter.engine import Engine
+from components.filter.listing import FlowRow as FlowOf
+from components.filter.model import Side
 
 CHUNK: Final = 61440  # bytes, as filtering.proto has them, and the lists below too
 HITS: Final = 512
@@ -51,26 +54,6 @@ _MOST_COUNTS: Final = 128
 _MOST_STEPS: Final = 64
 _U32: Final = (1 << 32) - 1
 _U64: Final = (1 << 64) - 1
-
-
-class Running(Protocol):
-    """What is asked of an Engine (engine.py)."""
-
-    passed: int
-    denied: dict[Side, Counter[str]]
-
-    def replace(self, rules: RuleSet, now: float, wall: float) -> Any: ...
-
-    def explain(self, packet: bytes, side: Side, peer: int, now: float, wall: float) -> Any: ...
-
-    def flows(self, start: int, most: int, now: float) -> Sequence[Any]: ...
-
-    def hits(self) -> Sequence[Any]: ...
-
-    def talkers(self, most: int) -> Sequence[Any]: ...
-
-    def __len__(self) -> int:
-        """How many flows there are."""
 
 
 def canonical(rules: Mapping[str, object]) -> bytes:
@@ -84,12 +67,12 @@ def digest(text: bytes | bytearray) -> bytes:
 
 
 class Operator:
-    """The server's side of ``filtering``. ``text``: the rules that ``engine`` goes by, as ``canonical`` has them."""
+    """The server's side of ``filtering``, about ``engine``."""
 
-    def __init__(self, engine: Running, text: bytes) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._text = text
-        self._digest = digest(text)
+        self._text = canonical(ruleset.encode(engine.ruleset))
+        self._digest = digest(self._text)
         self._replaced = 0
         self._coming: BeginRules | None = None
         self._untrusted_text = bytearray()
@@ -165,25 +148,39 @@ class Operator:
     def _hits(self, ask: AskHits, now: float, wall: float) -> dict[str, Any]:
         found = self._engine.hits()
         page = [
-            Hits(packets=min(one.packets, _U64), octets=min(one.octets, _U64), last=max(0, int(one.last * 1000)))
+            Hits(
+                packets=min(one.packets, _U64),
+                octets=min(one.octets, _U64),
+                last=max(1, int((wall - now + one.last) * 1000)) if one.last else 0,
+            )
             for one in found[ask.start : ask.start + HITS]
         ]
         return {"hits": HitsPage(digest=self._digest, rules=len(found), hits=page)}
 
     def _flows(self, ask: AskFlows, now: float, wall: float) -> dict[str, Any]:
-        rows = [_row(flow) for flow in self._engine.flows(ask.start, FLOWS, now)]
-        return {"flows": FlowsPage(flows=len(self._engine), rows=rows)}
+        rows = [_row(flow) for flow in self._engine.list_flows(ask.start, FLOWS, now)]
+        return {"flows": FlowsPage(flows=len(self._engine.flows), rows=rows)}
 
     def _talkers(self, ask: AskTalkers, now: float, wall: float) -> dict[str, Any]:
         found = [
-            Talker(address=one.address, flows=one.flows, packets=one.packets, octets=one.octets)
-            for one in self._engine.talkers(ask.most)
+            Talker(
+                address=_packed(one.address),
+                side=one.side,
+                flows=one.flows,
+                packets=min(one.packets, _U64),
+                octets=min(one.octets, _U64),
+            )
+            for one in self._engine.talkers(ask.most, now)
         ]
         return {"talkers": Talkers(talkers=found)}
 
     def _totals(self, ask: AskTotals, now: float, wall: float) -> dict[str, Any]:
         engine = self._engine
-        counts = [Count(what="passed", count=engine.passed), Count(what="flows", count=len(engine))]
+        counts = [
+            Count(what="passed", count=engine.passed),
+            Count(what="rejected", count=engine.rejected),
+            Count(what="flows", count=len(engine.flows)),
+        ]
         counts += [
             Count(side=side, what=_cut(why, 32), count=count)
             for side, reasons in engine.denied.items()
@@ -200,32 +197,42 @@ class Operator:
         found = self._engine.explain(ask.packet, Side(ask.side), ask.peer, now, wall)
         return {
             "why": Why(
-                verdict=_cut(found.verdict, 32),
+                verdict=found.verdict,
                 number=0 if found.rule is None else found.rule + 1,
                 why=_cut(found.why, 512),
+                packet=_cut(found.packet, 256),
+                tracking=_cut(found.tracking, 24),
                 state=_cut(found.state, 256),
-                steps=[_cut(step, 256) for step in found.steps[:_MOST_STEPS]],
+                leaves=0 if found.leaves is None else found.leaves,
+                translation=_cut(found.translation, 256),
+                steps=[Step(number=rule + 1, why=_cut(why, 128)) for rule, why in found.steps[:_MOST_STEPS]],
                 digest=self._digest,
             )
         }
 
 
-def _row(flow: Any) -> FlowRow:
+def _row(flow: FlowOf) -> FlowRow:
     return FlowRow(
         protocol=flow.protocol,
-        source=flow.source,
+        source=_packed(flow.source),
         source_port=flow.source_port,
-        destination=flow.destination,
+        destination=_packed(flow.destination),
         destination_port=flow.destination_port,
-        side=flow.side,
+        side=flow.opener,
+        across=flow.across,
         peer=flow.peer,
         state=_cut(flow.state, 24),
+        answered=flow.is_answered,
         number=flow.rule + 1,
-        packets=flow.packets,
-        octets=flow.octets,
-        idle=_seconds(flow.idle),
-        left=_seconds(flow.left),
+        packets=min(flow.packets, _U64),
+        octets=min(flow.octets, _U64),
+        left=_seconds(flow.ends_in),
+        translated=_cut(flow.translated, 128),
     )
+
+
+def _packed(address: str) -> bytes:
+    return ipaddress.ip_address(address).packed
 
 
 def _seconds(time: float) -> int:
