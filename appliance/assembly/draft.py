@@ -107,6 +107,7 @@ class Draft:
     network: Network | None
     catalogue: Catalogue
     warnings: list[str] = field(default_factory=list)
+    peer_names: dict[str, str] = field(default_factory=dict)
 
     def role(self, name: str) -> Role | None:
         """The role of who has that name in ``[channels]``: a domain's, or the operator's."""

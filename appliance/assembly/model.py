@@ -187,7 +187,8 @@ class ValidatedAssembly:
 
     Only ``appliance.assembly.load`` makes one; anybody else gets TypeError. Without a ``network`` it is a plan: it can
     be checked and drawn, but has no way in or out until a wg-quick file or a ``[network]`` table gives one.
-    ``warnings`` are lines for the user about what was accepted all the same.
+    ``warnings`` are lines for the user about what was accepted all the same, ``peer_names`` what the file calls the
+    peers, by public key.
     """
 
     name: str
@@ -197,6 +198,7 @@ class ValidatedAssembly:
     network: Network | None
     source: Path
     warnings: tuple[str, ...] = ()
+    peer_names: Mapping[str, str] = field(default_factory=dict)
     proof: InitVar[object] = None
 
     def __post_init__(self, proof: object) -> None:
