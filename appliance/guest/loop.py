@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
-from math import inf
 from typing import Any, Final, Protocol
 
 from appliance.guest.log import Log
@@ -31,6 +30,7 @@ MOST_OPENINGS: Final = 20  # of one channel in a minute; a peer that keeps dying
 OPENINGS_WINDOW: Final = 60.0  # seconds
 STALLED_LOOK: Final = 0.02  # seconds between two looks at a full ring: is its peer busy, or stuck?
 CONTROL_FD: Final = 5
+_NEVER: Final = float("inf")
 
 Handler = Callable[..., Any]
 
@@ -210,7 +210,7 @@ class Guest:
         self._ready: dict[Source, None] = {}  # those to be given a turn: all but the armed ones
         self._unflushed: list[Endpoint] = []
         self._next_look = 0.0
-        self._held_until = inf
+        self._held_until = _NEVER
         self.has_worked = False  # whether anything happened since the timers were last asked
         self._busy = True
         self._opened: dict[int, Handler] = {}  # by the port's index
@@ -498,7 +498,7 @@ class Guest:
         longest = (self._due if self._due < self._next_look else self._next_look) - time.monotonic()
         if self._ready:
             longest = min(longest, STALLED_LOOK, self._held_until - time.monotonic())
-            self._held_until = inf
+            self._held_until = _NEVER
             for out in self._outs:
                 if out.wants_space:
                     out.wants_space = False

@@ -18,7 +18,6 @@ import struct
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from math import inf
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -33,6 +32,7 @@ _MOST_CLIENTS: Final = 16
 _PATIENCE: Final = 2.0  # seconds
 _SEND_BUFFER: Final = 1 << 18
 _DOWN_PATIENCE: Final = 30.0
+_NEVER: Final = float("inf")
 
 Json = dict[str, Any]
 
@@ -70,7 +70,7 @@ class _Client:
 
     def begin(self) -> None:
         """It may ask; who holds an end, whenever it likes."""
-        self.until = time.monotonic() + _PATIENCE if self.holds is None else inf
+        self.until = time.monotonic() + _PATIENCE if self.holds is None else _NEVER
         self.untrusted_request = b""
         self.reply = memoryview(b"")  # what is left of it
 
