@@ -108,14 +108,20 @@ class Compiler:
     """Collects statements, and everything that is wrong with them.
 
     ``peers``: the numbers of each name that a peer may be called by (more than one: the name is ambiguous). None: any
-    name is taken, and numbered as it comes.
+    name is taken, and numbered as it comes, after those that are ``numbered`` already.
     """
 
-    def __init__(self, file: str, problems: list[Problem], peers: Mapping[str, Sequence[int]] | None) -> None:
+    def __init__(
+        self,
+        file: str,
+        problems: list[Problem],
+        peers: Mapping[str, Sequence[int]] | None,
+        numbered: dict[str, int] | None = None,
+    ) -> None:
         self._file = file
         self._problems = problems
         self._known_peers = peers
-        self.peers: dict[str, int] = {}  # those that are named
+        self.peers: dict[str, int] = {} if numbered is None else numbered  # those that are named
         self._statement = Statement(1, "")
         self._named: dict[str, Named] = {}
         self._used: set[str] = set()
