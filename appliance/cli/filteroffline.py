@@ -285,10 +285,10 @@ def explain(
 ) -> None:
     """Say what becomes of a packet and why: the verdict, the rule that decides, and the state that mattered.
 
-    A packet is written like this; all but the first line of it may be left out:
+    Packets are written like these. What is not said is what begins a connection, from the red side:
 
       'tcp 10.1.0.5:51000 > 192.0.2.7:443'
-      'from peer alice udp [fd00::1]:4000 > [fd00::2]:53'
+      'from peer alice icmp6 fd00::1 > fd00::2 type packet-too-big'
       'icmp 10.1.0.5 > 192.0.2.7 type echo-request'
       'tcp 192.0.2.7:443 > 10.1.0.5:51000 flags syn,ack'
       'tcp 10.1.0.5:1 > 192.0.2.7:2 state established'
