@@ -82,6 +82,7 @@ def validate(
         network=drafted.network,
         source=source or document.file,
         warnings=tuple(drafted.warnings),
+        peer_names=MappingProxyType(drafted.peer_names),
         proof=model._PROOF,
     )
 
@@ -99,6 +100,8 @@ def _rules(drafted: Draft, override: Path | None) -> None:
         own = drafted.settings.get(name, {})
         if isinstance(given := own.get("peers"), list) and all(isinstance(peer, dict) for peer in given):
             peers = given
+            named = (peer for peer in given if peer.keys() >= {"name", "public_key"})
+            drafted.peer_names |= {str(peer["public_key"]): str(peer["name"]) for peer in named}
             drafted.settings[name] = own | {"peers": [{k: peer[k] for k in peer if k != "name"} for peer in given]}
     filters = _of(drafted, "filter")
     for name in filters:

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
 
+from appliance.guest.outside import OPERATOR
+
 LABELS: Final = ("PUBLIC", "CONTROL", "BLACK", "RED", "KEY")
 """How secret a field is, from the least (proto/septum/v1/options.proto)."""
 
@@ -52,7 +54,8 @@ DEVICES: Final[Mapping[str, Device]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Port:
-    """A role's own name for one end of a channel. ``many`` channels at most may end here (1 for a ``client``).
+    """A role's own name for one end of a channel. ``many`` channels at most may end here (1 for a ``client``); none, if
+    it is ``optional``.
 
     An ``out`` of many is *spread* over the domains at the other ends, its replicas: each has a share of the peers.
     """
@@ -61,6 +64,7 @@ class Port:
     schema: str
     end: EndKind
     many: int = 1
+    optional: bool = False
 
     @property
     def begins(self) -> bool:
@@ -95,6 +99,29 @@ class Role:
     counters: tuple[str, ...]
     ports: Mapping[str, Port]
     board: int = 0
+
+
+OPERATOR_ROLE: Final = Role(
+    component="",
+    name=OPERATOR,
+    summary="The administrator's tool, outside of the box: `septum filter`, one at a time",
+    main="",
+    settings_module=None,
+    clearance=frozenset({"PUBLIC", "CONTROL", "RED"}),
+    transforms=frozenset(),
+    imports=(),
+    devices=(),
+    syscalls=(),
+    memory_mib=0,
+    counters=(),
+    ports=MappingProxyType({"filter": Port("filter", "filtering", "client", optional=True)}),
+)
+"""Who stands outside of the box: not a domain, but a name that a line of ``[channels]`` may begin with. What it may
+call, and is cleared for; a box without such a line gives none of it.
+"""
+
+REPLACED_SETTINGS: Final[Mapping[str, str]] = MappingProxyType({"filter": "ruleset"})
+"""Port of the operator -> the setting of the domain at the other end that who holds it may replace for later lives."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +187,8 @@ class ValidatedAssembly:
 
     Only ``appliance.assembly.load`` makes one; anybody else gets TypeError. Without a ``network`` it is a plan: it can
     be checked and drawn, but has no way in or out until a wg-quick file or a ``[network]`` table gives one.
-    ``warnings`` are lines for the user about what was accepted all the same.
+    ``warnings`` are lines for the user about what was accepted all the same, ``peer_names`` what the file calls the
+    peers, by public key.
     """
 
     name: str
@@ -170,6 +198,7 @@ class ValidatedAssembly:
     network: Network | None
     source: Path
     warnings: tuple[str, ...] = ()
+    peer_names: Mapping[str, str] = field(default_factory=dict)
     proof: InitVar[object] = None
 
     def __post_init__(self, proof: object) -> None:
@@ -182,6 +211,12 @@ class ValidatedAssembly:
             if domain.name == name:
                 return domain
         raise KeyError(name)
+
+    @property
+    def parties(self) -> tuple[Domain, ...]:
+        """All who have ends of channels: the domains, and the operator if the file joins it to anything."""
+        outside = any(OPERATOR in (channel.client.domain, channel.server.domain) for channel in self.channels)
+        return (*self.domains, Domain(OPERATOR, OPERATOR_ROLE, MappingProxyType({}), 0)) if outside else self.domains
 
     def channels_of(self, domain: str) -> tuple[Channel, ...]:
         """The channels that end at ``domain``, in the order of the file."""

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance.cli import building, keys, screen
+from appliance.cli import building, filteroffline, keys, screen
+from appliance.cli.filtering import app as filtering
 
 app = typer.Typer(
     name="septum",
@@ -21,6 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for command in (filteroffline.explain, filteroffline.lint, filteroffline.diff):
+    filtering.command()(command)
+app.add_typer(filtering)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Box = Annotated[str, typer.Argument(help="The box's name; not needed while only one is up.")]
@@ -36,7 +40,8 @@ Rules = Annotated[
 ]
 
 
-def _the_box(name: str) -> str:
+def the_box(name: str) -> str:
+    """The box of that name, or the only one there is."""
     from appliance.monitor.control import list_boxes
 
     boxes = list_boxes()
@@ -53,11 +58,12 @@ def _the_box(name: str) -> str:
     screen.fail("more than one box is up", f"name one of: {', '.join(boxes)}")
 
 
-def _ask(name: str, operation: str) -> dict[str, Any]:
+def ask(name: str, operation: str) -> dict[str, Any]:
+    """The monitor's answer."""
     from appliance.monitor.control import ControlError, request
 
     try:
-        return request(_the_box(name), operation)
+        return request(the_box(name), operation)
     except ControlError as error:
         screen.fail(str(error))
 
@@ -89,7 +95,7 @@ def down(box: Box = "") -> None:
     """Take the box down: domains end, interfaces go back to the host with their addresses."""
     from appliance.monitor.control import ControlError, down_and_wait
 
-    name = _the_box(box)
+    name = the_box(box)
     try:
         down_and_wait(name)
     except ControlError as error:
@@ -104,7 +110,7 @@ def ps(
     json_: Json = False,
 ) -> None:
     """List the domains of a box: what runs, since when, how much memory, how often rebuilt."""
-    status = _ask(box, "status")
+    status = ask(box, "status")
     if seals:
         from appliance.cli import seals as evidence
 
@@ -124,7 +130,7 @@ def ps(
 @app.command()
 def status(box: Box = "", json_: Json = False) -> None:
     """Show the tunnel's peers and what the domains count, as `wg show` and more."""
-    answer = _ask(box, "status")
+    answer = ask(box, "status")
     if json_:
         screen.as_json(answer)
         return
@@ -136,15 +142,23 @@ def status(box: Box = "", json_: Json = False) -> None:
 @app.command()
 def check(file: File, over: Over = None, rules: Rules = None, json_: Json = False) -> None:
     """Validate FILE without touching anything; exit 0 if a box could be built from it."""
+    from appliance.assembly import schemas
+    from appliance.assembly.graph import outsiders
+
     assembly = building.load(file, assembly=over, rules=rules)
     if json_:
-        screen.as_json({"name": assembly.name, "domains": [domain.name for domain in assembly.domains]})
+        outside = [{"calls": str(channel.server), "schema": channel.schema} for channel in outsiders(assembly)]
+        domains = [domain.name for domain in assembly.domains]
+        screen.as_json({"name": assembly.name, "domains": domains, "operator": outside})
         return
     screen.out.print(
         f"{file}: good; {len(assembly.domains)} domains, {len(assembly.channels)} channels",
         style="green",
         soft_wrap=True,
     )
+    for channel in outsiders(assembly):
+        labels = " ".join(sorted(schemas.forward(channel.schema) | schemas.backward(channel.schema)))
+        screen.out.print(f"  the operator may call {channel.server} ({channel.schema}: {labels})", soft_wrap=True)
 
 
 @app.command()

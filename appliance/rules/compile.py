@@ -21,6 +21,7 @@ from appliance.rules.syntax import (
     Lan,
     Node,
     Origin,
+    Protocols,
     Quantity,
     Rate,
     Rule,
@@ -107,14 +108,20 @@ class Compiler:
     """Collects statements, and everything that is wrong with them.
 
     ``peers``: the numbers of each name that a peer may be called by (more than one: the name is ambiguous). None: any
-    name is taken, and numbered as it comes.
+    name is taken, and numbered as it comes, after those that are ``numbered`` already.
     """
 
-    def __init__(self, file: str, problems: list[Problem], peers: Mapping[str, Sequence[int]] | None) -> None:
+    def __init__(
+        self,
+        file: str,
+        problems: list[Problem],
+        peers: Mapping[str, Sequence[int]] | None,
+        numbered: dict[str, int] | None = None,
+    ) -> None:
         self._file = file
         self._problems = problems
         self._known_peers = peers
-        self.peers: dict[str, int] = {}  # those that are named
+        self.peers: dict[str, int] = {} if numbered is None else numbered  # those that are named
         self._statement = Statement(1, "")
         self._named: dict[str, Named] = {}
         self._used: set[str] = set()
@@ -299,6 +306,8 @@ class Compiler:
             match part:
                 case End():
                     self._end(said, part, is_rule)
+                case Protocols():
+                    self._protocols(said, part)
                 case Types():
                     if self._once(said, "type", part.types[0][0]):
                         said.types = part
@@ -357,9 +366,11 @@ class Compiler:
         if end.hosts and end.hosts.others:
             said.places[f"not {prefix}s"] = end.hosts.others[0]
             setattr(said, f"not_{prefix}s", self._prefixes(end.hosts.others))
-        if end.services:
-            said.places[f"{prefix} ports"] = (end.services.words or end.services.others)[0]
-            setattr(said, f"{prefix}_ports", self._ports(end.services))
+        if end.services and end.is_source:
+            said.places["source ports"] = (end.services.words or end.services.others)[0]
+            said.source_ports = self._ports(end.services)
+        elif end.services:
+            self._destination_ports(said, end.services)
 
     def _sides(self, tokens: Iterable[Token]) -> int:
         sides = 0
@@ -415,9 +426,6 @@ class Compiler:
         if not self._once(said, "ethertype" if kind in ("arp", "stp", "ethertypes") else kind, first):
             return
         match kind:
-            case "protocols":
-                found = [self._protocol(token) for token in tokens]
-                said.protocols = tuple(dict.fromkeys(number for number in found if number is not None))
             case "version":
                 said.version = words.VERSIONS[first]
             case "tracking":
@@ -449,6 +457,18 @@ class Compiler:
                     for token in tokens
                 ]
                 self._link(said, vlans=_merged([one for one in read if one is not None]))
+
+    def _protocols(self, said: _Conditions, part: Protocols) -> None:
+        if not self._once(said, "protocols", part.words[0]):
+            return
+        found = [self._protocol(token) for token in part.words]
+        said.protocols = tuple(dict.fromkeys(number for number in found if number is not None))
+        if part.services:
+            self._destination_ports(said, part.services)
+
+    def _destination_ports(self, said: _Conditions, services: Items) -> None:
+        if self._once(said, "destination ports", (services.words or services.others)[0]):
+            said.destination_ports = self._ports(services)
 
     def _link(self, said: _Conditions, **given: tuple[object, ...]) -> None:
         said.link = (said.link or LinkMatch())._replace(**given)  # type: ignore[arg-type]

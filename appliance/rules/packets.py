@@ -56,7 +56,18 @@ class Sample(NamedTuple):
         """Where it is on an axis; None for one that its family has not."""
         return self.point[self.family.axes.index(axis)] if axis in self.family.axes else None
 
+    @property
+    def origin(self) -> int:
+        """Who sent it."""
+        return self.point[self.family.axes.index(space.ORIGIN)]
+
+    def moved(self, axis: str, number: int) -> Sample:
+        """The same, elsewhere on one axis."""
+        at = self.family.axes.index(axis)
+        return self._replace(point=(*self.point[:at], number, *self.point[at + 1 :]))
+
     def box(self) -> Box:
+        """The box that has just this packet in it."""
         return tuple(((number, number),) for number in self.point)
 
 

@@ -22,6 +22,7 @@ from appliance.rules.syntax import (
     Lan,
     Node,
     Origin,
+    Protocols,
     Quantity,
     Rate,
     Rule,
@@ -112,6 +113,9 @@ class _Tree(Transformer[Token, Node]):
 
     def peers(self, found: list[Any]) -> Origin:
         return Origin(found, are_peers=True)
+
+    def protocols(self, found: list[Any]) -> Protocols:
+        return Protocols(found[:-1], found[-1])
 
     def macs(self, found: list[Any]) -> list[Any]:
         return found
@@ -216,8 +220,6 @@ def _hint(word: str, expected: set[str]) -> str:
         return "the quote is not closed"
     if word.lower() in keywords and word not in keywords:
         return f"words are written small: {word.lower()!r}"
-    if near := difflib.get_close_matches(word.lower(), keywords, 1, 0.75):
-        return f"did you mean {near[0]!r}?"
     if word.lower() in words.FOREIGN:
         return f"here one writes: {words.FOREIGN[word.lower()]}"
     if near := difflib.get_close_matches(word.lower(), keywords, 1):

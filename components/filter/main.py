@@ -10,6 +10,7 @@ from appliance.guest.loop import Guest
 from appliance.guest.settings import SettingsError
 from appliance.guest.status import Counter
 from appliance.vchan.messages import Packets
+from components.filter import control
 from components.filter.engine import Engine, Outcome
 from components.filter.model import Side
 from components.filter.settings import FilterSettings, parse
@@ -145,3 +146,4 @@ def build(guest: Guest) -> None:
         guest.receive_many("tunnel_in", sharing.from_one, into=(red_out,))
     guest.receive("red_in", shell.from_red, into=encrypts)
     guest.timer(shell.tick)
+    control.serve(guest, shell.engine)
