@@ -17,7 +17,6 @@ from components.crypto.receiving import Receiver
 from components.crypto.sending import Sender
 from components.filter.engine import Engine
 from components.filter.model import Side
-from components.filter.settings import parse
 from components.net.coalesce import coalesce
 from components.net.split import split
 from components.net.udp import SOL_UDP, UDP_GRO, UdpSocket
@@ -44,7 +43,7 @@ def cores() -> dict[str, dict[str, list[float]]]:
         sender.order(order, 0.0)
     for received in trace.receive_orders():
         receiver.order(received, 0.0)
-    filter_ = Engine(parse("filter", {"allow_from_tunnel": [{"protocol": "any"}]}).ruleset)
+    filter_ = Engine(trace.RULES)
     sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
     for one in sockets:
         one.setsockopt(SOL_UDP, UDP_GRO, 1)

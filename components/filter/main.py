@@ -59,7 +59,8 @@ class Shell:
 
     def _deliver(self, outcome: Outcome) -> None:
         """Sends what passes and what is answered to the sides where that goes."""
-        for side, group in outcome.passed + outcome.answers:
+        passed, answers = outcome
+        for side, group in (*passed, *answers) if answers else passed:
             if side is Side.RED:
                 if not self._red_out.send(group):
                     self._sink_full.add(_packets(group))
