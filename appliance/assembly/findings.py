@@ -11,9 +11,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Finding:
-    """One reason to refuse a file. ``line`` counts from 1; 0 is the file as a whole.
+    """One reason to refuse a file. ``line`` and ``column`` count from 1; 0 is the file, or the line, as a whole.
 
-    ``validator`` is the name of the rule, ``sentence`` the rule itself, ``detail`` how this file breaks it.
+    ``validator`` is the name of the rule, ``sentence`` the rule itself, ``detail`` how this file breaks it, ``excerpt``
+    the line with a mark under what is meant, where that may be shown.
     """
 
     file: Path
@@ -21,9 +22,11 @@ class Finding:
     validator: str
     sentence: str
     detail: str
+    column: int = 0
+    excerpt: str = ""
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else str(self.file)
+        place = ":".join(map(str, (self.file, *filter(None, (self.line, self.line and self.column)))))
         return f"{place}: {self.detail} [{self.validator}]"
 
 
@@ -31,7 +34,7 @@ class AssemblyError(Exception):
     """The file is refused, whole. ``findings`` has every reason, in the order of the lines."""
 
     def __init__(self, findings: Iterable[Finding]) -> None:
-        self.findings = sorted(set(findings), key=lambda f: (str(f.file), f.line, f.validator, f.detail))
+        self.findings = sorted(set(findings), key=lambda f: (str(f.file), f.line, f.column, f.validator, f.detail))
         super().__init__("\n".join(map(str, self.findings)))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from appliance.assembly import keyfiles, model
+from appliance.assembly import keyfiles, model, rulesfile
 from appliance.assembly.addresses import prefix
 from appliance.assembly.catalogue import COMPONENTS, Catalogue
 from appliance.assembly.document import Document, read
@@ -27,8 +27,9 @@ VPN: Final = ASSEMBLIES / "vpn.toml"
 """The gateway that a wg-quick file is laid over."""
 
 
-def load(path: Path, *, lan: str | None = None, wan: str | None = None) -> ValidatedAssembly:
-    """The box that the file at ``path`` describes. ``lan`` and ``wan`` take the place of those in its ``[network]``.
+def load(path: Path, *, lan: str | None = None, wan: str | None = None, rules: Path | None = None) -> ValidatedAssembly:
+    """The box that the file at ``path`` describes. ``lan`` and ``wan`` take the place of those in its ``[network]``,
+    ``rules`` that of the file that the filter's settings name.
 
     Errors: AssemblyError with every finding: file, line, validator.
     """
@@ -45,7 +46,7 @@ def load(path: Path, *, lan: str | None = None, wan: str | None = None) -> Valid
         else:
             why = f"{' and '.join(overrides)} given, but the file has no [network]; septum up wg0.conf brings one"
             document.refuse(NETWORK_RULE, (), why)
-    return validate(document)
+    return validate(document, rules=rules)
 
 
 def _tunnels(document: Document) -> bool:
@@ -54,8 +55,11 @@ def _tunnels(document: Document) -> bool:
     return any("tun" in domain.role.devices for domain in draft(copy, Catalogue()).domains.values())
 
 
-def validate(document: Document, *, source: Path | None = None, warnings: tuple[str, ...] = ()) -> ValidatedAssembly:
-    """The box that ``document`` describes; ``source`` is the file the user named, if that is another one.
+def validate(
+    document: Document, *, source: Path | None = None, warnings: tuple[str, ...] = (), rules: Path | None = None
+) -> ValidatedAssembly:
+    """The box that ``document`` describes; ``source`` is the file the user named, if that is another one. ``rules``
+    as in ``load``.
 
     Errors: AssemblyError with every finding.
     """
@@ -69,6 +73,7 @@ def validate(document: Document, *, source: Path | None = None, warnings: tuple[
     drafted.settings = {
         name: _loaded(document, name, table, drafted.warnings) for name, table in drafted.settings.items()
     }
+    _rules(drafted, rules)
     _complete(drafted)
     for validator in VALIDATORS:
         document.findings += [document.finding(validator.rule, *broken) for broken in validator.check(drafted)]
@@ -96,6 +101,28 @@ def _loaded(document: Document, name: str, table: dict[str, object], warnings: l
     return loaded
 
 
+def _rules(drafted: Draft, override: Path | None) -> None:
+    """Compiles the rules of the filter. What peers are called is for these alone: keymgr knows keys."""
+    peers: list[dict[str, object]] = []
+    for name in _of(drafted, "keymgr"):
+        own = drafted.settings.get(name, {})
+        if isinstance(given := own.get("peers"), list) and all(isinstance(peer, dict) for peer in given):
+            peers = given
+            drafted.settings[name] = own | {"peers": [{k: peer[k] for k in peer if k != "name"} for peer in given]}
+    filters = _of(drafted, "filter")
+    for name in filters:
+        table = drafted.settings.get(name, {})
+        way = ("settings", name)
+        drafted.settings[name] = rulesfile.load(drafted.document, way, table, peers, drafted.warnings, override)
+    if override is not None and not filters:
+        drafted.document.refuse(rulesfile.RULES, (), f"there is no filter that the rules of {override} could be for")
+
+
+def _of(drafted: Draft, component: str) -> list[str]:
+    """The names of the domains of a component."""
+    return [name for name, domain in drafted.domains.items() if domain.role.component == component]
+
+
 def _follows(domain: Domain, network: Network, private: Secret | None) -> Mapping[str, object]:
     """The settings of a domain that follow from the network and the box's key, so that nobody writes them twice."""
     match domain.role.component, domain.role.name:
@@ -115,7 +142,7 @@ def _complete(drafted: Draft) -> None:
     """
     if drafted.network is None:
         return
-    keymgr = next((name for name, domain in drafted.domains.items() if domain.role.component == "keymgr"), "")
+    keymgr = next(iter(_of(drafted, "keymgr")), "")
     own = drafted.settings.get(keymgr, {})
     private = own.get("private_key")
     if not drafted.network.routes and "routes" not in _table(drafted.document, "network"):

@@ -22,6 +22,7 @@ from appliance.assembly.findings import hint, scrub, show
 from appliance.assembly.keyfiles import SECRETS
 from appliance.assembly.lines import Path as Way
 from appliance.assembly.model import DEVICES, RED_TO_BLACK, End
+from appliance.assembly.rulesfile import RULES
 from appliance.assembly.settings import plain
 from appliance.guest.secret import Secret
 from appliance.guest.settings import SettingsError
@@ -491,6 +492,6 @@ def faces(draft: Draft) -> Broken:
 
 def manual() -> str:
     """Every rule as a row of a Markdown table, in the order in which they are checked."""
-    rules = [WELL_FORMED, KEYS, SECRETS, *(validator.rule for validator in VALIDATORS)]
+    rules = [WELL_FORMED, KEYS, SECRETS, RULES, *(validator.rule for validator in VALIDATORS)]
     rows = "".join(f"| `{name}` | {sentence} |\n" for name, sentence in rules)
     return f"| validator | rule |\n| --- | --- |\n{rows}"

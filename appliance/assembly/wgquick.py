@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.assembly import addresses, keyfiles
+from appliance.assembly import addresses, keyfiles, peernames
 from appliance.assembly.document import Document, read
 from appliance.assembly.draft import NETWORK
 from appliance.assembly.findings import AssemblyError, Finding, hint, show
@@ -262,10 +262,13 @@ def _settings(configuration: Configuration, peers: list[Peer]) -> dict[str, obje
     return {"private_key": configuration.private_key, "peers": tables}
 
 
-def from_wgquick(path: Path, *, lan: str | None = None, wan: str | None = None, base: Path = VPN) -> ValidatedAssembly:
+def from_wgquick(
+    path: Path, *, lan: str | None = None, wan: str | None = None, base: Path = VPN, rules: Path | None = None
+) -> ValidatedAssembly:
     """The box that a wg-quick file describes, over the assembly ``base``; the tunnel is named as the file is.
 
-    ``lan`` and ``wan`` are the interfaces of the host that become the box's own.
+    ``lan`` and ``wan`` are the interfaces of the host that become the box's own; ``rules`` is a file to take in place
+    of the base's.
     Errors: AssemblyError with every finding: file, line, what to do. OSError if the file cannot be read.
     """
     with path.open("rb") as opened:
@@ -273,7 +276,12 @@ def from_wgquick(path: Path, *, lan: str | None = None, wan: str | None = None, 
     if len(raw) > MAX_BYTES:
         raise AssemblyError([Finding(path, 0, *WGQUICK, f"has more than {MAX_BYTES} bytes")])
     # Neither program minds what bytes a comment is made of
-    configuration = parse(raw.decode(errors="surrogateescape"))
+    text = raw.decode(errors="surrogateescape")
+    configuration = parse(text)
+    called = peernames.names(text)
+    for peer in configuration.peers:
+        if peer.line in called:
+            peer.settings["name"] = called[peer.line]
     problems = configuration.problems
     if not re.fullmatch(addresses.INTERFACE_NAME + r"\.conf", path.name):
         problems.append((0, "the file's name must be that of an interface, at most 15 characters, and .conf: wg0.conf"))
@@ -290,7 +298,8 @@ def from_wgquick(path: Path, *, lan: str | None = None, wan: str | None = None, 
         raise AssemblyError(findings + document.findings)
     _overlay(document, path, configuration, {"lan": lan, "wan": wan})
     said = keyfiles.warning(path)
-    return validate(document, source=path, warnings=(*([said] if said else []), *configuration.warnings))
+    warnings = (*([said] if said else []), *configuration.warnings)
+    return validate(document, source=path, warnings=warnings, rules=rules)
 
 
 def _overlay(document: Document, path: Path, configuration: Configuration, links: dict[str, str | None]) -> None:

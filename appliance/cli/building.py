@@ -32,10 +32,17 @@ def ready_made(said: str) -> Path:
     return file
 
 
-def load(file: Path, lan: str | None = None, wan: str | None = None, assembly: str | None = None) -> ValidatedAssembly:
+def load(
+    file: Path,
+    lan: str | None = None,
+    wan: str | None = None,
+    assembly: str | None = None,
+    rules: Path | None = None,
+) -> ValidatedAssembly:
     """The validated assembly of ``file``, or the end of the command with every finding on a line of its own.
 
-    ``assembly`` is what a wg-quick file is laid over, if not the vpn assembly.
+    ``assembly`` is what a wg-quick file is laid over, if not the vpn assembly; ``rules`` is read in place of
+    the file of rules that the assembly names.
     """
     if assembly and file.suffix == ".toml":
         _fail(f"{file} is an assembly itself; --assembly goes with a wg-quick file")
@@ -48,9 +55,9 @@ def load(file: Path, lan: str | None = None, wan: str | None = None, assembly: s
         file = usual
     try:
         if file.suffix == ".toml":
-            loaded = from_assembly(file, lan=lan, wan=wan)
+            loaded = from_assembly(file, lan=lan, wan=wan, rules=rules)
         else:
-            loaded = from_wgquick(file, lan=lan, wan=wan, base=base)
+            loaded = from_wgquick(file, lan=lan, wan=wan, base=base, rules=rules)
     except AssemblyError as refused:
         _refuse(file, refused)
     except OSError as error:
@@ -65,6 +72,8 @@ def _refuse(file: Path, refused: AssemblyError) -> NoReturn:
 
     for finding in refused.findings:
         screen.err.print(str(finding), soft_wrap=True, markup=False)
+        if finding.excerpt:
+            screen.err.print(finding.excerpt, soft_wrap=True, markup=False, style="dim")
     count = len(refused.findings)
     screen.fail(f"{file}: refused, {count} finding{'s' if count != 1 else ''}; nothing was changed")
 
@@ -81,12 +90,13 @@ def up(
     name: str | None = None,
     foreground: bool = False,
     assembly: str | None = None,
+    rules: Path | None = None,
 ) -> int:
     """Builds the box and starts it; the exit code. In the foreground it returns once the box is down."""
     from appliance.assembly.resolve import ResolveError, resolve
     from appliance.monitor.main import BuildError, run, start_background
 
-    loaded = load(file, lan, wan, assembly)
+    loaded = load(file, lan, wan, assembly, rules)
     box = name or file.stem
     try:
         resolved = resolve(loaded)

@@ -31,6 +31,11 @@ Over = Annotated[
 ]
 
 
+Rules = Annotated[
+    Path | None, typer.Option("--rules", help="A file of filter rules, in place of the one the assembly names.")
+]
+
+
 def _the_box(name: str) -> str:
     from appliance.monitor.control import list_boxes
 
@@ -69,13 +74,14 @@ def up(
         bool, typer.Option("--foreground", help="Stay, and log to the terminal (for systemd).")
     ] = False,
     assembly: Over = None,
+    rules: Rules = None,
 ) -> None:
     """Build the box from FILE and start it.
 
     With --lan and --wan the box is inline: both interfaces leave the host, and come back on `septum down`. Without
     them the tunnel interface appears on the host, as wg-quick makes it.
     """
-    raise typer.Exit(building.up(file, lan, wan, name, foreground, assembly))
+    raise typer.Exit(building.up(file, lan, wan, name, foreground, assembly, rules))
 
 
 @app.command()
@@ -128,9 +134,9 @@ def status(box: Box = "", json_: Json = False) -> None:
 
 
 @app.command()
-def check(file: File, over: Over = None, json_: Json = False) -> None:
+def check(file: File, over: Over = None, rules: Rules = None, json_: Json = False) -> None:
     """Validate FILE without touching anything; exit 0 if a box could be built from it."""
-    assembly = building.load(file, assembly=over)
+    assembly = building.load(file, assembly=over, rules=rules)
     if json_:
         screen.as_json({"name": assembly.name, "domains": [domain.name for domain in assembly.domains]})
         return

@@ -19,11 +19,11 @@ def plain_up(words: Sequence[str]) -> dict[str, Any] | None:
     for word in rest:
         if word == "--foreground":
             found["foreground"] = True
-        elif word in ("--lan", "--wan", "--name", "--assembly"):
+        elif word in ("--lan", "--wan", "--name", "--assembly", "--rules"):
             value = next(rest, "")
             if not value or value.startswith("-"):
                 return None
-            found[word.removeprefix("--")] = value
+            found[word.removeprefix("--")] = Path(value) if word == "--rules" else value
         elif word.startswith("-") or not word or "file" in found:
             return None
         else:

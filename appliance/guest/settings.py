@@ -88,8 +88,56 @@ class Table:
         for i, value in enumerate(values):
             yield Table(value, f"{self.where(key)}[{i}]")
 
+    def flag(self, key: str) -> bool:
+        """True or false; an absent one is false."""
+        value = self._get(key, bool, False)
+        assert isinstance(value, bool)
+        return value
+
+    def lists(self, key: str, most: int) -> Iterator[tuple[str, list[object]]]:
+        """A list of at most ``most`` lists, each with its path; an absent one is empty."""
+        values = self._get(key, list, [])
+        assert isinstance(values, list)
+        if len(values) > most:
+            raise SettingsError(self.where(key), f"must have at most {most} items, not {len(values)}")
+        for i, value in enumerate(values):
+            where = f"{self.where(key)}[{i}]"
+            if not isinstance(value, list):
+                raise SettingsError(where, "must be a list")
+            yield where, value
+
+    def table(self, key: str) -> Table | None:
+        """A table in the table, if it is there."""
+        value = self._get(key, dict, None)
+        assert value is None or isinstance(value, dict)
+        return None if value is None else Table(value, self.where(key))
+
+    def integers(self, key: str, most: int, low: int, high: int) -> tuple[int, ...]:
+        """A list of at most ``most`` whole numbers in low..high; an absent one is empty."""
+        values = self._get(key, list, [])
+        assert isinstance(values, list)
+        return _integers(self.where(key), values, 0, [(low, high)] * most)
+
+    def rows(self, key: str, most: int, *bounds: tuple[int, int], least: int | None = None) -> list[tuple[int, ...]]:
+        """A list of at most ``most`` lists of whole numbers, each in its bounds: as many as those are, or at least
+        ``least`` of them. An absent one is empty.
+        """
+        fewest = len(bounds) if least is None else least
+        return [_integers(where, values, fewest, bounds) for where, values in self.lists(key, most)]
+
     def done(self) -> None:
         """Refuses the keys that were never asked for."""
         for key in self._table:
             if key not in self._asked:
                 raise SettingsError(self.where(key), "is not a setting", sorted(self._asked))
+
+
+def _integers(path: str, values: list[object], least: int, bounds: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    if not least <= len(values) <= len(bounds):
+        raise SettingsError(path, f"must have {least} to {len(bounds)} items, not {len(values)}")
+    found = []
+    for i, (value, (low, high)) in enumerate(zip(values, bounds, strict=False)):
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise SettingsError(f"{path}[{i}]", f"must be a whole number in {low} to {high}")
+        found.append(value)
+    return tuple(found)

@@ -9,8 +9,6 @@ from __future__ import annotations
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
-from components.filter.rules import Prefix
-
 
 class Side(IntEnum):
     """Where a packet comes from; a bit each."""
@@ -35,6 +33,17 @@ class Tracking(IntFlag):
     ESTABLISHED = 2
     RELATED = 4  # an ICMP error about a flow
     INVALID = 8
+
+
+class Prefix(NamedTuple):
+    """Addresses of one IP version: ``width`` 4 or 16 bytes, those equal to ``network`` under ``mask``."""
+
+    width: int
+    network: int
+    mask: int
+
+    def has(self, address: bytes) -> bool:
+        return len(address) == self.width and int.from_bytes(address, "big") & self.mask == self.network
 
 
 class Range(NamedTuple):

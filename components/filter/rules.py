@@ -6,20 +6,10 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from components.filter.headers import ICMP, ICMPV6, TCP, UDP, Endpoints
+from components.filter.model import Prefix
 
 PROTOCOLS: Final = MappingProxyType({"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmpv6": ICMPV6, "any": None})
 """Names in a rule; of ICMP, a rule allows echo requests and nothing else."""
-
-
-class Prefix(NamedTuple):
-    """Addresses of one IP version: ``width`` 4 or 16 bytes, those equal to ``network`` under ``mask``."""
-
-    width: int
-    network: int
-    mask: int
-
-    def has(self, address: bytes) -> bool:
-        return len(address) == self.width and int.from_bytes(address, "big") & self.mask == self.network
 
 
 class Rule(NamedTuple):

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 
 from appliance.guest.settings import SettingsError, Table
 from components.filter.headers import ICMP, ICMPV6, TCP, UDP
-from components.filter.rules import PROTOCOLS, Prefix, Rule
+from components.filter.model import Prefix
+from components.filter.rules import PROTOCOLS, Rule
 
 _MOST_RULES: Final = 1024
 _MOST_RANGES: Final = 64

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Final
 
 from appliance.vchan.messages import Packets
-from components.filter.rules import Prefix
+from components.filter.model import Prefix
 
 _CACHED: Final = 4096
 

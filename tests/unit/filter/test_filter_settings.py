@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from appliance.guest.settings import SettingsError
-from components.filter.rules import Prefix, Rule
+from components.filter.model import Prefix
+from components.filter.rules import Rule
 from components.filter.settings import parse
 
 

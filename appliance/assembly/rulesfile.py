@@ -1,0 +1,112 @@
+"""The filter's rules: the assembly names a file of them, the domain is given what it means.
+
+The file is read and compiled by a child, which hands back plain data and ends: the process that loads an assembly
+becomes the monitor, and would otherwise hold the parser for as long as the box is up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from appliance.assembly.document import Document
+from appliance.assembly.findings import Finding, show
+from appliance.assembly.lines import Path as Way
+
+RULES: Final = (
+    "rules",
+    "The filter's rules are a file in the language of rules, named relative to the assembly (`rules = …`), in which "
+    "nothing is misspelt, unknown or contradictory.",
+)
+
+
+def load(
+    document: Document,
+    way: Way,
+    table: dict[str, object],
+    peers: Sequence[Mapping[str, object]],
+    warnings: list[str],
+    override: Path | None = None,
+) -> dict[str, object]:
+    """``table``, the settings of a filter at ``way``, with the ``ruleset`` in place of ``rules``, the name of a file.
+
+    ``override`` is a file to read in place of that one; ``peers`` are keymgr's, in their order.
+    """
+    loaded = dict(table)
+    named = loaded.pop("rules", None)
+    if "ruleset" in loaded:
+        document.refuse(
+            RULES, (*way, "ruleset"), "a compiled rule set is not written; rules = … names the file of rules"
+        )
+        return loaded
+    if override is not None:
+        file = override
+    elif isinstance(named, str) and named and "\0" not in named:
+        file = document.file.parent / named
+    elif named is None:
+        document.refuse(RULES, way, 'names no rules, and nothing would pass; write rules = "vpn.rules"')
+        return loaded
+    else:
+        document.refuse(RULES, (*way, "rules"), f"rules must be the name of a file, not {show(named)}")
+        return loaded
+    found = _apart(lambda: _compile(file, names(peers)))
+    warnings += found["warnings"]
+    if "ruleset" in found:
+        return loaded | {"ruleset": found["ruleset"]}
+    document.findings += [
+        Finding(file, line, *RULES, detail, column, excerpt) for line, column, detail, excerpt in found["problems"]
+    ]
+    return loaded
+
+
+def names(peers: Sequence[Mapping[str, object]]) -> dict[str, list[int]]:
+    """What peers may be called in a rule, their names and public keys, and the numbers (from 1) of those called so."""
+    found: dict[str, list[int]] = {}
+    for number, peer in enumerate(peers, 1):
+        for called in {peer.get("name"), peer.get("public_key")}:
+            if isinstance(called, str):
+                found.setdefault(called, []).append(number)
+    return found
+
+
+def _compile(file: Path, peers: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    from appliance.rules.problems import RulesError
+    from appliance.rules.read import from_file
+    from components.filter.ruleset import encode
+
+    try:
+        read = from_file(file, peers)
+    except RulesError as refused:
+        problems = [(one.place.line, one.place.column, one.said(), one.excerpt()) for one in refused.problems]
+        return {"warnings": [], "problems": problems}
+    return {"warnings": [f"Warning: {one.headline()}" for one in read.warnings], "ruleset": encode(read.ruleset)}
+
+
+def _apart(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What ``work`` finds, in a child of this process. ChildProcessError if it fails, its reason on standard error."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.close(reading)
+            with open(writing, "wb") as pipe:
+                pipe.write(json.dumps(work()).encode())
+            status = 0
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        told = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if status:
+        raise ChildProcessError(f"reading the rules failed with status {os.waitstatus_to_exitcode(status)}")
+    found: dict[str, Any] = json.loads(told)
+    return found
