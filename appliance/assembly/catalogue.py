@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import components
-from appliance.assembly.document import KEYS, TABLE, TEXT, TEXTS, WHOLE, Document, Key, Shape, read, take
+from appliance.assembly.document import FLAG, KEYS, TABLE, TEXT, TEXTS, WHOLE, Document, Key, Shape, read, take
 from appliance.assembly.findings import Finding, show
 from appliance.assembly.model import DEVICES, LABELS, RED_TO_BLACK, Port, Role
 
@@ -48,6 +48,7 @@ PORT: Final[Shape] = {
     "end": Key(TEXT, default="out", required=True, known=("out", "in", "client", "server")),
     # A domain has at most 64 channels: the status page has one bit for each
     "many": Key(WHOLE, default=1, low=1, high=64),
+    "optional": Key(FLAG, default=False),
 }
 
 
@@ -118,7 +119,7 @@ def _role(document: Document, component: str, name: str, table: object, summary:
 
 def _port(document: Document, way: tuple[str, ...], name: str, table: object) -> Port:
     taken: Any = take(document, way, table, PORT)
-    port = Port(name, taken["schema"], taken["end"], taken["many"])
+    port = Port(name, taken["schema"], taken["end"], taken["many"], taken["optional"])
     if port.many > 1 and port.end == "client":
         document.refuse(KEYS, (*way, "many"), f"port {name!r}: a caller has one callee, so that it waits for one only")
     return port

@@ -97,6 +97,7 @@ def _toml_error(message: str, text: str) -> tuple[int, str]:
 
 TEXT, WHOLE, TEXTS, TABLE = "a text", "a whole number", "a list of texts", "a table"
 EITHER = "a text or a whole number"
+FLAG = "true or false"
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ class Key:
             return (
                 None if self.low <= value <= self.high else f"must be in {self.low} to {self.high}, not {show(value)}"
             )
+        if self.kind == FLAG:
+            return None if isinstance(value, bool) else f"must be {self.kind}, not {show(value)}"
         if self.kind == TABLE:
             return None if isinstance(value, dict) else f"must be a table, not {show(value)}"
         if not isinstance(value, list):

@@ -12,7 +12,7 @@ from appliance.assembly.catalogue import Catalogue, Component
 from appliance.assembly.document import EITHER, KEYS, TABLE, TEXT, TEXTS, WHOLE, Document, Key, Shape, take
 from appliance.assembly.findings import show
 from appliance.assembly.lines import Path as Way
-from appliance.assembly.model import Domain, End, Network, Port, Role
+from appliance.assembly.model import OPERATOR, OPERATOR_ROLE, Domain, End, Network, Port, Role
 
 VERSION: Final = 1
 """Of the assembly format. A file says which one it is written in."""
@@ -111,9 +111,21 @@ class Draft:
     catalogue: Catalogue
     warnings: list[str] = field(default_factory=list)
 
+    def role(self, name: str) -> Role | None:
+        """The role of who has that name in ``[channels]``: a domain's, or the operator's."""
+        if name == OPERATOR:
+            return OPERATOR_ROLE
+        domain = self.domains.get(name)
+        return domain.role if domain else None
+
     def port(self, end: End) -> Port | None:
-        domain = self.domains.get(end.domain)
-        return domain.role.ports.get(end.port) if domain else None
+        role = self.role(end.domain)
+        return role.ports.get(end.port) if role else None
+
+    def clearance(self, name: str) -> frozenset[str]:
+        """What ``name`` may see; one that nobody knows, nothing."""
+        role = self.role(name)
+        return role.clearance if role else frozenset()
 
     def joined(self) -> Iterator[tuple[Join, Port, Port]]:
         """The joins whose ends are both known ports."""

@@ -10,11 +10,11 @@ from typing import Final
 from rich.text import Text
 
 from appliance.assembly import schemas
-from appliance.assembly.model import LABELS, Channel, ValidatedAssembly
+from appliance.assembly.model import LABELS, OPERATOR, Channel, ValidatedAssembly
 from appliance.assembly.picture import COLOURS, svg
 from appliance.vchan.schema import Kind
 
-__all__ = ["dot", "svg", "text"]
+__all__ = ["dot", "outsiders", "svg", "text"]
 
 _TERMINAL: Final = {"PUBLIC": "green", "CONTROL": "cyan", "BLACK": "bright_black", "RED": "red", "KEY": "yellow"}
 
@@ -34,6 +34,11 @@ def _quote(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def outsiders(assembly: ValidatedAssembly) -> list[Channel]:
+    """The channels by which somebody outside of the box can call a domain."""
+    return [channel for channel in assembly.channels if channel.client.domain == OPERATOR]
+
+
 def dot(assembly: ValidatedAssembly) -> str:
     """The assembly in Graphviz's DOT language; calls are dashed, devices are boxes of their own."""
 
@@ -42,10 +47,11 @@ def dot(assembly: ValidatedAssembly) -> str:
         yield f'  graph [rankdir=LR, label={_quote(assembly.summary)}, labelloc=t, fontname="sans-serif"];'
         yield '  node [shape=box, style=rounded, fontname="sans-serif"];'
         yield '  edge [fontname="sans-serif", fontsize=10];'
-        for domain in assembly.domains:
+        for domain in assembly.parties:
             role = domain.role
             clearance = " ".join(label for label in LABELS if label in role.clearance)
-            yield f"  {_quote(domain.name)} [tooltip={_quote(f'{role.summary} ({clearance})')}];"
+            outside = ", style=dashed" if domain.name == OPERATOR else ""
+            yield f"  {_quote(domain.name)} [tooltip={_quote(f'{role.summary} ({clearance})')}{outside}];"
             for device in role.devices:
                 yield f"  {_quote(f'{domain.name}/{device}')} [shape=plaintext, label={_quote(device)}];"
                 yield f"  {_quote(f'{domain.name}/{device}')} -> {_quote(domain.name)} [dir=both, style=dotted];"
@@ -66,7 +72,7 @@ def text(assembly: ValidatedAssembly) -> Text:
     """The assembly for a terminal: each domain, what it may see and hold, and where its channels lead."""
     out = Text()
     out.append(assembly.name, "bold").append(f"  {assembly.summary}\n")
-    for domain in assembly.domains:
+    for domain in assembly.parties:
         role = domain.role
         out.append(f"\n{domain.name}", "bold")
         for label in LABELS:

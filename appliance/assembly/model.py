@@ -58,7 +58,8 @@ DEVICES: Final[Mapping[str, Device]] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Port:
-    """A role's own name for one end of a channel. ``many`` channels at most may end here (1 for a ``client``).
+    """A role's own name for one end of a channel. ``many`` channels at most may end here (1 for a ``client``); none, if
+    it is ``optional``.
 
     An ``out`` of many is *spread* over the domains at the other ends, its replicas: each has a share of the peers.
     """
@@ -67,6 +68,7 @@ class Port:
     schema: str
     end: EndKind
     many: int = 1
+    optional: bool = False
 
     @property
     def begins(self) -> bool:
@@ -102,6 +104,30 @@ class Role:
     ports: Mapping[str, Port]
     board: int = 0
     bypass: tuple[str, ...] = ()
+
+
+OPERATOR: Final = "operator"
+"""Who stands outside of the box: not a domain, but a name that a line of ``[channels]`` may begin with."""
+
+OPERATOR_ROLE: Final = Role(
+    component="",
+    name=OPERATOR,
+    summary="The administrator's tool, outside of the box: `septum filter`, one at a time",
+    main="",
+    settings_module=None,
+    clearance=frozenset({"PUBLIC", "CONTROL", "RED"}),
+    transforms=frozenset(),
+    imports=(),
+    devices=(),
+    syscalls=(),
+    memory_mib=0,
+    counters=(),
+    ports=MappingProxyType({"filter": Port("filter", "filtering", "client", optional=True)}),
+)
+"""What the operator may call, and is cleared for: a box without the line in its assembly gives none of it."""
+
+REPLACED_SETTINGS: Final[Mapping[str, str]] = MappingProxyType({"filter": "ruleset"})
+"""Port of the operator -> the setting of the domain at the other end that who holds it may replace for later lives."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +235,12 @@ class ValidatedAssembly:
     def bypass(self, port: End) -> str | None:
         """The reason why plaintext leaves by ``port``; None if it does not."""
         return next((bypass.reason for bypass in self.bypasses if bypass.port == port), None)
+
+    @property
+    def parties(self) -> tuple[Domain, ...]:
+        """All who have ends of channels: the domains, and the operator if the file joins it to anything."""
+        outside = any(OPERATOR in (channel.client.domain, channel.server.domain) for channel in self.channels)
+        return (*self.domains, Domain(OPERATOR, OPERATOR_ROLE, MappingProxyType({}), 0)) if outside else self.domains
 
     def channels_of(self, domain: str) -> tuple[Channel, ...]:
         """The channels that end at ``domain``, in the order of the file."""

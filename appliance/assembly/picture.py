@@ -16,7 +16,7 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from appliance.assembly import schemas
-from appliance.assembly.model import DEVICES, LABELS, Channel, Domain, ValidatedAssembly
+from appliance.assembly.model import DEVICES, LABELS, OPERATOR, Channel, Domain, ValidatedAssembly
 from appliance.vchan.schema import Kind
 
 COLOURS: Final = {"PUBLIC": "#7d8590", "CONTROL": "#1f6fb2", "BLACK": "#1b1f24", "RED": "#c62b22", "KEY": "#c07f00"}
@@ -193,7 +193,7 @@ class Layout:
 def _layout(assembly: ValidatedAssembly) -> Layout:
     bus = _bus(assembly)
     path = _path(assembly)
-    services = [domain.name for domain in assembly.domains if domain.name not in path and domain is not bus]
+    services = [party.name for party in assembly.parties if party.name not in path and party is not bus]
     ranks = _ranks(assembly, services)
     columns = _columns(assembly, path, ranks)
     stacks: dict[int, list[str]] = {}
@@ -394,12 +394,14 @@ def _line(line: Line) -> Iterator[str]:
 
 def _box(domain: Domain, box: Box, bus: Domain | None) -> Iterator[str]:
     role = domain.role
+    outside = domain.name == OPERATOR
     yield f"<g><title>{escape(f'{domain.name}: {role.summary}')}</title>"
     yield (
         f'<rect x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" rx="7" '
-        f'fill="#f6f8fa" stroke="#59636e" stroke-width="1.3"/>'
+        'stroke-width="1.3" '
+        + ('fill="#fff" stroke="#59636e" stroke-dasharray="2 3"/>' if outside else 'fill="#f6f8fa" stroke="#59636e"/>')
     )
-    said = [role.component] if role.component != domain.name else []
+    said = [] if role.component == domain.name else ["outside of the box" if outside else role.component]
     said += [transform.replace("->", " → ") for transform in sorted(role.transforms)]
     said += [device + " device" for device in role.devices if not DEVICES[device].network]
     middle = box.y + box.height / 2 - (0 if said else 6)
@@ -409,7 +411,7 @@ def _box(domain: Domain, box: Box, bus: Domain | None) -> Iterator[str]:
     seen = [label for label in ("RED", "BLACK", "KEY") if label in role.clearance]
     for label, x in zip(seen, _spread(box.centre - 8 * len(seen), box.centre + 8 * len(seen), len(seen)), strict=True):
         yield f'<circle cx="{x:.1f}" cy="{middle + 23:.1f}" r="4.5" fill="{COLOURS[label]}"/>'
-    if bus:
+    if bus and not outside:
         yield f'<circle cx="{box.right - 10:.1f}" cy="{box.y + 10:.1f}" r="3.5" fill="{COLOURS["PUBLIC"]}"/>'
     yield "</g>"
 
@@ -489,9 +491,9 @@ def svg(assembly: ValidatedAssembly) -> str:
         parts += _line(line)
     parts += _face_of(layout, assembly, "RED", "LAN")
     parts += _face_of(layout, assembly, "BLACK", "WAN")
-    for domain in assembly.domains:
-        if domain.name in layout.boxes:
-            parts += _box(domain, layout.boxes[domain.name], layout.bus)
+    for party in assembly.parties:
+        if party.name in layout.boxes:
+            parts += _box(party, layout.boxes[party.name], layout.bus)
     foot = layout.foot
     if layout.bus:
         parts += _bar(layout, layout.bus, foot + 26)

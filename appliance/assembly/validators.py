@@ -21,7 +21,7 @@ from appliance.assembly.draft import NETWORK_RULE, VERSION, Draft, Flow
 from appliance.assembly.findings import hint, scrub, show
 from appliance.assembly.keyfiles import SECRETS
 from appliance.assembly.lines import Path as Way
-from appliance.assembly.model import DEVICES, RED_TO_BLACK, End
+from appliance.assembly.model import DEVICES, OPERATOR, RED_TO_BLACK, End
 from appliance.assembly.rulesfile import RULES
 from appliance.assembly.settings import plain
 from appliance.guest.secret import Secret
@@ -65,7 +65,7 @@ def version(draft: Draft) -> Broken:
 
 
 # What the monitor and its picture of the box call their own
-RESERVED: Final = ("monitor", "host", "lan", "wan")
+RESERVED: Final = ("monitor", "host", "lan", "wan", OPERATOR)
 
 
 @validator("names")
@@ -107,32 +107,34 @@ def ends(draft: Draft) -> Broken:
     yield from draft.malformed
     for join in draft.joins:
         for end in (join.client, join.server):
-            if end.domain not in draft.declared:
+            role = draft.role(end.domain)
+            if end.domain not in draft.declared and role is None:
                 yield join.way, f"there is no domain {show(end.domain)}{hint(end.domain, tuple(draft.declared))}"
-            elif end.domain in draft.domains and draft.port(end) is None:
-                ports = tuple(draft.domains[end.domain].role.ports)
-                yield join.way, f"domain {end.domain!r} has no port {show(end.port)}{hint(end.port, ports)}"
+            elif role is not None and end.port not in role.ports:
+                whose = "the operator" if end.domain == OPERATOR else f"domain {end.domain!r}"
+                yield join.way, f"{whose} has no port {show(end.port)}{hint(end.port, tuple(role.ports))}"
         if join.client.domain == join.server.domain:
             yield join.way, f"domain {show(join.client.domain)} is joined to itself"
 
 
 @validator("joined-once")
 def joined_once(draft: Draft) -> Broken:
-    """Every port is joined exactly once; a port that takes many channels is joined at least once and at most that many
-    times.
+    """Every port is joined exactly once, or at most once where it is optional; a port that takes many channels is joined
+    at least once and at most that many times.
     """
     used = Counter(end for join, _, _ in draft.joined() for end in (join.client, join.server))
     # A port may wait in vain only because the line that should join it is refused already
     refused = {str(end) for join in draft.joins for end in (join.client, join.server)} - {str(end) for end in used}
-    for name, domain in draft.domains.items():
-        for port in domain.role.ports.values():
+    for name in (*draft.domains, OPERATOR):
+        role = draft.role(name)
+        for port in role.ports.values() if role else ():
             end = End(name, port.name)
             count = used[end]
             if count > port.many:
                 most = "once" if port.many == 1 else f"at most {port.many} times"
                 for join in [join for join in draft.joins if end in (join.client, join.server)][port.many :]:
                     yield join.way, f"{end} is joined {count} times; it can be joined {most}"
-            elif count == 0 and str(end) not in refused:
+            elif count == 0 and not port.optional and str(end) not in refused:
                 side = "begins" if port.begins else "ends"
                 yield ("domains", name), f"{end} is not joined: no channel {side} there (schema {port.schema})"
 
@@ -172,7 +174,7 @@ def clearance(draft: Draft) -> Broken:
     """A domain is cleared for every label that a channel or a device can bring to it or take from it."""
     for flow in draft.flows():
         for end in (flow.sender, flow.receiver):
-            for label in sorted(flow.labels - {"KEY"} - draft.domains[end.domain].role.clearance):
+            for label in sorted(flow.labels - {"KEY"} - draft.clearance(end.domain)):
                 yield flow.way, f"{label} passes {end} (schema {flow.schema}); {end.domain} is not cleared for {label}"
     for name, domain in draft.domains.items():
         for device in map(DEVICES.__getitem__, domain.role.devices):
@@ -194,7 +196,7 @@ def keys_stay(draft: Draft) -> Broken:
     """KEY reaches only domains that are cleared for it: by channel, or in their settings."""
     for flow in draft.flows():
         for end in (flow.sender, flow.receiver):
-            if "KEY" in flow.labels and "KEY" not in draft.domains[end.domain].role.clearance:
+            if "KEY" in flow.labels and "KEY" not in draft.clearance(end.domain):
                 yield (
                     flow.way,
                     f"{flow.schema} carries keys from {flow.sender} to {flow.receiver}; {end.domain} may see none",
@@ -222,7 +224,8 @@ def _red_path(draft: Draft, to: str) -> str:
 
 
 def _red_devices(draft: Draft, name: str) -> list[str]:
-    return [device for device in draft.domains[name].role.devices if DEVICES[device].label == "RED"]
+    role = draft.role(name)
+    return [device for device in (role.devices if role else ()) if DEVICES[device].label == "RED"]
 
 
 def _given_red(draft: Draft) -> set[str]:
@@ -237,8 +240,8 @@ def red_to_black(draft: Draft) -> Broken:
     that is given plaintext can send anything labelled BLACK, on a channel or to a device.
     """
     for name in sorted(_given_red(draft)):
-        role = draft.domains[name].role
-        if RED_TO_BLACK in role.transforms:
+        role = draft.role(name)
+        if role is None or RED_TO_BLACK in role.transforms:
             continue
         for flow in draft.flows():
             if flow.sender.domain == name and "BLACK" in flow.labels and flow.sender not in draft.bypasses:
@@ -313,7 +316,7 @@ def replicas(draft: Draft) -> Broken:
     for end, members in draft.spreads().items():
         first = members[0]
         for name in members[1:]:
-            roles = [draft.domains[one].role for one in (first, name)]
+            roles = [draft.role(one) for one in (first, name)]
             if roles[0] is not roles[1]:
                 yield ("domains", name), f"{end} is spread over {first} and {name}, which are not of one role"
                 continue
@@ -352,6 +355,14 @@ def even_sets(draft: Draft) -> Broken:
         if first and len(members) != len(spread[first]):
             way = next(join.way for join in draft.joins if join.client == end)
             yield way, f"{end} is spread over {len(members)} domains, {first} over {len(spread[first])}"
+
+
+@validator("operator")
+def operator(draft: Draft) -> Broken:
+    """The operator, who is outside of the box, calls no domain that may see a key."""
+    for join in draft.joins:
+        if join.client.domain == OPERATOR and "KEY" in draft.clearance(join.server.domain):
+            yield join.way, f"{join.server.domain} may see keys, and whoever is outside of the box may not call it"
 
 
 @validator("calls")

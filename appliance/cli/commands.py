@@ -136,15 +136,23 @@ def status(box: Box = "", json_: Json = False) -> None:
 @app.command()
 def check(file: File, over: Over = None, rules: Rules = None, json_: Json = False) -> None:
     """Validate FILE without touching anything; exit 0 if a box could be built from it."""
+    from appliance.assembly import schemas
+    from appliance.assembly.graph import outsiders
+
     assembly = building.load(file, assembly=over, rules=rules)
     if json_:
-        screen.as_json({"name": assembly.name, "domains": [domain.name for domain in assembly.domains]})
+        outside = [{"calls": str(channel.server), "schema": channel.schema} for channel in outsiders(assembly)]
+        domains = [domain.name for domain in assembly.domains]
+        screen.as_json({"name": assembly.name, "domains": domains, "operator": outside})
         return
     screen.out.print(
         f"{file}: good; {len(assembly.domains)} domains, {len(assembly.channels)} channels",
         style="green",
         soft_wrap=True,
     )
+    for channel in outsiders(assembly):
+        labels = " ".join(sorted(schemas.forward(channel.schema) | schemas.backward(channel.schema)))
+        screen.out.print(f"  the operator may call {channel.server} ({channel.schema}: {labels})", soft_wrap=True)
 
 
 @app.command()

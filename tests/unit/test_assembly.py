@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.assembly import catalogue, keyfiles, schemas
+from appliance.assembly import catalogue, keyfiles, model, schemas
+from appliance.assembly import draft as draft_module
 from appliance.assembly.findings import AssemblyError, Finding
 from appliance.assembly.load import ASSEMBLIES, VPN, load
 from appliance.assembly.model import DEVICES, LABELS, Channel, End, ValidatedAssembly
@@ -55,7 +56,7 @@ def test_the_vpn_assembly() -> None:
     box = load(VPN)
     assert [domain.name for domain in box.domains] == list(tomllib.loads(TEXT)["domains"])
     assert Channel(End("red", "plain_out"), End("filter", "red_in"), "packets") in box.channels
-    assert len(box.channels) == 23
+    assert len(box.channels) == 24
     assert box.network is None  # a plan: a wg-quick file brings the network
     assert box.domain("encrypt").role.component == "crypto"
     assert box.domain("encrypt").role.transforms == {"RED->BLACK"}
@@ -104,7 +105,8 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("[settings.filter]", '[[settings.keymgr.peers]]\npreshared_key = "x"\n[settings.filter]', "preshared_key"),
     ],
     "version": [("version = 1", "version = 2", "version")],
-    "names": [('name = "vpn"', 'name = "../vpn"', "name"), ('name = "vpn"', f'name = "{"a" * 16}"', "name")],
+    "names": [('name = "vpn"', 'name = "../vpn"', "name"), ('name = "vpn"', f'name = "{"a" * 16}"', "name"),
+    ],
     "components": [
         ('store = { component = "store" }', 'store = { component = "sotre" }', "sotre"),
         ('component = "crypto", role = "encrypt"', 'component = "crypto"', "encrypt ="),
@@ -116,6 +118,8 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ('"rng.log" = "log.records"', '"rng.log" = 3', "rng.log"),
         ('"rng.log" = "log.records"', 'rng.log = "log.records"', "rng.log"),
         ('"rng.log" = "log.records"', '"rng.log" = "log"', "rng.log"),
+        ('"operator.filter" = "filter.control"', '"operator.keys" = "filter.control"', "operator.keys"),
+        ('"operator.filter" = "filter.control"', '"operator.filter" = "filter.kontrol"', "filter.kontrol"),
     ],
     "joined-once": [
         ('"rng.log" = "log.records"', "", "rng = "),
@@ -210,7 +214,7 @@ def pairs(count: int) -> str:
             lines.append(f"{line[: far.start()]}= [{members}]")
         else:
             lines.append(line)
-    return "\n".join([*lines, "[limits]", f"memory_mib = {1700 + 700 * count}", "grants_per_domain = 2327", ""])
+    return "\n".join([*lines, "[limits]", f"memory_mib = {1700 + 700 * count}", "grants_per_domain = 2392", ""])
 
 
 TWO = pairs(2)
@@ -353,7 +357,7 @@ def test_clearance_of_a_channel(components: Edit, tmp_path: Path) -> None:
     found = findings(TEXT, tmp_path)
     assert {finding.validator for finding in found} == {"clearance"}
     assert {finding.line for finding in found} == {line_of(TEXT, part) for part in (
-        '"red.plain_out"', '"filter.tunnel_out"', '"decrypt.plain"', '"filter.red_out"')}  # fmt: skip
+        '"red.plain_out"', '"filter.tunnel_out"', '"decrypt.plain"', '"filter.red_out"', '"operator.filter"')}  # fmt: skip
     assert "filter is not cleared for RED" in found[0].detail
 
 
@@ -369,6 +373,46 @@ def test_keys_stay(components: Edit, tmp_path: Path) -> None:
     components("rng", '"CONTROL", "KEY"]', '"CONTROL"]')
     found = findings(TEXT, tmp_path)
     assert [(finding.validator, finding.line) for finding in found] == [("keys-stay", line_of(TEXT, '"keymgr.random"'))]
+
+
+def test_the_operator_calls_nobody_who_sees_keys(components: Edit, tmp_path: Path) -> None:
+    components("filter", '"RED"]', '"RED", "KEY"]')
+    (found,) = findings(TEXT, tmp_path)
+    assert found.validator == "operator"
+    assert found.line == line_of(TEXT, "operator.filter")
+
+
+def test_the_operator_is_cleared_for_what_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    role = dataclasses.replace(model.OPERATOR_ROLE, clearance=frozenset({"PUBLIC", "CONTROL"}))
+    monkeypatch.setattr(draft_module, "OPERATOR_ROLE", role)
+    found = findings(TEXT, tmp_path)
+    assert {one.validator for one in found} == {"clearance"}
+    assert "RED passes operator.filter (schema filtering); operator is not cleared for RED" in str(found[0])
+
+
+def test_no_domain_is_called_operator(tmp_path: Path) -> None:
+    found = findings(TEXT.replace("rng =", "operator =").replace("rng.", "operator."), tmp_path)
+    assert ("names", "the monitor uses the name 'operator' for itself") in {
+        (one.validator, one.detail) for one in found
+    }
+
+
+def test_a_box_without_an_operator(tmp_path: Path) -> None:
+    file = tmp_path / "box.toml"
+    file.write_text(change('"operator.filter" = "filter.control"', ""))
+    box = load(file)
+    assert box.parties == box.domains
+    assert [party.name for party in load(VPN).parties if party not in load(VPN).domains] == ["operator"]
+
+
+def test_the_operator_is_joined_once_and_only_as_a_caller(tmp_path: Path) -> None:
+    line = '"operator.filter" = "filter.control"'
+    assert {
+        one.validator for one in findings(change(line, f'{line.replace(" = ", " = [")}, "filter.control"]'), tmp_path)
+    } == {"joined-once"}
+    assert {one.validator for one in findings(change(line, '"filter.control" = "operator.filter"'), tmp_path)} == {
+        "direction"
+    }
 
 
 def test_keys_stay_in_settings(tmp_path: Path) -> None:
