@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -139,26 +139,24 @@ def listening(namespace: Namespace, interface: str = "eth0", length: int = 256) 
             heard.settle(path)
         finally:
             stop(process)
-        heard.frames = [frame for _, frame in read_pcap(path.read_bytes())]
+        heard.timed = list(read_pcap(path.read_bytes()))
 
 
 class Heard:
     """Frames as they were on the wire."""
 
     def __init__(self) -> None:
-        self.frames: list[bytes] = []
+        self.timed: list[tuple[float, bytes]] = []
+
+    @property
+    def frames(self) -> list[bytes]:
+        return [frame for _, frame in self.timed]
 
     @staticmethod
     def settle(path: Path) -> None:
-        import time
-
         size = -1
         while size != (size := path.stat().st_size):
             time.sleep(0.6)  # dumpcap looks every quarter of a second
-
-    def of_type(self, kind: int) -> list[bytes]:
-        """Those whose type, or length, at its first place is that."""
-        return [frame for frame in self.frames if struct.unpack_from("!H", frame, 12)[0] == kind]
 
     def count(self, marker: bytes) -> int:
         """In how many frames the marker can be read."""
