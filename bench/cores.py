@@ -15,8 +15,9 @@ from appliance.vchan.messages import Datagrams, Packets
 from bench import trace
 from components.crypto.receiving import Receiver
 from components.crypto.sending import Sender
+from components.filter.engine import Engine
+from components.filter.model import Side
 from components.filter.settings import parse
-from components.filter.verdict import Filter
 from components.net.coalesce import coalesce
 from components.net.split import split
 from components.net.udp import SOL_UDP, UDP_GRO, UdpSocket
@@ -43,7 +44,7 @@ def cores() -> dict[str, dict[str, list[float]]]:
         sender.order(order, 0.0)
     for received in trace.receive_orders():
         receiver.order(received, 0.0)
-    filter_ = Filter(parse("filter", {"allow_from_tunnel": [{"protocol": "any"}]}))
+    filter_ = Engine(parse("filter", {"allow_from_tunnel": [{"protocol": "any"}]}).ruleset)
     sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
     for one in sockets:
         one.setsockopt(SOL_UDP, UDP_GRO, 1)
@@ -75,7 +76,7 @@ def cores() -> dict[str, dict[str, list[float]]]:
 
         return [
             ("red: split", lambda: out, split),
-            ("filter, out", lambda: outward, lambda made: filter_.from_red(made, 0.0)),
+            ("filter, out", lambda: outward, lambda made: filter_.judge(made, Side.RED, 0.0, 0.0)),
             ("encrypt", lambda: memoryview(outward.packets), lambda made: sender.seal(made, outward.size, 0.0)),
             ("black: send", departing, send),
             ("black: receive", lambda: send(departing()), lambda _: far.receive()),
@@ -84,7 +85,7 @@ def cores() -> dict[str, dict[str, list[float]]]:
                 lambda: sealed(inward),
                 lambda made: receiver.open(memoryview(made.datagrams), made.size, address, port, 0.0),
             ),
-            ("filter, in", lambda: inward, lambda made: filter_.from_tunnel(made, 0.0)),
+            ("filter, in", lambda: inward, lambda made: filter_.judge(made, Side.TUNNEL, 0.0, 0.0)),
             ("red: coalesce", lambda: inward, lambda made: coalesce(made, True)),
         ]
 

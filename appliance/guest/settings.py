@@ -112,6 +112,12 @@ class Table:
         assert value is None or isinstance(value, dict)
         return None if value is None else Table(value, self.where(key))
 
+    def mapping(self, key: str) -> dict[str, object] | None:
+        """The same, to be read elsewhere."""
+        value = self._get(key, dict, None)
+        assert value is None or isinstance(value, dict)
+        return value
+
     def integers(self, key: str, most: int, low: int, high: int) -> tuple[int, ...]:
         """A list of at most ``most`` whole numbers in low..high; an absent one is empty."""
         values = self._get(key, list, [])

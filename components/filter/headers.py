@@ -27,8 +27,10 @@ _MOST_EXTENSIONS: Final = 8
 
 _SOURCE_ROUTES: Final = frozenset({131, 137})  # LSRR, SSRR (RFC 791 section 3.1)
 _ERRORS: Final = {ICMP: frozenset({3, 11, 12}), ICMPV6: frozenset({1, 2, 3, 4})}
-_ECHO_REQUEST: Final = {ICMP: 8, ICMPV6: 128}
-_ECHO_REPLY: Final = {ICMP: 0, ICMPV6: 129}
+# Echo; and of IPv4 timestamp, information and address mask (RFC 792, 950), which have an identifier in that place too
+_REQUESTS: Final = {ICMP: frozenset({8, 13, 15, 17}), ICMPV6: frozenset({128})}
+_REPLIES: Final = {ICMP: frozenset({0, 14, 16, 18}), ICMPV6: frozenset({129})}
+_ON_LINK: Final = {ICMP: frozenset(), ICMPV6: frozenset({*range(130, 137), 143})}  # MLD (RFC 2710, 3810), ND (RFC 4861)
 _NO_PORTS: Final = b"\0\0"
 
 
@@ -42,7 +44,8 @@ class Kind(Enum):
     FLOW = auto()  # belongs to a flow, or may open one
     REPLY = auto()  # an echo reply: belongs to a flow, never opens one
     ERROR = auto()  # an ICMP error about a packet of a flow
-    CONTROL = auto()  # any other ICMP
+    CONTROL = auto()  # of a link's own housekeeping: neighbour discovery, multicast listeners
+    STRAY = auto()  # any other ICMP: redirects, what is obsolete or unknown
     LATER = auto()  # a fragment without the transport header
 
 
@@ -73,6 +76,8 @@ class Header(NamedTuple):
     kind: Kind
     ends: Endpoints
     flags: int  # of TCP; 0 otherwise
+    icmp: int  # 256 times the type, plus the code; -1 otherwise
+    start: int  # where the transport header begins; 0 if it is not there
     plain: bool  # no IP options, extension headers or fragment: addresses and ports are where they always are
     inner: Endpoints | None  # of the packet that an ICMP error is about
     fragment: bytes  # names the datagram this is a fragment of; empty for a whole one
@@ -157,7 +162,7 @@ def _parse6(packet: bytes) -> Header:
 def _later(ends: tuple[bytes, bytes, bytes], name: bytes, offset: int) -> Header:
     protocol, source, destination = ends
     who = Endpoints(protocol, source, _NO_PORTS, destination, _NO_PORTS)
-    return Header(Kind.LATER, who, 0, False, None, name, offset, 0)
+    return Header(Kind.LATER, who, 0, -1, 0, False, None, name, offset, 0)
 
 
 def _transport(packet: bytes, at: int, begin: int, ends: tuple[bytes, bytes, bytes], name: bytes) -> Header:
@@ -167,7 +172,7 @@ def _transport(packet: bytes, at: int, begin: int, ends: tuple[bytes, bytes, byt
     room = len(packet) - at
     if room < 0:
         raise Malformed("an extension header that is not all there")
-    kind, flags, length, inner = Kind.FLOW, 0, 0, None
+    kind, flags, icmp, length, inner = Kind.FLOW, 0, -1, 0, None
     near = far = _NO_PORTS
     if number == TCP:
         length = 4 * (packet[at + 12] >> 4) if room >= 20 else 0
@@ -187,19 +192,20 @@ def _transport(packet: bytes, at: int, begin: int, ends: tuple[bytes, bytes, byt
         if room < 8:
             raise Malformed("an ICMP header that is not all there")
         of_type = packet[at]
-        if of_type == _ECHO_REQUEST[number]:
+        icmp = of_type << 8 | packet[at + 1]
+        if of_type in _REQUESTS[number]:
             near = packet[at + 4 : at + 6]
-        elif of_type == _ECHO_REPLY[number]:
+        elif of_type in _REPLIES[number]:
             kind, far = Kind.REPLY, packet[at + 4 : at + 6]
         elif of_type in _ERRORS[number]:
             kind, inner = Kind.ERROR, _embedded(packet[at + 8 :], len(source))
         else:
-            kind = Kind.CONTROL
+            kind = Kind.CONTROL if of_type in _ON_LINK[number] else Kind.STRAY
     elif number in (ICMP, ICMPV6):
         raise Malformed("the other IP version's ICMP")
     who = Endpoints(protocol, source, near, destination, far)
     plain = not name and at == (20 if len(source) == 4 else 40)
-    return Header(kind, who, flags, plain, inner, name, 0, at + length - begin)
+    return Header(kind, who, flags, icmp, at, plain, inner, name, 0, at + length - begin)
 
 
 def _embedded(packet: bytes, width: int) -> Endpoints:
@@ -228,10 +234,10 @@ def _embedded(packet: bytes, width: int) -> Endpoints:
     near = far = _NO_PORTS
     if protocol in (TCP, UDP):
         near, far = packet[start : start + 2], packet[start + 2 : start + 4]
-    elif protocol in _ECHO_REQUEST:
-        if packet[start] == _ECHO_REQUEST[protocol]:
+    elif protocol in _REQUESTS:
+        if packet[start] in _REQUESTS[protocol]:
             near = packet[start + 4 : start + 6]
-        elif packet[start] == _ECHO_REPLY[protocol]:
+        elif packet[start] in _REPLIES[protocol]:
             far = packet[start + 4 : start + 6]
         else:
             raise Malformed("an ICMP error about no flow")  # RFC 1122 section 3.2.2: never about an error

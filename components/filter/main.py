@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -9,21 +10,21 @@ from appliance.guest.loop import Guest
 from appliance.guest.settings import SettingsError
 from appliance.guest.status import Counter
 from appliance.vchan.messages import Packets
+from components.filter.engine import Engine, Outcome
+from components.filter.model import Side
 from components.filter.settings import FilterSettings, parse
 from components.filter.shards import End, Shards
-from components.filter.state import Side
-from components.filter.verdict import Filter
 
 _TICK: Final = 1.0  # seconds
 _LOG_EVERY: Final = 10.0  # seconds between two lines about denials, however many there were
-_NAMES: Final = {Side.RED: "from the red side", Side.TUNNEL: "from the tunnel"}
+_NAMES: Final = {Side.RED: "from the red side", Side.TUNNEL: "from the tunnel", Side.BLACK: "from the outside"}
 
 
 class Shell:
     """Ports in, ports out."""
 
     def __init__(self, guest: Guest, settings: FilterSettings) -> None:
-        self._filter = Filter(settings)
+        self.engine = Engine(settings.ruleset)
         self._log = guest.log
         self._encrypts = guest.spread("tunnel_out")
         self._tunnel_out = self._encrypts[0]
@@ -31,15 +32,17 @@ class Shell:
         self._from_red = guest.counter("from_red")
         self._from_tunnel = guest.counter("from_tunnel")
         self._sink_full = guest.counter("sink_full")
-        denied = self._filter.denied.values()
+        denied = self.engine.denied.values()
         self._totals: list[tuple[Counter, Callable[[], int]]] = [
-            (guest.counter("passed"), lambda: self._filter.passed),
+            (guest.counter("passed"), lambda: self.engine.passed),
             (guest.counter("denied"), lambda: sum(sum(counts.values()) for counts in denied)),
             (guest.counter("malformed"), lambda: sum(counts["malformed"] for counts in denied)),
-            (guest.counter("flows"), lambda: len(self._filter.flows)),
-            (guest.counter("flows_full"), lambda: self._filter.flows.evicted),
+            (guest.counter("rejected"), lambda: self.engine.rejected),
+            (guest.counter("flows"), lambda: len(self.engine.flows)),
+            (guest.counter("flows_full"), lambda: self.engine.flows.evicted),
         ]
         self._told: dict[Side, dict[str, int]] = {side: {} for side in Side}
+        self._wall = time.time()  # to the second
         self._next_tick = 0.0
         self._next_log = 0.0
 
@@ -47,29 +50,40 @@ class Shell:
         self._from_red.add(_packets(group))
         if group.peer:  # whatever red says, only the tunnel's packets have a peer
             group = group._replace(peer=0)
-        for allowed in self._filter.from_red(group, now):
-            if not self._tunnel_out.send(allowed):
-                self._sink_full.add(_packets(allowed))
+        self._deliver(self.engine.judge(group, Side.RED, now, self._wall))
 
     def from_tunnel(self, group: Packets, now: float) -> None:
         self._from_tunnel.add(_packets(group))
-        verdict = self._filter.from_tunnel(group, now)
-        for allowed in verdict.passed + verdict.questions:
-            if not self._red_out.send(allowed):
-                self._sink_full.add(_packets(allowed))
+        self._deliver(self.engine.judge(group, Side.TUNNEL, now, self._wall))
+
+    def _deliver(self, outcome: Outcome) -> None:
+        """Sends what passes and what is answered to the sides where that goes."""
+        for side, group in outcome.passed + outcome.answers:
+            if side is Side.RED:
+                if not self._red_out.send(group):
+                    self._sink_full.add(_packets(group))
+            else:
+                self._into_tunnel(group)
+
+    def _into_tunnel(self, group: Packets) -> None:
+        if not self._tunnel_out.send(group if not group.peer else group._replace(peer=0)):
+            self._sink_full.add(_packets(group))
 
     def tick(self, now: float) -> float:
         if now >= self._next_tick:
             self._next_tick = now + _TICK
-            self._filter.tick(now)
+            self._wall = time.time()
+            self.engine.tick(now)
             for counter, total in self._totals:
                 counter.set(total())
+            for line in self.engine.records.take_lines():
+                self._log.info("rule", line)
             if now >= self._next_log:
                 self._tell(now)
         return self._next_tick
 
     def _tell(self, now: float) -> None:
-        for side, counts in self._filter.denied.items():
+        for side, counts in self.engine.denied.items():
             told = self._told[side]
             news = [f"{n - told.get(why, 0)} {why}" for why, n in counts.items() if n != told.get(why)]
             if news:
@@ -88,13 +102,11 @@ class SharingShell(Shell):
         self._shards = Shards(settings.shards)
         self._numbers = {name: number for number, name in enumerate(guest.senders("tunnel_in"))}
 
-    def from_red(self, group: Packets, now: float) -> None:
-        self._from_red.add(_packets(group))
-        for allowed in self._filter.from_red(group._replace(peer=0), now):
-            for pair, part in self._shards.split(allowed, End.DESTINATION):
-                # What is nobody's goes to the first, which counts it
-                if not self._encrypts[pair or 0].send(part):
-                    self._sink_full.add(_packets(part))
+    def _into_tunnel(self, group: Packets) -> None:
+        for pair, part in self._shards.split(group._replace(peer=0), End.DESTINATION):
+            # What is nobody's goes to the first, which counts it
+            if not self._encrypts[pair or 0].send(part):
+                self._sink_full.add(_packets(part))
 
     def from_one(self, decrypt: str, group: Packets, now: float) -> None:
         """From one of several decrypts. Whose a source address is, only here is known of all peers: a decrypt knows its
@@ -106,7 +118,7 @@ class SharingShell(Shell):
         own = [part for pair, part in parts if pair == number]
         if foreign := _packets(group) - sum(map(_packets, own)):
             self._from_tunnel.add(foreign)
-            self._filter.denied[Side.TUNNEL]["foreign"] += foreign
+            self.engine.denied[Side.TUNNEL]["foreign"] += foreign
         for part in own:
             self.from_tunnel(part, now)
 

@@ -1,7 +1,8 @@
 """A rule set as the filter holds it: frozen values, checked where they are made (ruleset.py), with nothing to look up.
 
 Rules are tried in order and the first that matches decides; where none does, the packet is dropped. An empty tuple or
-None in a condition stands for any. The language that people write is compiled to this outside the domain.
+None in a condition stands for any; but a packet that is INVALID matches only rules that name that. The language that
+people write is compiled to this outside the domain.
 """
 
 from __future__ import annotations
@@ -91,11 +92,21 @@ class Hours(NamedTuple):
     last: int
 
 
+class Link(NamedTuple):
+    """What the header of an Ethernet frame says; only where the box passes frames."""
+
+    ethertype: int  # after any VLAN tags; below 1536: an LLC frame, by its DSAP
+    vlan: int  # identifier of the outer tag; 0: none
+    source: bytes
+    destination: bytes
+    arp: int = 0  # ARP operation; 0: no ARP
+
+
 class LinkMatch(NamedTuple):
     """Conditions on an Ethernet frame; only where the box passes frames."""
 
     ethertypes: tuple[int, ...] = ()  # after any VLAN tags; below 1536: an LLC frame, by its DSAP (0x42 is STP)
-    vlans: tuple[Range, ...] = ()  # identifiers of the outer tag; 0 stands for no tag
+    vlans: tuple[Range, ...] = ()  # identifiers of the outer tag; 0 stands for no tag, which is all that () has
     source: tuple[bytes, ...] = ()  # MAC addresses
     destination: tuple[bytes, ...] = ()
     arp: tuple[int, ...] = ()  # ARP operations (RFC 826): 1 request, 2 reply
@@ -120,7 +131,7 @@ class Rule(NamedTuple):
     destination_ports: tuple[Range, ...] = ()
     icmp: tuple[Icmp, ...] = ()
     flags: Flags | None = None
-    tracking: int = 0  # bits of Tracking; 0: any
+    tracking: int = 0  # bits of Tracking; 0: any but INVALID
     link: LinkMatch | None = None
     limit: Limit | None = None
     quota: Quota | None = None

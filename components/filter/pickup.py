@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Final
 
 from components.filter.headers import ACK, TCP, Header
+from components.filter.reject import checksum
 
 _PAST: Final = 1 << 30  # the largest window (RFC 7323 section 2.3): what is that old is never acceptable
 _PATIENCE: Final = 0.25  # seconds between two questions about one flow
@@ -58,14 +59,9 @@ def question(packet: bytes, header: Header) -> bytes:
     if is_4:
         asked[2:4] = len(asked).to_bytes(2, "big")
         asked[10:12] = b"\0\0"
-        asked[10:12] = _checksum(asked[:20], 0)
+        asked[10:12] = checksum(asked[:20], 0)
     else:
         asked[4:6] = length.to_bytes(2, "big")
     asked[start + 16 : start + 18] = b"\0\0"
-    asked[start + 16 : start + 18] = _checksum(asked[12 if is_4 else 8 :], TCP + length)
+    asked[start + 16 : start + 18] = checksum(asked[12 if is_4 else 8 :], TCP + length)
     return bytes(asked)
-
-
-def _checksum(words: bytearray, extra: int) -> bytes:
-    """RFC 1071: a buffer of 16-bit words, as one number, modulo 65535 is their one's complement sum."""
-    return (-(int.from_bytes(words, "big") + extra) % 0xFFFF).to_bytes(2, "big")

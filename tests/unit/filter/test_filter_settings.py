@@ -5,17 +5,21 @@ from __future__ import annotations
 import pytest
 
 from appliance.guest.settings import SettingsError
-from components.filter.model import Prefix
-from components.filter.rules import Rule
+from components.filter.model import Action, Icmp, Prefix, Rule, Side, Tracking
 from components.filter.settings import parse
+
+ALWAYS = (Rule(Action.ALLOW, tracking=6), Rule(Action.ALLOW, sides=Side.RED))
 
 
 def rules(*tables: object) -> tuple[Rule, ...]:
-    return parse("filter", {"allow_from_tunnel": list(tables)}).allow_from_tunnel
+    made = parse("filter", {"allow_from_tunnel": list(tables)}).ruleset.rules
+    assert made[:2] == ALWAYS
+    return made[2:]
 
 
 def test_nothing_is_allowed_unless_it_says_so() -> None:
-    assert parse("filter", {}).allow_from_tunnel == ()
+    assert parse("filter", {}).ruleset.rules == ALWAYS
+    assert parse("filter", {"ruleset": {}}).ruleset.rules == ()
 
 
 def test_a_whole_rule() -> None:
@@ -27,9 +31,19 @@ def test_a_whole_rule() -> None:
         "ports": "80, 8000-8010",
         "peer": 3,
     }
-    assert rules(table) == (Rule(6, source, destination, ((80, 80), (8000, 8010)), 3),)
-    assert rules({"protocol": "any"}) == (Rule(None, None, None, (), None),)
-    assert rules({"protocol": "icmpv6", "source": "fd00::/8"})[0].source == Prefix(16, 0xFD << 120, 0xFF << 120)
+    new = Rule(Action.ALLOW, sides=Side.TUNNEL, tracking=Tracking.NEW)
+    assert rules(table) == (
+        new._replace(
+            peers=(3,),
+            protocols=(6,),
+            sources=(source,),
+            destinations=(destination,),
+            destination_ports=((80, 80), (8000, 8010)),  # type: ignore[arg-type]
+        ),
+    )
+    assert rules({"protocol": "any"}) == (new,)
+    six = rules({"protocol": "icmpv6", "source": "fd00::/8"})[0]
+    assert six.sources == (Prefix(16, 0xFD << 120, 0xFF << 120),) and six.icmp == (Icmp(128, None),)
 
 
 @pytest.mark.parametrize(

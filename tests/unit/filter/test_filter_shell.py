@@ -49,6 +49,9 @@ class FakeGuest:
         self.tick: Callable[[float], float]
         main.build(self)  # type: ignore[arg-type]
 
+    def info(self, event: str, text: str) -> None:
+        self.lines.append((event, text))
+
     def warning(self, event: str, text: str) -> None:
         self.lines.append((event, text))
 
@@ -98,6 +101,7 @@ def test_groups_go_where_they_belong_and_are_counted() -> None:
         "passed": 2,
         "denied": 2,
         "malformed": 1,
+        "rejected": 0,
         "flows": 1,
         "flows_full": 0,
         "sink_full": 0,

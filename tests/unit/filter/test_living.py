@@ -7,17 +7,18 @@ import random
 import pytest
 
 from appliance.vchan.messages import Packets
-from components.filter import uniform, verdict
-from components.filter.settings import FilterSettings
-from components.filter.state import Side
-from components.filter.verdict import Filter
+from components.filter import engine as engines
+from components.filter import uniform
+from components.filter.engine import Engine
+from components.filter.model import Side
+from tests.unit.filter.talk import engine
 from tests.unit.net.packets import payload, tcp, udp
 
 
-def slow() -> Filter:
+def slow() -> Engine:
     """Judges each packet for itself."""
-    made = Filter(FilterSettings(allow_from_tunnel=()))
-    made._living = lambda *_: 0  # type: ignore[method-assign]
+    made = engine({"protocol": "udp"})
+    made._living = lambda *_: None  # type: ignore[method-assign]
     return made
 
 
@@ -53,24 +54,33 @@ def group(dice: random.Random, size: int) -> Packets:
 @pytest.mark.parametrize("seed", range(8))
 def test_a_group_is_judged_as_its_packets_are(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     dice = random.Random(seed)
-    quick, long = Filter(FilterSettings(allow_from_tunnel=())), slow()
-    real = verdict.run
+    quick, long = engine({"protocol": "udp"}), slow()
+    real = engines.run
     passed_quickly = 0
     for turn in range(400):
         now = turn / 10
         one = group(dice, dice.choice([60, 64, 100, 101, 1400]))
-        side = dice.choice(list(Side))
-        monkeypatch.setattr(verdict, "run", real)
-        found = quick._group(one, side, now)
-        monkeypatch.setattr(verdict, "run", lambda *_: 1)
-        wanted = long._group(one, side, now)
-        assert [bytes(g.packets) for g in found] == [bytes(g.packets) for g in wanted]
+        side = dice.choice([Side.RED, Side.TUNNEL])
+        monkeypatch.setattr(engines, "run", real)
+        found = quick.judge(one, side, now, 0.0)
+        monkeypatch.setattr(engines, "run", lambda *_: 1)
+        wanted = long.judge(one, side, now, 0.0)
+        assert [(way, bytes(g.packets)) for way, g in found.passed] == [
+            (way, bytes(g.packets)) for way, g in wanted.passed
+        ]
         assert quick.passed == long.passed and quick.denied == long.denied
-        assert {k: (f.state, f.expires) for k, f in quick.flows._flows.items()} == {
-            k: (f.state, f.expires) for k, f in long.flows._flows.items()
-        }
-        passed_quickly += len(found)
+        assert state(quick) == state(long)
+        assert quick.hits() == long.hits()
+        passed_quickly += len(found.passed)
     assert passed_quickly > 100
+
+
+def state(made: Engine) -> dict[bytes, object]:
+    """All that is known of each flow but which rules are kept for it."""
+    return {
+        key: (f.state, f.expires, f.packets, f.octets, f.is_answered, f.near_end is None, f.far_end is None)
+        for key, f in made.flows.by_key.items()
+    }
 
 
 @pytest.mark.parametrize("version, at", [(4, 8), (4, 1), (6, 7), (6, 1)])

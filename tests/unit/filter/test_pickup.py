@@ -14,11 +14,11 @@ from scapy.layers.inet import IP, TCP  # type: ignore[import-untyped]
 from scapy.layers.inet6 import IPv6  # type: ignore[import-untyped]
 
 from appliance.vchan.messages import Packets
-from components.filter.settings import parse
-from components.filter.verdict import Filter
+from components.filter.engine import Engine
+from components.filter.model import Side
 from components.net.coalesce import coalesce
 from components.net.split import split
-from tests.unit.filter.talk import Box, back, tcp_back, tcp_out
+from tests.unit.filter.talk import Box, back, engine, tcp_back, tcp_out
 from tests.unit.net.kernel_tun import OFFLOADS, Net
 
 STAMPS = [("NOP", None), ("NOP", None), ("Timestamp", (7, 9))]
@@ -29,8 +29,8 @@ def test_a_segment_without_a_flow_becomes_a_question_without_its_data(version: i
     box = Box()
     segment = back(version) / TCP(sport=443, dport=40000, flags="PA", seq=1000, ack=5, options=STAMPS) / b"secret"
     assert not box.tunnel(segment)
-    assert len(box.questions) == 1
-    asked = (IP if version == 4 else IPv6)(box.questions[0])
+    assert len(box.answers) == 1
+    asked = (IP if version == 4 else IPv6)(box.answers[0])
     assert (asked.src, asked.dst) == (segment.src, segment.dst)
     assert asked[TCP].seq == (1000 - 2**30) % 2**32 and asked[TCP].flags == "A" and asked[TCP].ack == 5
     assert asked[TCP].options == STAMPS and bytes(asked[TCP].payload) == b""
@@ -38,7 +38,7 @@ def test_a_segment_without_a_flow_becomes_a_question_without_its_data(version: i
     del clean[TCP].chksum
     if version == 4:
         del clean.chksum
-    assert bytes(clean) == box.questions[0], "checksums and lengths are right"
+    assert bytes(clean) == box.answers[0], "checksums and lengths are right"
 
 
 def test_the_answer_of_a_host_that_has_the_connection_opens_the_flow_again() -> None:
@@ -51,35 +51,35 @@ def test_the_answer_of_a_host_that_has_none_opens_nothing_and_tells_nothing() ->
     box = Box()
     assert not box.tunnel(tcp_back("A"))
     assert not box.red(tcp_out("R")) and not box.red(tcp_out("RA"))
-    assert not box.tunnel(tcp_back("A")) and len(box.filter.flows) == 0
+    assert not box.tunnel(tcp_back("A")) and len(box.engine.flows) == 0
 
 
 def test_only_what_a_connection_sends_in_its_middle_is_asked_about() -> None:
     box = Box()
     for flags in ("S", "SA", "R", "RA", "F", ""):
         assert not box.tunnel(tcp_back(flags))
-    assert box.questions == []
-    assert not box.tunnel(tcp_back("FA")) and len(box.questions) == 1
+    assert box.answers == []
+    assert not box.tunnel(tcp_back("FA")) and len(box.answers) == 1
 
 
 def test_questions_are_few() -> None:
     box = Box()
     for _ in range(100):
         box.tunnel(tcp_back("A"))
-    assert len(box.questions) == 1, "one a flow"
+    assert len(box.answers) == 1, "one a flow"
     box.now += 0.3
     box.tunnel(tcp_back("A"))
-    assert len(box.questions) == 2
+    assert len(box.answers) == 2
     segment = bytearray(tcp_back("A"))
     for port in range(1, 5000):
         segment[22:24] = port.to_bytes(2, "big")
         box.tunnel(segment)
-    assert len(box.questions) <= 260
+    assert len(box.answers) <= 260
     box.now += 1.0
     for port in range(1, 5000):
         segment[22:24] = port.to_bytes(2, "big")
         box.tunnel(segment)
-    assert 300 <= len(box.questions) <= 325
+    assert 300 <= len(box.answers) <= 325
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Gateway:
     """Two TUNs and a filter between them that can be taken away and replaced: the first TUN is the red side."""
 
     tuns: list[int]
-    filter: Filter | None = field(default_factory=lambda: Filter(parse("filter", {})))
+    filter: Engine | None = field(default_factory=engine)
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
@@ -105,14 +105,9 @@ class Gateway:
         core, now = self.filter, time.monotonic()
         if core is None:
             return
-        if here == 0:
-            there = core.from_red(group, now)
-            for one in there:
-                self.write(self.tuns[1], one)
-            return
-        verdict = core.from_tunnel(group, now)
-        for one in verdict.passed + verdict.questions:
-            self.write(self.tuns[0], one)
+        outcome = core.judge(group, Side.TUNNEL if here else Side.RED, now, 0.0)
+        for side, one in outcome.passed + outcome.answers:
+            self.write(self.tuns[0 if side is Side.RED else 1], one)
 
     @staticmethod
     def write(tun: int, group: Packets) -> None:
@@ -156,7 +151,7 @@ def test_a_real_download_lives_through_a_new_filter(address: str, down: float) -
                 received += client.recv(1 << 16)
             gateway.filter = None
             time.sleep(down)
-            fresh = Filter(parse("filter", {}))
+            fresh = engine()
             reborn = time.monotonic()
             gateway.filter = fresh
             # what had reached the socket before does not count: the flow must be there again

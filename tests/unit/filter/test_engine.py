@@ -17,8 +17,13 @@ from scapy.layers.inet6 import (  # type: ignore[import-untyped]
 )
 
 from appliance.vchan.messages import Packets
-from components.filter.state import TIMEOUTS, State
+from components.filter.flows import TIMEOUTS, State
 from tests.unit.filter.talk import FAR, NEAR, Box, back, echo, ip, out, tcp_back, tcp_out, udp_back, udp_out
+
+
+def handshake(box: Box, version: int = 4) -> None:
+    assert box.red(tcp_out("S", version)) and box.tunnel(tcp_back("SA", version)) and box.red(tcp_out("A", version))
+
 
 BOTH = pytest.mark.parametrize("version", [4, 6])
 
@@ -38,7 +43,7 @@ def test_nothing_from_the_tunnel_passes_by_itself(version: int) -> None:
         ip(version, FAR[version], NEAR[version]) / b"something else",
     ):
         assert not box.tunnel(packet)
-    assert len(box.filter.flows) == 0
+    assert len(box.engine.flows) == 0
 
 
 @BOTH
@@ -163,6 +168,9 @@ def test_an_unanswered_flow_is_forgotten_sooner_than_an_established_one() -> Non
     assert not box.tunnel(tcp_back("SA"))
     box.red(tcp_out("S"))
     box.tunnel(tcp_back("SA"))
+    box.now += TIMEOUTS[State.ANSWERING] + 1
+    assert not box.tunnel(tcp_back("A"))
+    handshake(box)
     box.now += TIMEOUTS[State.ESTABLISHED] - 1
     assert box.tunnel(tcp_back("A"))
     box.now += TIMEOUTS[State.ESTABLISHED] + 1
@@ -190,10 +198,23 @@ def test_half_a_close_is_not_a_close() -> None:
     assert box.tunnel(tcp_back("A"))
 
 
-def test_a_forged_reset_from_the_tunnel_ends_only_what_red_agrees_to_end() -> None:
+def test_a_reset_ends_a_connection_only_with_the_very_next_sequence_number() -> None:
     box = Box()
-    box.red(tcp_out("S"))
-    box.tunnel(tcp_back("SA"))
+    handshake(box)
+    assert not box.tunnel(tcp_back("R", seq=0)) and not box.tunnel(tcp_back("R", seq=1 << 20))
+    assert box.why() == {"reset": 1, "window": 1}
+    assert box.tunnel(tcp_back("R", seq=500)), "the red host may answer it with a challenge (RFC 5961)"
+    box.now += TIMEOUTS[State.RESET] + 1
+    assert box.tunnel(tcp_back("A"))
+    assert box.tunnel(tcp_back("R", seq=1))
+    assert box.red(tcp_out("A")), "still on its way"
+    box.now += TIMEOUTS[State.RESET] + 1
+    assert not box.tunnel(tcp_back("A"))
+
+
+def test_a_reset_of_a_connection_that_was_picked_up_ends_it_only_if_red_agrees() -> None:
+    box = Box()
+    box.red(tcp_out("A"))
     assert box.tunnel(tcp_back("R"))
     assert box.red(tcp_out("A"))
     box.now += TIMEOUTS[State.RESET] + 1
@@ -300,7 +321,7 @@ def test_malformed_packets_of_either_side() -> None:
         assert not box.tunnel(packet), packet.hex()
         assert not box.red(packet)
         assert box.why() == {"malformed": 1}, packet.hex()
-        assert box.filter.denied[1]["malformed"] == box.filter.denied[2]["malformed"] == 1
+        assert box.engine.denied[1]["malformed"] == box.engine.denied[2]["malformed"] == 1
 
 
 def test_harmless_extension_headers_and_options_pass() -> None:
@@ -315,7 +336,7 @@ def test_harmless_extension_headers_and_options_pass() -> None:
 
 
 def data(version: int, count: int, size: int = 400, flags: str = "A", sport: int = 443) -> list[bytes]:
-    segment = TCP(sport=sport, dport=40000, flags=flags)
+    segment = TCP(sport=sport, dport=40000, flags=flags, seq=1, ack=1)
     return [bytes(back(version) / segment.copy() / bytes(size)) for _ in range(count)]
 
 
@@ -325,12 +346,11 @@ def test_a_group_that_passes_is_not_copied(version: int, size: int) -> None:
     box = Box()
     packets = [*data(version, 10, size), data(version, 1, 7)[0]]
     group = Packets(memoryview(b"".join(packets)), len(packets[0]), 9)
-    assert box.filter.from_tunnel(group, box.now).passed == []
+    assert box.group(group) == []
     assert box.why() == {"no flow": 11}
     box.red(tcp_out("S", version))
-    verdict = box.filter.from_tunnel(group, box.now)
-    assert verdict.passed[0] is group and verdict.questions == []
-    assert box.filter.passed == 12
+    assert box.group(group)[0] is group
+    assert box.engine.passed == 12
 
 
 @BOTH
@@ -343,7 +363,7 @@ def test_a_stranger_in_a_group_is_taken_out(version: int, size: int) -> None:
             packets = data(version, 4, size)
             packets.insert(where, stranger)
             group = Packets(memoryview(b"".join(packets)), len(stranger), 9)
-            passed = box.filter.from_tunnel(group, box.now).passed
+            passed = box.group(group)
             expected = [p for i, p in enumerate(packets) if i != where]
             assert [(bytes(p.packets), p.size, p.peer) for p in passed] == [(b"".join(expected), len(stranger), 9)]
 
@@ -361,7 +381,7 @@ def test_no_field_that_matters_escapes_the_quick_look(version: int) -> None:
             packets = [bytearray(p) for p in data(version, 4)]
             packets[which][at] = value
             group = Packets(b"".join(packets), len(packets[0]), 9)
-            passed = box.filter.from_tunnel(group, box.now).passed
+            passed = box.group(group)
             assert b"".join(p.packets for p in passed) == b"".join(p for i, p in enumerate(packets) if i != which)
 
 
@@ -379,7 +399,7 @@ def test_an_unrelated_error_does_not_pass_behind_a_related_one(version: int) -> 
     related, unrelated = (udp_out(version, sport=port, data=bytes(8)) for port in (5353, 22))
     blob = alike(version, 3 if version == 4 else 1, [bytes(4) + related, bytes(4) + unrelated])
     size = len(blob) // 2
-    passed = box.filter.from_tunnel(Packets(blob, size, 9), box.now).passed
+    passed = box.group(Packets(blob, size, 9))
     assert [bytes(p.packets) for p in passed] == [blob[:size]]
     assert box.why() == {"unrelated": 1}
 
@@ -391,7 +411,7 @@ def test_an_echo_reply_that_nobody_asked_for_does_not_pass_behind_another(versio
     idents = [ident.to_bytes(2, "big") + bytes(14) for ident in (7, 8, 7, 9)]
     blob = alike(version, 0 if version == 4 else 129, idents)
     size = len(blob) // 4
-    passed = box.filter.from_tunnel(Packets(blob, size, 9), box.now).passed
+    passed = box.group(Packets(blob, size, 9))
     assert b"".join(p.packets for p in passed) == blob[:size] + blob[2 * size : 3 * size]
     assert box.why() == {"no flow": 2}
 
@@ -402,10 +422,10 @@ def test_a_syn_or_a_reset_amid_data_is_judged_by_itself(version: int) -> None:
     box.red(tcp_out("S", version))
     packets = data(version, 5)
     packets[2] = data(version, 1, flags="S")[0]
-    passed = box.filter.from_tunnel(Packets(b"".join(packets), len(packets[0]), 9), box.now).passed
+    passed = box.group(Packets(b"".join(packets), len(packets[0]), 9))
     assert [len(p.packets) // p.size for p in passed] == [4]
     packets[2] = data(version, 1, flags="RA")[0]
-    assert box.filter.from_tunnel(Packets(b"".join(packets), len(packets[0]), 9), box.now).passed
+    assert box.group(Packets(b"".join(packets), len(packets[0]), 9))
     box.now += TIMEOUTS[State.RESET] + 1
     assert not box.tunnel(packets[0])
 
@@ -413,6 +433,6 @@ def test_a_syn_or_a_reset_amid_data_is_judged_by_itself(version: int) -> None:
 def test_a_size_larger_than_the_group_and_a_tiny_tail() -> None:
     box = Box({"protocol": "any"})
     packet = udp_back()
-    assert box.filter.from_tunnel(Packets(packet, 60000, 1), 0.0).passed[0].packets == packet
-    passed = box.filter.from_tunnel(Packets(packet + b"\x45\0\0", len(packet), 1), 0.0).passed
+    assert box.group(Packets(packet, 60000, 1))[0].packets == packet
+    passed = box.group(Packets(packet + b"\x45\0\0", len(packet), 1))
     assert [p.packets for p in passed] == [packet]

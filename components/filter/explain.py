@@ -1,0 +1,95 @@
+"""Why a packet passes or not, told by what decides on packets: Engine.decide, whose word is not acted on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from components.filter.headers import Kind, Malformed, parse
+from components.filter.lookup import UNTRACKED, Step, facts_of
+from components.filter.model import Action, Link, Side, Tracking
+from components.filter.nat import reverse
+from components.filter.records import describe
+
+if TYPE_CHECKING:
+    from components.filter.engine import Engine
+
+_MOST_STEPS: Final = 64
+
+WHY: Final = {
+    "malformed": "the headers are not what an honest host sends",
+    "no rule": "no rule matches it, and what no rule allows is dropped",
+    "dropped": "the rule says so",
+    "rejected": "the rule says so, and the sender is told",
+    "no flow": "it is no beginning, and of no flow that is known",
+    "unrelated": "an ICMP error about no flow that is known, or not to whom it is about",
+    "control": "ICMP that is never forwarded",
+    "fragment": "a later fragment of a datagram whose first one has not passed",
+    "spoofed": "its source belongs on another side",
+    "martian": "no packet between two networks has such addresses",
+    "window": "its sequence numbers are outside the connection's windows",
+    "reset": "a reset whose sequence number is not the connection's",
+    "handshake": "it does not answer the connection's SYN",
+    "no port": "every source port that it could be given is taken",
+}
+"""What a word for a denial means."""
+
+_TRACKING: Final[dict[int, str]] = {UNTRACKED: "untracked", **{one: str(one.name).lower() for one in Tracking}}
+
+
+class Explanation(NamedTuple):
+    """What becomes of a packet, and why."""
+
+    verdict: Action
+    rule: int | None  # number of the deciding rule
+    why: str
+    packet: str  # as the rules were asked about it: translated, if it is
+    tracking: str  # new, established, related, invalid, untracked; empty if rules were not asked
+    state: str  # what was known of its flow
+    leaves: Side | None  # the side that it leaves by, if it passes
+    translation: str  # what it leaves as, if that is another
+    steps: tuple[
+        tuple[int, str], ...
+    ]  # rules that were asked in turn, and what did not hold; empty for the deciding one
+
+
+def explain(
+    engine: Engine, packet: bytes, side: Side, peer: int, now: float, wall: float, link: Link | None = None
+) -> Explanation:
+    """Changes nothing: no flow is made, no token taken, nothing counted."""
+    try:
+        header = parse(packet)
+    except Malformed as error:
+        return _denied("malformed", f"{WHY['malformed']}: {error}")
+    if header.kind is Kind.LATER:
+        said = engine.fragments[side].later(header.fragment, header.offset, now)
+        if said is None:
+            return _denied("fragment", WHY["fragment"])
+        why = "a later fragment goes as the first one of its datagram did"
+        return Explanation(Action.ALLOW, said.rule, why, "", "", "the first fragment has passed", said.way, "", ())
+    steps: list[Step] = []
+    made = engine.decide(packet, header, side, peer, link, now, wall, steps)
+    rule = made.rule if made.rule >= 0 else None
+    rules = engine.ruleset.rules
+    verdict = Action.ALLOW if not made.why else rules[rule].action if rule is not None else Action.DROP
+    if made.why == "no port":
+        verdict = Action.DROP
+    nat = made.nat or (made.flow.nat if made.flow is not None else None)
+    translation = ""
+    if nat is not None and not made.why and header.kind is not Kind.ERROR:
+        leaves = nat.far if side is Side.RED else reverse(nat.near)
+        translation = describe(facts_of(leaves, side, peer, 0, header.icmp, len(packet), link))
+    return Explanation(
+        verdict,
+        rule,
+        "the rule says so" if not made.why else WHY[made.why],
+        describe(made.facts) if made.facts is not None else "",
+        _TRACKING[made.tracking] if made.facts is not None else "",
+        made.state,
+        made.way if not made.why else None,
+        translation,
+        tuple(steps[-_MOST_STEPS:]),
+    )
+
+
+def _denied(why: str, text: str) -> Explanation:
+    return Explanation(Action.DROP, None, text, "", "", "", None, "", ())
