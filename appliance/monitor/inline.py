@@ -88,7 +88,7 @@ def outer(
     own = [one["address"] for one in state["addresses"] if one["family"] == AF_INET]
     for address in own:
         to = {"family": AF_INET, "iifname": wan, "dst": address, "dst_len": 32}
-        port = {"FRA_DPORT_RANGE": {"start": listen_port, "end": listen_port}}
+        port = {"FRA_DPORT_RANGE": f"{listen_port}:{listen_port}"}
         netlink.rule("add", priority=_TUNNEL_RULE, table=_TABLE_LOCAL, ip_proto=_UDP, **port, **to)
         for protocol in _CARRIED:
             netlink.rule("add", priority=_CLEAR_RULE, table=_TABLE_OUTER, ip_proto=protocol, **to)

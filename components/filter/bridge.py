@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -16,7 +17,7 @@ from components.filter.model import Side
 
 _TICK: Final = 1.0  # seconds
 _LOG_EVERY: Final = 10.0  # seconds between two lines about denials, however many there were
-_NAMES: Final = {Side.RED: "from the red side", Side.BLACK: "from outside"}
+_NAMES: Final = {Side.RED: "from the red side", Side.BLACK: "from the outside"}
 
 
 class Bridge:
@@ -26,7 +27,7 @@ class Bridge:
         self.engine = Engine(settings.ruleset, settings.ways)
         self._ethernet = Ethernet(self.engine)
         self._log = guest.log
-        self._wall = guest.wall
+        self._wall = time.time()  # to the second
         self._outs: dict[Side, DroppingOut] = {Side.RED: guest.out("red_out"), Side.BLACK: guest.out("black_out")}
         self._came = {Side.RED: guest.counter("from_red"), Side.BLACK: guest.counter("from_black")}
         self._sink_full = guest.counter("sink_full")
@@ -35,6 +36,7 @@ class Bridge:
             (guest.counter("passed"), lambda: self.engine.passed),
             (guest.counter("denied"), lambda: sum(sum(counts.values()) for counts in denied)),
             (guest.counter("malformed"), lambda: sum(counts["malformed"] for counts in denied)),
+            (guest.counter("rejected"), lambda: self.engine.rejected),
             (guest.counter("flows"), lambda: len(self.engine.flows)),
             (guest.counter("flows_full"), lambda: self.engine.flows.evicted),
         ]
@@ -50,13 +52,14 @@ class Bridge:
 
     def _judge(self, group: Frames, side: Side, now: float) -> None:
         self._came[side].add(_frames(group))
-        for out, allowed in self._ethernet.judge(group, side, now, self._wall()):
+        for out, allowed in self._ethernet.judge(group, side, now, self._wall):
             if not self._outs[out].send(allowed):
                 self._sink_full.add(_frames(allowed))
 
     def tick(self, now: float) -> float:
         if now >= self._next_tick:
             self._next_tick = now + _TICK
+            self._wall = time.time()
             self.engine.tick(now)
             for counter, total in self._totals:
                 counter.set(total())

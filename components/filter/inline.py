@@ -42,8 +42,8 @@ def _bridge(reader: Table) -> InlineSettings:
 
 def _split(reader: Table) -> InlineSettings:
     ruleset = _ruleset(reader)
-    tunnel = _prefixes(reader, "tunnel", _MOST_TUNNEL)
-    clear = _prefixes(reader, "clear", _MOST_CLEAR)
+    tunnel = _prefixes(reader, "tunnel", reader.texts("tunnel", _MOST_TUNNEL, default=[]))  # a plan has no peers yet
+    clear = _prefixes(reader, "clear", reader.texts("clear", _MOST_CLEAR))
     theirs = set(tunnel)
     for i, prefix in enumerate(clear):
         if prefix in theirs:
@@ -52,8 +52,8 @@ def _split(reader: Table) -> InlineSettings:
     return InlineSettings(ruleset, Ways(Side.TUNNEL, others))
 
 
-def _prefixes(reader: Table, key: str, most: int) -> list[Prefix]:
-    return [read_prefix(f"{reader.where(key)}[{i}]", text) for i, text in enumerate(reader.texts(key, most))]
+def _prefixes(reader: Table, key: str, texts: list[str]) -> list[Prefix]:
+    return [read_prefix(f"{reader.where(key)}[{i}]", text) for i, text in enumerate(texts)]
 
 
 _READERS: Final = {"bridge": _bridge, "split": _split}
