@@ -15,6 +15,8 @@ def build(guest: Guest) -> None:
     settings = parse("clear", guest.settings)
     assert isinstance(settings, RedSettings)
     guest.counter("compiled").set(twin.COMPILED)
+    loops = "compiled" if twin.COMPILED else "pure Python: no compiler was there at install"
+    guest.on_open("log", lambda now: guest.log.info("loops", loops))
     face = Red(guest, settings, "outer_tun", "arrived")
     guest.readable("outer_tun", face.arrived, into=(guest.out("arrived"),))
     guest.receive("departing", face.depart)
