@@ -152,14 +152,20 @@ def _complete(drafted: Draft) -> None:
         if (domain.role.component, domain.role.name) == ("filter", "split"):
             _split(drafted, name)
             follows = {**follows, "tunnel": [str(one) for one in _routes(own.get("peers"))]}
+            _unwritten(drafted, name, "tunnel")
         if (count := len(drafted.spreads().get(model.End(name, "tunnel_out"), ()))) > 1:
             follows = {**follows, "shards": _shards(own.get("peers"), count)}
-            if "shards" in drafted.settings.get(name, {}):
-                rule = next(validator.rule for validator in VALIDATORS if validator.name == "settings")
-                why = f"settings.{name}.shards follows from the peers, and is not written"
-                drafted.document.refuse(rule, ("settings", name, "shards"), why)
+            _unwritten(drafted, name, "shards")
         if follows:
             drafted.settings[name] = {**follows, **drafted.settings.get(name, {})}
+
+
+def _unwritten(drafted: Draft, name: str, key: str) -> None:
+    """Refuses a setting that follows from the peers, where somebody has written it all the same."""
+    if key in drafted.settings.get(name, {}):
+        rule = next(validator.rule for validator in VALIDATORS if validator.name == "settings")
+        why = f"settings.{name}.{key} follows from the peers, and is not written"
+        drafted.document.refuse(rule, ("settings", name, key), why)
 
 
 def _table(document: Document, name: str) -> Mapping[str, object]:
