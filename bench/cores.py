@@ -17,7 +17,6 @@ from components.crypto.receiving import Receiver
 from components.crypto.sending import Sender
 from components.filter.engine import Engine
 from components.filter.model import Side
-from components.filter.settings import parse
 from components.net.coalesce import coalesce
 from components.net.split import split
 from components.net.udp import SOL_UDP, UDP_GRO, UdpSocket
@@ -44,7 +43,7 @@ def cores() -> dict[str, dict[str, list[float]]]:
         sender.order(order, 0.0)
     for received in trace.receive_orders():
         receiver.order(received, 0.0)
-    filter_ = Engine(parse("filter", {"allow_from_tunnel": [{"protocol": "any"}]}).ruleset)
+    filter_ = Engine(trace.RULES)
     sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
     for one in sockets:
         one.setsockopt(SOL_UDP, UDP_GRO, 1)
@@ -53,8 +52,11 @@ def cores() -> dict[str, dict[str, list[float]]]:
     address, port = trace.ENDPOINT[0], sockets[1].getsockname()[1]
     near, far = (UdpSocket(one.detach()) for one in sockets)
 
+    def seal(packets: memoryview, size: int) -> list[Datagrams]:
+        return [*sender.seal(packets, size, 0.0), *sender.rest()]
+
     def sealed(group: Packets) -> Datagrams:
-        (datagrams,) = sender.seal(memoryview(group.packets), group.size, 0.0)
+        (datagrams,) = seal(memoryview(group.packets), group.size)
         return datagrams._replace(datagrams=bytes(datagrams.datagrams))
 
     def send(made: Datagrams) -> None:
@@ -77,7 +79,7 @@ def cores() -> dict[str, dict[str, list[float]]]:
         return [
             ("red: split", lambda: out, split),
             ("filter, out", lambda: outward, lambda made: filter_.judge(made, Side.RED, 0.0, 0.0)),
-            ("encrypt", lambda: memoryview(outward.packets), lambda made: sender.seal(made, outward.size, 0.0)),
+            ("encrypt", lambda: memoryview(outward.packets), lambda made: seal(made, outward.size)),
             ("black: send", departing, send),
             ("black: receive", lambda: send(departing()), lambda _: far.receive()),
             (

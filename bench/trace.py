@@ -10,6 +10,7 @@ from septum.v1.receiving import ReceiveOrder, ReceivePeer, ReceivePrefix, Receiv
 from septum.v1.sending import SendOrder, SendPeer, SendPrefix, SendSession
 
 from appliance.vchan.messages import Packets
+from components.filter.model import Action, Rule, RuleSet, Side, Tracking
 from components.net import virtio
 from components.net.checksum import MODULUS, total
 from components.net.split import split
@@ -17,6 +18,14 @@ from components.net.split import split
 MTU: Final = 1420
 NEAR, FAR = socket.inet_aton("10.1.0.2"), socket.inet_aton("10.2.0.2")
 ENDPOINT: Final = (socket.inet_aton("127.0.0.1"), 51820)
+RULES: Final = RuleSet(
+    (
+        Rule(Action.ALLOW, tracking=Tracking.ESTABLISHED | Tracking.RELATED),
+        Rule(Action.ALLOW, sides=Side.RED),
+        Rule(Action.ALLOW, sides=Side.TUNNEL),
+    )
+)
+"""The filter lets everything through, by the rules that a box begins with and one more."""
 _PREFIX: Final = (socket.inet_aton("10.0.0.0"), 8)
 _KEY: Final = bytes(range(32))
 _RECEIVER: Final = 77
@@ -40,9 +49,24 @@ def superpacket(outward: bool = True) -> bytes:
     payload = data[: _SEGMENTS * (MTU - _HEADERS)]
     length = 32 + len(payload)
     options = bytes((1, 1, 8, 10)) + struct.pack("!II", 7, 9)
-    tcp = struct.pack("!HHIIBBHHH", *ports, 1000, 2000, 8 << 4, 0x10, 501, _pseudo(6, length, *ends), 0) + options
+    numbers = (1000, 2000) if outward else (2000, 1000)
+    tcp = struct.pack("!HHIIBBHHH", *ports, *numbers, 8 << 4, 0x10, 501, _pseudo(6, length, *ends), 0) + options
     header = virtio.HEADER.pack(virtio.NEEDS_CSUM, virtio.GSO_TCPV4, _HEADERS, MTU - _HEADERS, 20, virtio.TCP_CHECK)
     return header + _ip(20 + length, 6, *ends) + tcp + payload
+
+
+def handshake() -> list[tuple[bool, Packets]]:
+    """How the connection of ``superpacket`` began: whether outward, and the packet."""
+    made = []
+    for outward, flags, numbers in ((True, 0x02, (999, 0)), (False, 0x12, (1999, 1000)), (True, 0x10, (1000, 2000))):
+        ends, ports = ((NEAR, FAR), (40000, 5201)) if outward else ((FAR, NEAR), (5201, 40000))
+        options = bytes((3, 3, 7, 0)) if flags & 0x02 else b""  # the scale of windows
+        length = 20 + len(options)
+        tcp = struct.pack("!HHIIBBHHH", *ports, *numbers, (length // 4) << 4, flags, 64240, 0, 0) + options
+        check = -(total(tcp) + _pseudo(6, length, *ends)) % MODULUS
+        packet = _ip(20 + length, 6, *ends) + tcp[:16] + check.to_bytes(2, "big") + tcp[18:]
+        made.append((outward, Packets(packet, len(packet), int(not outward))))
+    return made
 
 
 def single(outward: bool = True) -> bytes:

@@ -112,8 +112,12 @@ def _rules(drafted: Draft, override: Path | None) -> None:
     filters = _of(drafted, "filter")
     for name in filters:
         table = drafted.settings.get(name, {})
-        way = ("settings", name)
-        drafted.settings[name] = rulesfile.load(drafted.document, way, table, peers, drafted.warnings, override)
+        is_said = name in drafted.settings or drafted.network is not None
+        found = rulesfile.load(
+            drafted.document, ("settings", name), table, peers, drafted.warnings, override, is_said=is_said
+        )
+        if found or name in drafted.settings:
+            drafted.settings[name] = found
     if override is not None and not filters:
         drafted.document.refuse(rulesfile.RULES, (), f"there is no filter that the rules of {override} could be for")
 

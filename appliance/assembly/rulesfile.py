@@ -30,10 +30,12 @@ def load(
     peers: Sequence[Mapping[str, object]],
     warnings: list[str],
     override: Path | None = None,
+    is_said: bool = True,
 ) -> dict[str, object]:
     """``table``, the settings of a filter at ``way``, with the ``ruleset`` in place of ``rules``, the name of a file.
 
-    ``override`` is a file to read in place of that one; ``peers`` are keymgr's, in their order.
+    ``is_said``: rules must be named. ``override`` is a file to read in place of that one; ``peers`` are keymgr's,
+    in their order.
     """
     loaded = dict(table)
     named = loaded.pop("rules", None)
@@ -46,6 +48,8 @@ def load(
         file = override
     elif isinstance(named, str) and named and "\0" not in named:
         file = document.file.parent / named
+    elif named is None and not is_said:
+        return loaded  # a plan, which says nothing yet
     elif named is None:
         document.refuse(RULES, way, 'names no rules, and nothing would pass; write rules = "vpn.rules"')
         return loaded

@@ -334,8 +334,7 @@ class Compiler:
         tokens = [
             *(end.origin.words if end.origin else ()),
             *end.macs,
-            *(end.hosts.words if end.hosts else ()),
-            *(end.services.words if end.services else ()),
+            *(token for items in (end.hosts, end.services) if items for token in (*items.words, *items.others)),
         ]
         first = tokens[0] if tokens else None
         if first is None and end.hosts is None:
@@ -354,12 +353,12 @@ class Compiler:
             macs = tuple(mac for token in end.macs if (mac := self._value(token, values.mac)) is not None)
             self._link(said, **{prefix: macs})
         if end.hosts and end.hosts.words:
-            found = self._prefixes(end.hosts.words)
-            if end.hosts.is_not:
-                said.places[f"not {prefix}s"] = end.hosts.words[0]
-            setattr(said, f"not_{prefix}s" if end.hosts.is_not else f"{prefix}s", found)
+            setattr(said, f"{prefix}s", self._prefixes(end.hosts.words))
+        if end.hosts and end.hosts.others:
+            said.places[f"not {prefix}s"] = end.hosts.others[0]
+            setattr(said, f"not_{prefix}s", self._prefixes(end.hosts.others))
         if end.services:
-            said.places[f"{prefix} ports"] = end.services.words[0]
+            said.places[f"{prefix} ports"] = (end.services.words or end.services.others)[0]
             setattr(said, f"{prefix}_ports", self._ports(end.services))
 
     def _sides(self, tokens: Iterable[Token]) -> int:
@@ -460,9 +459,9 @@ class Compiler:
         return self._value(token, lambda text: values.number(text, 0, 255))
 
     def _ports(self, services: Items) -> tuple[Range, ...]:
-        found = self._ranges(services.words)
-        if not services.is_not:
-            return found
+        if services.words:
+            return self._ranges(services.words)
+        found = self._ranges(services.others)
         others, begin = [], 0
         for one in found:
             if begin < one.first:
@@ -471,7 +470,7 @@ class Compiler:
         if begin <= 65535:
             others.append(Range(begin, 65535))
         if found and not others:
-            self._refuse(services.words[0], "that leaves no port at all")
+            self._refuse(services.others[0], "that leaves no port at all")
         return tuple(others)
 
     def _limit(self, rate: Rate) -> Limit:

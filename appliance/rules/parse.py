@@ -150,10 +150,12 @@ class _Tree(Transformer[Token, Node]):
 
 
 def _items(found: list[Any]) -> Items:
-    given = [token for token in found if token is not None]
-    if given[0].type == "NOT":
-        return Items(given[1:], is_not=True)
-    return Items([] if given[0].type == "ANY" else given)
+    given = [token for token in found if token is not None and token.type != "ANY"]
+    kinds = [token.type for token in given]
+    if "NOT" in kinds:
+        at = kinds.index("NOT")
+        return Items(given[:at], given[at + 1 :])
+    return Items(given, [])
 
 
 @cache

@@ -18,10 +18,10 @@ class Origin(NamedTuple):
 
 
 class Items(NamedTuple):
-    """Addresses, ports, protocols, ...; or, after ``not``, all but these. ``any`` is no item at all."""
+    """Addresses or ports; after ``not``, those that are left out. ``any`` is no item at all."""
 
     words: list[Token]
-    is_not: bool = False
+    others: list[Token]
 
 
 class End(NamedTuple):

@@ -16,7 +16,7 @@ or a whole run of them, costs a look at the table of flows, however many rules t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -59,6 +59,9 @@ _NAMED: Final = {TCP: bytes((TCP,)), UDP: bytes((UDP,))}
 _TURNING: Final = SYN | FIN | RST  # flags that change a flow's state
 _ANSWERS: Final = 64.0  # a second, to each side: what rejected packets are answered with
 _ANSWERS_AT_ONCE: Final = 128.0
+_NOTHING: Final = ()
+_RED: Final = Side.RED  # a look at a member of an enumeration costs as much as ten others do
+_PATIENCE: Final = dict(TIMEOUTS)  # looked at for every packet, which a proxy makes slower
 _ANSWERED: Final = {State.ASKED: State.ANSWERED}
 
 
@@ -66,7 +69,7 @@ class Outcome(NamedTuple):
     """What passes, with the side that it leaves by; and answers and questions, with the side that they go to."""
 
     passed: list[tuple[Side, Packets]]
-    answers: list[tuple[Side, Packets]]
+    answers: Sequence[tuple[Side, Packets]]
 
 
 class Replaced(NamedTuple):
@@ -139,17 +142,23 @@ class Engine:
         """
         blob, size = memoryview(group.packets), group.size
         length = len(blob)
+        zone = _zone(link)
+        # What is most of the traffic: all of one flow
+        living = self._living(blob, 0, min(size, length), side, group.peer, zone, now)
+        if living is not None and living[0].nat is None and living[1] * size >= length:
+            self.passed += living[1]
+            return Outcome([(living[0].far if side is _RED else _RED, group)], _NOTHING)
         passed: list[tuple[Side, Packets]] = []
         pieces: list[bytes | memoryview] = []
-        way, whole, at = Side.RED, True, 0
-        zone = _zone(link)
+        way, whole, at = _RED, True, 0
         while at < length:
             item = min(size, length - at)
             why, piece, changed = "", None, None
-            living = self._living(blob, at, item, side, group.peer, zone, now)
+            if at:
+                living = self._living(blob, at, item, side, group.peer, zone, now)
             if living is not None:
                 flow, count = living
-                leaves = flow.far if side is Side.RED else Side.RED
+                leaves = flow.far if side is _RED else _RED
                 changed = flow.nat
             else:
                 why, count, leaves, piece = self._one(blob, at, item, side, group.peer, link, now, wall)
@@ -177,7 +186,7 @@ class Engine:
         if pieces:
             passed.append((way, group if whole else group._replace(packets=b"".join(pieces))))
         if not self._answers:
-            return Outcome(passed, [])
+            return Outcome(passed, _NOTHING)
         answers, self._answers = self._answers, []
         return Outcome(passed, answers)
 
@@ -272,7 +281,7 @@ class Engine:
                 return None
         elif protocol != UDP:
             return None
-        if side is Side.RED:
+        if side is _RED:
             flow = self.flows.by_key.get(_NAMED[protocol] + addresses + ports + zone)
             if flow is None or flow.expires <= now:
                 return None
@@ -294,12 +303,12 @@ class Engine:
         if flow.near_end is not None and protocol == TCP:
             if not control & ACK:
                 return None
-            sender, receiver = (flow.near_end, flow.far_end) if side is Side.RED else (flow.far_end, flow.near_end)
+            sender, receiver = (flow.near_end, flow.far_end) if side is _RED else (flow.far_end, flow.near_end)
             first = at + start + 4
             data = size - start - (control >> 12) * 4
             if not tcp.follow_train(sender, receiver, blob, first, first + (count - 1) * size, data):  # type: ignore[arg-type]
                 return None
-        flow.expires = now + TIMEOUTS[flow.state]
+        flow.expires = now + _PATIENCE[flow.state]
         octets = count * size
         flow.packets += count
         flow.octets += octets

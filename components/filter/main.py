@@ -58,14 +58,13 @@ class Shell:
 
     def _deliver(self, outcome: Outcome) -> None:
         """Sends what passes and what is answered to the sides where that goes."""
-        for side, group in outcome.passed + outcome.answers:
-            self._send(side, group)
-
-    def _send(self, side: Side, group: Packets) -> None:
-        if side is not Side.RED:
-            self._into_tunnel(group)
-        elif not self._red_out.send(group):
-            self._sink_full.add(packets(group))
+        passed, answers = outcome
+        for side, group in (*passed, *answers) if answers else passed:
+            if side is Side.RED:
+                if not self._red_out.send(group):
+                    self._sink_full.add(packets(group))
+            else:
+                self._into_tunnel(group)
 
     def _into_tunnel(self, group: Packets) -> None:
         if not self._tunnel_out.send(group if not group.peer else group._replace(peer=0)):

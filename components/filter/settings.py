@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from appliance.guest.settings import SettingsError, Table
-from components.filter.allowances import rules_for
 from components.filter.model import Prefix, RuleSet
 from components.filter.ruleset import decode, read_prefix
 
@@ -15,7 +14,9 @@ _MOST_PREFIXES: Final = 65_536
 
 
 class FilterSettings(NamedTuple):
-    """What the filter goes by; and where several pairs of crypto domains share the peers, the prefixes of each."""
+    """What the filter goes by, without which nothing passes; and where several pairs of crypto domains share the peers,
+    the prefixes of each.
+    """
 
     ruleset: RuleSet
     shards: tuple[tuple[Prefix, ...], ...] = ()
@@ -32,8 +33,7 @@ def parse(role: str, table: Mapping[str, object]) -> FilterSettings:
     if role != "filter":
         raise SettingsError("", f"the filter component has no role {role!r}")
     reader = Table(table)
-    allowed = rules_for(reader)
     ruleset = reader.mapping("ruleset")
     shards = tuple(_shard(shard) for shard in reader.tables("shards", _MOST_SHARDS))
     reader.done()
-    return FilterSettings(allowed if ruleset is None else decode(ruleset, "ruleset"), shards)
+    return FilterSettings(RuleSet() if ruleset is None else decode(ruleset, "ruleset"), shards)

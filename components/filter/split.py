@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from appliance.guest.loop import Guest
 from appliance.vchan.messages import Packets
-from components.filter.engine import Engine
+from components.filter.engine import Engine, Outcome
 from components.filter.inline import parse
 from components.filter.main import Shell, packets
 from components.filter.model import Side
@@ -17,7 +17,7 @@ class Split(Shell):
 
     def __init__(self, guest: Guest, engine: Engine) -> None:
         super().__init__(guest, engine)
-        self._black_out = guest.out("black_out")
+        self._outs = {Side.RED: self._red_out, Side.TUNNEL: self._tunnel_out, Side.BLACK: guest.out("black_out")}
         self._from_black = guest.counter("from_black")
 
     def from_black(self, group: Packets, now: float) -> None:
@@ -26,11 +26,11 @@ class Split(Shell):
             group = group._replace(peer=0)
         self._deliver(self.engine.judge(group, Side.BLACK, now, self._wall))
 
-    def _send(self, side: Side, group: Packets) -> None:
-        if side is not Side.BLACK:
-            super()._send(side, group)
-        elif not self._black_out.send(group):
-            self._sink_full.add(packets(group))
+    def _deliver(self, outcome: Outcome) -> None:
+        passed, answers = outcome
+        for side, group in (*passed, *answers):
+            if not self._outs[side].send(group):
+                self._sink_full.add(packets(group))
 
 
 def build(guest: Guest) -> None:

@@ -63,6 +63,9 @@ class Fit(IntEnum):
     YES = auto()
 
 
+_NO, _LATE, _YES = Fit  # a look at a member of an enumeration costs as much as ten others do
+
+
 class Turn(NamedTuple):
     """What a segment makes of its flow."""
 
@@ -250,15 +253,15 @@ def _fits(sender: End, receiver: End, seen: Segment) -> Fit:
 def _fit(sender: End, receiver: End, sequence: int, end: int, acknowledged: int) -> Fit:
     """Rooij's four bounds, all modulo 2**32."""
     if (receiver.end - acknowledged) & _M >= _HALF:  # what was never sent
-        return Fit.NO
+        return _NO
     # Some send more than they may, which the receiver then acknowledges: as far as it has ever offered
     if (sender.limit - sequence) & _M >= _HALF and (end - sender.limit) & _M > receiver.window:
-        return Fit.NO
+        return _NO
     if (end - sender.end + receiver.window) & _M >= _HALF:
-        return Fit.LATE
+        return _LATE
     if (receiver.end - acknowledged) & _M > max(sender.window, _LATE_ACK):
-        return Fit.LATE
-    return Fit.YES
+        return _LATE
+    return _YES
 
 
 def _update(sender: End, receiver: End, sequence: int, end: int, acknowledged: int, window: int, has_ack: bool) -> None:
@@ -282,16 +285,29 @@ def _update(sender: End, receiver: End, sequence: int, end: int, acknowledged: i
 def follow_train(sender: End, receiver: End, blob: memoryview, first: int, last: int, data: int) -> bool:
     """The same for a train of segments with the ACK flag, none of SYN, FIN and RST, and ``data`` bytes each: the first
     and the last one's sequence numbers are at ``first`` and ``last`` of ``blob``, and those between are taken to lie
-    between. False if it does not plainly fit: nothing has changed then.
+    between. False if it does not plainly fit, as where numbers come round to 0: nothing has changed then.
     """
     sequence, acknowledged, window = _TRAIN.unpack_from(blob, first)
-    end = sequence + data & _M
-    if _fit(sender, receiver, sequence, end, acknowledged) is not Fit.YES:
+    if sender.end - receiver.window > sequence + data or acknowledged < sender.acked:
+        return False
+    behind = receiver.end - acknowledged
+    if behind > _LATE_ACK and behind > sender.window:
         return False
     if first != last:
+        before, acknowledged_before = sequence, acknowledged
         sequence, acknowledged, window = _TRAIN.unpack_from(blob, last)
-        end = sequence + data & _M
-        if _fit(sender, receiver, sequence, end, acknowledged) is not Fit.YES:
+        if sequence < before or acknowledged < acknowledged_before:
             return False
-    _update(sender, receiver, sequence, end, acknowledged, window, True)
+    end = sequence + data
+    window <<= sender.scale
+    limit = acknowledged + window
+    if end > sender.limit or acknowledged > receiver.end or limit > _M:
+        return False
+    if end > sender.end:  # noqa: PLR1730 - a call costs more
+        sender.end = end
+    if window > sender.window:  # noqa: PLR1730
+        sender.window = window
+    if limit > receiver.limit:  # noqa: PLR1730
+        receiver.limit = limit
+    sender.acked = acknowledged
     return True

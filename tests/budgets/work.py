@@ -32,6 +32,7 @@ time.monotonic = itertools.count(1000.0, 1e-6).__next__  # type: ignore[assignme
 from appliance.vchan.messages import Datagrams  # noqa: E402
 from bench import trace  # noqa: E402
 from components.crypto.sending import Sender  # noqa: E402
+from components.filter.ruleset import encode  # noqa: E402
 from tests.budgets.domain import Domain  # noqa: E402
 
 # Name, read of a TUN, how many are there at once (the socket buffers of a default kernel hold them), how often that. A
@@ -115,7 +116,7 @@ def ways() -> list[Way]:
 
     def seal(read: bytes) -> Datagrams:
         group = trace.group(read)
-        (sealed,) = sender.seal(memoryview(group.packets), group.size, 0.0)
+        (sealed,) = [*sender.seal(memoryview(group.packets), group.size, 0.0), *sender.rest()]
         return sealed._replace(datagrams=bytes(sealed.datagrams), port=wan.getsockname()[1])
 
     def into(domain: Domain, port: str) -> Callable[[list[Any]], object]:
@@ -141,7 +142,11 @@ def ways() -> list[Way]:
             wan.sendmsg([group.datagrams], [(SOL_UDP, UDP_SEGMENT, struct.pack("=H", group.size))])
 
     red = Domain("net", "red", devices={"tun": tun.detach()})
-    filter_ = Domain("filter", "filter", {"allow_from_tunnel": [{"protocol": "any"}]})
+    filter_ = Domain("filter", "filter", {"ruleset": encode(trace.RULES)})
+    for outward, packet in trace.handshake():
+        filter_.give("red_in" if outward else "tunnel_in", [packet])
+        filter_.settle()
+        filter_.take("tunnel_out" if outward else "red_out")
     encrypt, decrypt = Domain("crypto", "encrypt"), Domain("crypto", "decrypt")
     encrypt.give("orders", trace.send_orders())
     decrypt.give("orders", trace.receive_orders())

@@ -25,8 +25,11 @@ from appliance.assembly.settings import resolved, to_json
 from appliance.assembly.validators import VALIDATORS, manual
 from appliance.guest.secret import Secret
 from appliance.vchan.generate import schema_names
+from components.filter.model import Action, Side, Tracking
+from components.filter.ruleset import decode
 
 TEXT = VPN.read_text()
+RULES = (VPN.parent / "vpn.rules").read_text()
 ROOT = VPN.parents[1]
 PRIVATE = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 PUBLIC = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw="
@@ -35,6 +38,7 @@ PUBLIC = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw="
 def findings(text: str, folder: Path) -> list[Finding]:
     file = folder / "box.toml"
     file.write_text(text)
+    shutil.copy(VPN.parent / "vpn.rules", folder)
     try:
         load(file)
     except AssemblyError as error:
@@ -60,7 +64,13 @@ def test_the_vpn_assembly() -> None:
     assert box.network is None  # a plan: a wg-quick file brings the network
     assert box.domain("encrypt").role.component == "crypto"
     assert box.domain("encrypt").role.transforms == {"RED->BLACK"}
-    assert box.domain("filter").settings == {"allow_from_tunnel": []}
+    (established, from_red) = decode(box.domain("filter").settings["ruleset"]).rules  # type: ignore[arg-type]
+    assert (established.tracking, established.action) == (Tracking.ESTABLISHED | Tracking.RELATED, Action.ALLOW)
+    assert (from_red.sides, from_red.action, from_red.line) == (
+        Side.RED,
+        Action.ALLOW,
+        line_of(RULES, "allow from red"),
+    )
     assert [str(c.server) for c in box.channels_of("rng")] == ["rng.keys", "rng.nonces", "log.records"]
     with pytest.raises(KeyError):
         box.domain("nobody")
@@ -135,12 +145,18 @@ BREAKS: dict[str, list[tuple[str, str, str]]] = {
         ("[settings.filter]", "[limits]\ngrants_per_domain = 520\n[settings.filter]", "filter = "),
     ],
     "settings": [
-        ("allow_from_tunnel = []", "alow_from_tunnel = []", "alow_from_tunnel"),
-        ("allow_from_tunnel = []", "allow_from_tunnel = inf", "[settings.filter]"),
+        ('rules = "vpn.rules"', 'rules = "vpn.rules"\nruels = 1', "ruels"),
+        ('rules = "vpn.rules"', 'rules = "vpn.rules"\nshards = inf', "[settings.filter]"),
         ("[settings.filter]", "[settings.filtre]", "[settings.filtre]"),
         ("[settings.filter]", "[settings.decrypt]\nx = 1\n[settings.filter]", "[settings.decrypt]"),
         ("[settings.filter]", '[settings.keymgr]\npeers = []\n[settings.filter]', "[settings.keymgr]"),
         ("[settings.filter]", "[settings.red]\nmtu = 1\n[settings.filter]", "mtu"),
+    ],
+    "rules": [
+        ('rules = "vpn.rules"', "", "[settings.filter]"),
+        ('rules = "vpn.rules"', "rules = 3", "rules = 3"),
+        ('rules = "vpn.rules"', 'rules = ""', 'rules = ""'),
+        ('rules = "vpn.rules"', "ruleset = {}", "ruleset"),
     ],
     "network": [],
 }  # fmt: skip
@@ -314,7 +330,7 @@ def test_the_filter_is_told_whose_prefixes_are_whose(tmp_path: Path) -> None:
         {"allowed_ips": ["10.2.0.0/16"]},
         {"allowed_ips": []},
     ]
-    written = pairs(2).replace("allow_from_tunnel = []", "allow_from_tunnel = []\nshards = []") + own
+    written = pairs(2).replace('rules = "vpn.rules"', 'rules = "vpn.rules"\nshards = []') + own
     (finding,) = findings(written, tmp_path)
     assert (finding.validator, finding.line) == ("settings", line_of(written, "shards = []"))
 

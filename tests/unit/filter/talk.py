@@ -5,10 +5,10 @@ from __future__ import annotations
 from scapy.layers.inet import ICMP, IP, TCP, UDP  # type: ignore[import-untyped]
 from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6  # type: ignore[import-untyped]
 
+from appliance.rules.read import from_text
 from appliance.vchan.messages import Packets
 from components.filter.engine import Engine, Outcome
-from components.filter.model import Side
-from components.filter.settings import parse
+from components.filter.model import RuleSet, Side
 
 NEAR = {4: "192.168.1.10", 6: "fd00::10"}
 FAR = {4: "10.8.0.2", 6: "fd08::2"}
@@ -57,15 +57,23 @@ def echo(version: int, request: bool, ident: int = 7) -> ICMP:
 WALL = 1_700_000_000.0  # Tuesday, 14 November 2023, 22:13 UTC
 
 
-def engine(*rules: dict[str, object]) -> Engine:
+ALWAYS = ("allow established related", "allow from red")
+
+
+def ruleset(*rules: str) -> RuleSet:
+    """What red opens, answers to it, and these rules."""
+    return from_text("\n".join((*ALWAYS, *rules)), "test.rules").ruleset
+
+
+def engine(*rules: str) -> Engine:
     """An engine by which red may open everything, and the tunnel what is listed."""
-    return Engine(parse("filter", {"allow_from_tunnel": list(rules)}).ruleset)
+    return Engine(ruleset(*rules))
 
 
 class Box:
     """A filter and a clock; single packets in, the single packets that pass out."""
 
-    def __init__(self, *rules: dict[str, object], engine_: Engine | None = None) -> None:
+    def __init__(self, *rules: str, engine_: Engine | None = None) -> None:
         self.engine = engine_ or engine(*rules)
         self.now = 1000.0
         self.wall = WALL

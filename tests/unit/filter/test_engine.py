@@ -84,7 +84,7 @@ def test_pings(version: int) -> None:
 
 @BOTH
 def test_a_rule_lets_the_tunnel_open_and_red_answer(version: int) -> None:
-    box = Box({"protocol": "tcp", "destination": NEAR[version], "ports": "22,8000-8010"})
+    box = Box(f"allow new from tunnel tcp to {NEAR[version]} port 22, 8000-8010")
     assert box.tunnel(tcp_back("S", version, dport=22)) and box.red(tcp_out("SA", version, sport=22))
     assert box.tunnel(tcp_back("A", version, dport=22))
     for port, passes in ((7999, False), (8000, True), (8010, True), (8011, False)):
@@ -95,9 +95,10 @@ def test_a_rule_lets_the_tunnel_open_and_red_answer(version: int) -> None:
 
 def test_rules_by_source_peer_and_protocol() -> None:
     box = Box(
-        {"protocol": "udp", "source": "10.8.0.0/24", "peer": 2},
-        {"protocol": "icmp", "destination": "192.168.0.0/16"},
-        {"protocol": "any", "source": "fd08::/16", "destination": "fd00::/64"},
+        "allow from peer one 192.0.2.1",
+        "allow from peer two 10.8.0.0/24 udp",
+        "allow new from tunnel icmp type echo-request to 192.168.0.0/16",
+        "allow new from tunnel fd08::/16 to fd00::/64",
     )
     assert not box.tunnel(udp_back(), peer=1)
     assert box.tunnel(udp_back(), peer=2)
@@ -136,7 +137,7 @@ def test_errors_about_a_flow_pass_and_others_do_not(version: int, error: ICMP) -
 
 @pytest.mark.parametrize(("version", "error"), ERRORS_BACK)
 def test_errors_from_the_red_side_need_a_flow_too(version: int, error: ICMP) -> None:
-    box = Box({"protocol": "udp", "ports": "53"})
+    box = Box("allow new from tunnel udp to port 53")
     question = udp_back(version, sport=9, dport=53)
     about = IP(question) if version == 4 else IPv6(question)
     report = ip(version, NEAR[version], FAR[version]) / error / about
@@ -263,14 +264,14 @@ def test_later_fragments_follow_the_first(version: int) -> None:
 
 
 def test_a_first_fragment_that_hides_its_header_is_denied() -> None:
-    box = Box({"protocol": "any"})
+    box = Box("allow new from tunnel")
     tiny = IP(src=FAR[4], dst=NEAR[4], flags="MF", id=5, proto=6) / bytes(TCP(dport=80, flags="S"))[:16]
     assert not box.tunnel(tiny)
     assert box.why() == {"malformed": 1}
 
 
 def test_a_later_fragment_may_not_overwrite_the_header() -> None:
-    box = Box({"protocol": "tcp", "ports": "80"})
+    box = Box("allow new from tunnel tcp to port 80")
     first = IP(src=FAR[4], dst=NEAR[4], flags="MF", id=5, proto=6) / bytes(TCP(dport=80, flags="S"))[:24]
     assert box.tunnel(first)
     for offset, passes in ((1, False), (2, False), (3, True)):
@@ -281,7 +282,7 @@ def test_a_later_fragment_may_not_overwrite_the_header() -> None:
 
 
 def test_the_table_of_fragments_is_bounded() -> None:
-    box = Box({"protocol": "udp"})
+    box = Box("allow new from tunnel udp")
     for ident in range(1100):
         assert box.tunnel(IP(src=FAR[4], dst=NEAR[4], flags="MF", id=ident, proto=17) / bytes(UDP(dport=9) / bytes(16)))
     assert not box.tunnel(IP(src=FAR[4], dst=NEAR[4], frag=3, id=0, proto=17) / bytes(8))
@@ -317,7 +318,7 @@ def test_malformed_packets_of_either_side() -> None:
         bytes(IPv6(src=FAR[6], dst=NEAR[6], nh=60) / (b"\x3c\0\0\0\0\0\0\0" * 8 + b"\x3b\0\0\0\0\0\0\0")),
         bytes(IP(src=FAR[4], dst=NEAR[4], frag=8191, proto=17) / bytes(16)),
     ):
-        box = Box({"protocol": "any"})
+        box = Box("allow new from tunnel")
         assert not box.tunnel(packet), packet.hex()
         assert not box.red(packet)
         assert box.why() == {"malformed": 1}, packet.hex()
@@ -431,7 +432,7 @@ def test_a_syn_or_a_reset_amid_data_is_judged_by_itself(version: int) -> None:
 
 
 def test_a_size_larger_than_the_group_and_a_tiny_tail() -> None:
-    box = Box({"protocol": "any"})
+    box = Box("allow new from tunnel")
     packet = udp_back()
     assert box.group(Packets(packet, 60000, 1))[0].packets == packet
     passed = box.group(Packets(packet + b"\x45\0\0", len(packet), 1))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from appliance.vchan.messages import Packets
 from components.filter import main
-from tests.unit.filter.talk import tcp_back, tcp_out, udp_back, udp_out
+from components.filter.ruleset import encode
+from tests.unit.filter.talk import ruleset, tcp_back, tcp_out, udp_back, udp_out
 
 
 @dataclass
@@ -37,7 +38,7 @@ class FakeGuest:
     """As much of a guest as the filter uses."""
 
     def __init__(self, shards: list[dict[str, object]] | None = None, encrypts: int = 1) -> None:
-        self.settings: dict[str, object] = {"allow_from_tunnel": [{"protocol": "udp", "ports": "53"}]}
+        self.settings: dict[str, object] = {"ruleset": encode(ruleset("allow from tunnel udp to port 53"))}
         if shards is not None:
             self.settings["shards"] = shards
         self.encrypts = [Out() for _ in range(encrypts)]

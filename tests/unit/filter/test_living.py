@@ -17,7 +17,7 @@ from tests.unit.net.packets import payload, tcp, udp
 
 def slow() -> Engine:
     """Judges each packet for itself."""
-    made = engine({"protocol": "udp"})
+    made = engine("allow from tunnel udp")
     made._living = lambda *_: None  # type: ignore[method-assign]
     return made
 
@@ -54,7 +54,7 @@ def group(dice: random.Random, size: int) -> Packets:
 @pytest.mark.parametrize("seed", range(8))
 def test_a_group_is_judged_as_its_packets_are(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     dice = random.Random(seed)
-    quick, long = engine({"protocol": "udp"}), slow()
+    quick, long = engine("allow from tunnel udp"), slow()
     real = engines.run
     passed_quickly = 0
     for turn in range(400):

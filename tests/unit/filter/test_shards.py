@@ -158,7 +158,7 @@ def test_a_group_goes_out_by_the_peers_of_its_destinations() -> None:
 def answer(source: str) -> bytes:
     from scapy.layers.inet import IP, TCP
 
-    return bytes(IP(src=source, dst="192.168.1.10") / TCP(sport=443, dport=40000, flags="SA"))
+    return bytes(IP(src=source, dst="192.168.1.10") / TCP(sport=443, dport=40000, flags="SA", ack=1))
 
 
 def test_a_decrypt_speaks_for_its_own_peers_only() -> None:

@@ -183,9 +183,10 @@ def secret_file(path: Path, text: str) -> Path:
 def admitting(directory: Path, site: Site, conf: Conf, assembly: str = "vpn") -> Path:
     """The assembly with this configuration in it, and one rule more: whatever comes out of the tunnel may pass."""
     vpn = (REPOSITORY / "assemblies" / f"{assembly}.toml").read_text()
-    closed, opened = "allow_from_tunnel = []", 'allow_from_tunnel = [{ protocol = "any" }]'
+    closed = 'rules = "vpn.rules"'
     if closed not in vpn:
         raise LabError(f"assemblies/{assembly}.toml has no line {closed!r} to open")
+    (directory / "open.rules").write_text("allow established related\nallow from red\nallow from tunnel\n")
     network = {
         "lan": site.lan,
         "wan": site.wan,
@@ -194,7 +195,11 @@ def admitting(directory: Path, site: Site, conf: Conf, assembly: str = "vpn") ->
         "listen_port": conf.listen_port,
     }
     private = {"private_key_file": str(secret_file(directory / "private.key", conf.keys.private))}
-    parts = [vpn.replace(closed, opened), _table("[network]", network), _table("[settings.keymgr]", private)]
+    parts = [
+        vpn.replace(closed, 'rules = "open.rules"'),
+        _table("[network]", network),
+        _table("[settings.keymgr]", private),
+    ]
     for number, peer in enumerate(conf.peers):
         about: dict[str, object] = {"public_key": peer.public_key, "allowed_ips": peer.allowed_ips}
         if peer.preshared_key:
