@@ -12,7 +12,8 @@ from appliance.assembly.catalogue import Catalogue, Component
 from appliance.assembly.document import EITHER, KEYS, TABLE, TEXT, TEXTS, WHOLE, Document, Key, Shape, take
 from appliance.assembly.findings import show
 from appliance.assembly.lines import Path as Way
-from appliance.assembly.model import OPERATOR, OPERATOR_ROLE, Domain, End, Network, Port, Role
+from appliance.assembly.model import OPERATOR_ROLE, Domain, End, Network, Port, Role
+from appliance.guest.outside import OPERATOR
 
 VERSION: Final = 1
 """Of the assembly format. A file says which one it is written in."""
@@ -110,6 +111,7 @@ class Draft:
     bypasses: dict[End, str]
     catalogue: Catalogue
     warnings: list[str] = field(default_factory=list)
+    peer_names: dict[str, str] = field(default_factory=dict)
 
     def role(self, name: str) -> Role | None:
         """The role of who has that name in ``[channels]``: a domain's, or the operator's."""

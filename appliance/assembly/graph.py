@@ -10,8 +10,9 @@ from typing import Final
 from rich.text import Text
 
 from appliance.assembly import schemas
-from appliance.assembly.model import LABELS, OPERATOR, Channel, ValidatedAssembly
+from appliance.assembly.model import LABELS, Channel, ValidatedAssembly
 from appliance.assembly.picture import COLOURS, svg
+from appliance.guest.outside import OPERATOR
 from appliance.vchan.schema import Kind
 
 __all__ = ["dot", "outsiders", "svg", "text"]

@@ -91,6 +91,7 @@ def validate(
         source=source or document.file,
         warnings=tuple(drafted.warnings),
         bypasses=tuple(Bypass(end, reason) for end, reason in drafted.bypasses.items()),
+        peer_names=MappingProxyType(drafted.peer_names),
         proof=model._PROOF,
     )
 
@@ -108,6 +109,8 @@ def _rules(drafted: Draft, override: Path | None) -> None:
         own = drafted.settings.get(name, {})
         if isinstance(given := own.get("peers"), list) and all(isinstance(peer, dict) for peer in given):
             peers = given
+            named = (peer for peer in given if peer.keys() >= {"name", "public_key"})
+            drafted.peer_names |= {str(peer["public_key"]): str(peer["name"]) for peer in named}
             drafted.settings[name] = own | {"peers": [{k: peer[k] for k in peer if k != "name"} for peer in given]}
     filters = _of(drafted, "filter")
     for name in filters:

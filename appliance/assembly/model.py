@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
 
+from appliance.guest.outside import OPERATOR
+
 LABELS: Final = ("PUBLIC", "CONTROL", "BLACK", "RED", "KEY")
 """How secret a field is, from the least (proto/septum/v1/options.proto)."""
 
@@ -106,9 +108,6 @@ class Role:
     bypass: tuple[str, ...] = ()
 
 
-OPERATOR: Final = "operator"
-"""Who stands outside of the box: not a domain, but a name that a line of ``[channels]`` may begin with."""
-
 OPERATOR_ROLE: Final = Role(
     component="",
     name=OPERATOR,
@@ -124,7 +123,9 @@ OPERATOR_ROLE: Final = Role(
     counters=(),
     ports=MappingProxyType({"filter": Port("filter", "filtering", "client", optional=True)}),
 )
-"""What the operator may call, and is cleared for: a box without the line in its assembly gives none of it."""
+"""Who stands outside of the box: not a domain, but a name that a line of ``[channels]`` may begin with. What it may
+call, and is cleared for; a box without such a line gives none of it.
+"""
 
 REPLACED_SETTINGS: Final[Mapping[str, str]] = MappingProxyType({"filter": "ruleset"})
 """Port of the operator -> the setting of the domain at the other end that who holds it may replace for later lives."""
@@ -203,7 +204,8 @@ class ValidatedAssembly:
 
     Only ``appliance.assembly.load`` makes one; anybody else gets TypeError. Without a ``network`` it is a plan: it can
     be checked and drawn, but has no way in or out until a wg-quick file or a ``[network]`` table gives one.
-    ``warnings`` are lines for the user about what was accepted all the same; ``bypasses`` are where plaintext leaves.
+    ``warnings`` are lines for the user about what was accepted all the same, ``peer_names`` what the file calls the
+    peers, by public key; ``bypasses`` are where plaintext leaves.
     """
 
     name: str
@@ -214,6 +216,7 @@ class ValidatedAssembly:
     source: Path
     warnings: tuple[str, ...] = ()
     bypasses: tuple[Bypass, ...] = ()
+    peer_names: Mapping[str, str] = field(default_factory=dict)
     proof: InitVar[object] = None
 
     def __post_init__(self, proof: object) -> None:

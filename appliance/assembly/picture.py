@@ -16,7 +16,8 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from appliance.assembly import schemas
-from appliance.assembly.model import DEVICES, LABELS, OPERATOR, Channel, Domain, ValidatedAssembly
+from appliance.assembly.model import DEVICES, LABELS, Channel, Domain, ValidatedAssembly
+from appliance.guest.outside import OPERATOR
 from appliance.vchan.schema import Kind
 
 COLOURS: Final = {"PUBLIC": "#7d8590", "CONTROL": "#1f6fb2", "BLACK": "#1b1f24", "RED": "#c62b22", "KEY": "#c07f00"}

@@ -21,9 +21,10 @@ from appliance.assembly.draft import NETWORK_RULE, VERSION, Draft, Flow
 from appliance.assembly.findings import hint, scrub, show
 from appliance.assembly.keyfiles import SECRETS
 from appliance.assembly.lines import Path as Way
-from appliance.assembly.model import DEVICES, OPERATOR, RED_TO_BLACK, End
+from appliance.assembly.model import DEVICES, RED_TO_BLACK, End
 from appliance.assembly.rulesfile import RULES
 from appliance.assembly.settings import plain
+from appliance.guest.outside import OPERATOR
 from appliance.guest.secret import Secret
 from appliance.guest.settings import SettingsError
 from appliance.vchan.schema import Kind
@@ -119,8 +120,8 @@ def ends(draft: Draft) -> Broken:
 
 @validator("joined-once")
 def joined_once(draft: Draft) -> Broken:
-    """Every port is joined exactly once, or at most once where it is optional; a port that takes many channels is joined
-    at least once and at most that many times.
+    """Every port is joined exactly once, an optional one at most once; a port that takes many channels is joined at
+    least once and at most that many times.
     """
     used = Counter(end for join, _, _ in draft.joined() for end in (join.client, join.server))
     # A port may wait in vain only because the line that should join it is refused already

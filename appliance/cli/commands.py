@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from appliance.cli import building, keys, screen
+from appliance.cli.filtering import app as filtering
 
 app = typer.Typer(
     name="septum",
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(filtering)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Box = Annotated[str, typer.Argument(help="The box's name; not needed while only one is up.")]
@@ -36,7 +38,8 @@ Rules = Annotated[
 ]
 
 
-def _the_box(name: str) -> str:
+def the_box(name: str) -> str:
+    """The box of that name, or the only one there is."""
     from appliance.monitor.control import list_boxes
 
     boxes = list_boxes()
@@ -53,11 +56,12 @@ def _the_box(name: str) -> str:
     screen.fail("more than one box is up", f"name one of: {', '.join(boxes)}")
 
 
-def _ask(name: str, operation: str) -> dict[str, Any]:
+def ask(name: str, operation: str) -> dict[str, Any]:
+    """The monitor's answer."""
     from appliance.monitor.control import ControlError, request
 
     try:
-        return request(_the_box(name), operation)
+        return request(the_box(name), operation)
     except ControlError as error:
         screen.fail(str(error))
 
@@ -89,7 +93,7 @@ def down(box: Box = "") -> None:
     """Take the box down: domains end, interfaces go back to the host with their addresses."""
     from appliance.monitor.control import ControlError, down_and_wait
 
-    name = _the_box(box)
+    name = the_box(box)
     try:
         down_and_wait(name)
     except ControlError as error:
@@ -104,7 +108,7 @@ def ps(
     json_: Json = False,
 ) -> None:
     """List the domains of a box: what runs, since when, how much memory, how often rebuilt."""
-    status = _ask(box, "status")
+    status = ask(box, "status")
     if seals:
         from appliance.cli import seals as evidence
 
@@ -124,7 +128,7 @@ def ps(
 @app.command()
 def status(box: Box = "", json_: Json = False) -> None:
     """Show the tunnel's peers and what the domains count, as `wg show` and more."""
-    answer = _ask(box, "status")
+    answer = ask(box, "status")
     if json_:
         screen.as_json(answer)
         return

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from rich.console import Console
@@ -42,6 +43,16 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for row in body:
         shown.add_row(*row)
     out.print(shown)
+
+
+@contextmanager
+def spinner(what: str) -> Iterator[None]:
+    """Shows on a terminal that something goes on."""
+    if not err.is_terminal:
+        yield
+        return
+    with err.status(Text(what)):
+        yield
 
 
 def good(flag: bool, text: str) -> Text:

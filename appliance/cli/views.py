@@ -53,7 +53,8 @@ def overview(status: dict[str, Any]) -> None:
         screen.out.print(line, style="yellow", soft_wrap=True, markup=False)
     for peer in status["peers"]:
         screen.out.out("\npeer: ", end="")
-        screen.out.out(peer["public_key"], style="bold")
+        screen.out.out(peer["public_key"], style="bold", end="")
+        screen.out.out(f"  ({peer['name']})" if peer.get("name") else "")
         lines = {
             "endpoint": peer["endpoint"],
             "allowed ips": ", ".join(peer["allowed_ips"]) or "(none)",

@@ -12,14 +12,21 @@ LAST_WORDS_FD = 2
 
 
 def _read_description() -> dict[str, object]:
-    """The boot description: JSON in a sealed memfd, which is closed once it is read."""
+    """The boot description: JSON in a sealed memfd, which is closed once it is read.
+
+    Behind it may stand a setting that was replaced while the box ran: a zero byte, its name, a zero byte, its JSON.
+    """
     import json
     import os
 
     size = os.fstat(BOOT_FD).st_size
-    description = json.loads(os.pread(BOOT_FD, size, 0))
+    text, *replaced = os.pread(BOOT_FD, size, 0).split(b"\0", 2)
     os.close(BOOT_FD)
+    description = json.loads(text)
     assert isinstance(description, dict)
+    if replaced:
+        name, value = replaced
+        description["settings"][name.decode()] = json.loads(value)
     return description
 
 

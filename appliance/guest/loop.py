@@ -17,6 +17,7 @@ from enum import Enum, auto
 from typing import Any, Final, Protocol
 
 from appliance.guest.log import Log
+from appliance.guest.outside import OPERATOR
 from appliance.guest.ports import BlockingOut, Client, DroppingOut, Patience, Port
 from appliance.guest.status import Counter, PeerRow, State, StatusPage, write_row
 from appliance.vchan.endpoint import Endpoint
@@ -29,6 +30,7 @@ MOST_OPENINGS: Final = 20  # of one channel in a minute; a peer that keeps dying
 OPENINGS_WINDOW: Final = 60.0  # seconds
 STALLED_LOOK: Final = 0.02  # seconds between two looks at a full ring: is its peer busy, or stuck?
 CONTROL_FD: Final = 5
+_NEVER: Final = float("inf")
 
 Handler = Callable[..., Any]
 
@@ -106,14 +108,19 @@ class _Gathering(_In):
 
 
 class _Server:
-    """Server's end of a call."""
+    """Server's end of a call. ``share``: of the domain's time, how much its caller may take."""
 
-    def __init__(self, guest: Guest, port: Port, handler: Handler) -> None:
+    def __init__(self, guest: Guest, port: Port, handler: Handler, share: float) -> None:
         self._guest = guest
         self._port = port
         self._handler = handler
+        self._rest = 1 / share - 1
+        self._not_before = 0.0
 
     def turn(self, now: float) -> Turn:
+        if now < self._not_before:
+            self._guest.look_at(self._not_before)
+            return Turn.HELD
         endpoint = self._port.endpoint
         try:
             request = endpoint.receive()
@@ -124,7 +131,13 @@ class _Server:
             return Turn.IDLE
         # A reply always has room: the ring holds the largest one, and a caller has one call outstanding. A caller that
         # does not take its replies finds the next one dropped, which is its own deadline to meet.
-        endpoint.send(self._handler(self._port.peer, request))
+        if not self._rest:
+            endpoint.send(self._handler(self._port.peer, request))
+        else:
+            began = time.monotonic()
+            endpoint.send(self._handler(self._port.peer, request))
+            ended = time.monotonic()
+            self._not_before = ended + (ended - began) * self._rest
         self._guest.has_worked = True
         return Turn.MORE
 
@@ -197,6 +210,7 @@ class Guest:
         self._ready: dict[Source, None] = {}  # those to be given a turn: all but the armed ones
         self._unflushed: list[Endpoint] = []
         self._next_look = 0.0
+        self._held_until = _NEVER
         self.has_worked = False  # whether anything happened since the timers were last asked
         self._busy = True
         self._opened: dict[int, Handler] = {}  # by the port's index
@@ -227,6 +241,10 @@ class Guest:
         if len(found) != 1:
             raise ValueError(f"{self.name}.{name} is joined to {len(found)} domains, not to one")
         return found[0]
+
+    def is_joined(self, port: str) -> bool:
+        """Whether the assembly joins ``port`` to anybody; only an optional one may not be."""
+        return port in self._ports
 
     def out(self, port: str) -> DroppingOut:
         """The producer's end of stream ``port``."""
@@ -274,10 +292,11 @@ class Guest:
 
             self._add(one.endpoint.fileno(), _In(self, one, bound, into))
 
-    def serve(self, port: str, handler: Callable[[str, Any], Any]) -> None:
-        """``handler(consumer, request) -> reply`` for each request of each consumer joined to ``port``."""
+    def serve(self, port: str, handler: Callable[[str, Any], Any], share: float = 1.0) -> None:
+        """``handler(consumer, request) -> reply`` for each request of each consumer joined to ``port``, which may be
+        nobody. Answering one of them takes no more than ``share`` of the domain's time, whatever it asks."""
         for one in self._ports.get(port, []):
-            self._add(one.endpoint.fileno(), _Server(self, one, handler))
+            self._add(one.endpoint.fileno(), _Server(self, one, handler, share))
 
     def readable(self, device: str, handler: Callable[[float], bool], into: Sequence[DroppingOut] = ()) -> None:
         """``handler(now) -> bool`` when ``device`` can be read; True while there may be more without a new event."""
@@ -345,6 +364,10 @@ class Guest:
             self._next_look = 0.0
         return False
 
+    def look_at(self, when: float) -> None:
+        """A source that holds itself back wants to be given a turn then."""
+        self._held_until = min(self._held_until, when)
+
     def accuse(self, port: Port, violation: PeerViolation) -> None:
         """Closes ``port`` for good as far as this peer goes, and says so where the monitor looks."""
         now = time.monotonic()
@@ -392,7 +415,8 @@ class Guest:
         if change == "opened":
             openings = self._openings[port.index]
             openings.append(now)
-            if len(openings) > MOST_OPENINGS and now - openings[0] < OPENINGS_WINDOW:
+            # An operator comes and goes as often as somebody types a command
+            if len(openings) > MOST_OPENINGS and now - openings[0] < OPENINGS_WINDOW and port.peer != OPERATOR:
                 openings.clear()
                 self.accuse(port, PeerViolation(f"opened and closed {MOST_OPENINGS} times in {OPENINGS_WINDOW:g} s"))
                 return
@@ -473,7 +497,8 @@ class Guest:
         """Seconds to sleep at most, now that no source has work it can do; those still ready are held up."""
         longest = (self._due if self._due < self._next_look else self._next_look) - time.monotonic()
         if self._ready:
-            longest = min(longest, STALLED_LOOK)
+            longest = min(longest, STALLED_LOOK, self._held_until - time.monotonic())
+            self._held_until = _NEVER
             for out in self._outs:
                 if out.wants_space:
                     out.wants_space = False

@@ -17,10 +17,11 @@ from typing import Any, Final
 
 from appliance.assembly.model import ValidatedAssembly
 from appliance.monitor import control, notify, peers, privileges
+from appliance.monitor.lending import Lending
 from appliance.monitor.network import BoxNetwork, NetworkError
 from appliance.monitor.notify import CRITICAL, INFO, NOTICE, WARNING
 from appliance.monitor.process import ProcessBackend
-from appliance.monitor.supervisor import Action, Alarm, Go, Kill, Phase, Reset, Start, Supervisor
+from appliance.monitor.supervisor import Action, Alarm, Go, HangUp, Kill, Phase, Reset, Start, Supervisor
 
 _QUICK: Final = 0.002  # seconds between two looks while something starts or ends
 _SLOW: Final = 0.25  # ... and while everything runs
@@ -64,6 +65,7 @@ class Box:
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._supervisor = Supervisor({domain.name: () for domain in assembly.domains}, self._born)
         self._control: control.ControlServer | None = None
+        self._lending: Lending | None = None
         self._exits = ExitStack()
         self._stopping = False
         self._held: list[str] | None = []  # those sealed before all are; None once the box runs
@@ -112,11 +114,13 @@ class Box:
         while not self._supervisor.is_settled:
             self.turn()
         self._mark("running")
+        self._lending = Lending(self._backend, self._log)
         self._control = control.ControlServer(
             self._directory / control.SOCKET,
             {"status": self.status, "down": self._down},
             self._watch,
             self._forget,
+            self._lending,
         )
         for note in self._network.notes:
             self._log(WARNING, note)
@@ -185,6 +189,8 @@ class Box:
                     self._start(name)
                 case Go(name):
                     self._go(name)
+                case HangUp(name):
+                    self._hang_up(name)
                 case Alarm(name, deaths, delay):
                     self._log(CRITICAL, f"{name} has died {deaths} times in a row: the next attempt is in {delay:g} s")
                     notify.notify(f"STATUS={name} keeps dying ({deaths} times in a row)")
@@ -203,6 +209,13 @@ class Box:
             return
         self._pidfds[name] = pidfd
         self._watch(pidfd, lambda: self._died(name))
+
+    def _hang_up(self, name: str) -> None:
+        if self._control is None or self._lending is None:
+            return  # nothing is lent before the box runs
+        for port in self._lending.ports_to(name):
+            self._log(WARNING, f"operator.{port} is taken back: {name} says that who holds it broke the protocol")
+            self._control.hang_up(port)
 
     def _go(self, name: str) -> None:
         assert self._backend is not None

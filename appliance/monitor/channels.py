@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from appliance.assembly.model import Channel, EndKind, ValidatedAssembly
+from appliance.assembly.model import OPERATOR_ROLE, Channel, End, EndKind, ValidatedAssembly
+from appliance.guest.outside import OPERATOR
 from appliance.vchan import layout, memfd
 from appliance.vchan.ring import Side
 from appliance.vchan.schema import schema
@@ -41,6 +42,22 @@ class _Ring:
         """The event that the domain on ``side`` waits on."""
         return self.fds.client_event_fd if side is Side.CLIENT else self.fds.server_event_fd
 
+    def descriptors(self, side: Side) -> tuple[int, int, int]:
+        """What whoever is on ``side`` attaches by."""
+        return self.fds.memory_fd, self.event_of(side), self.event_of(side.other)
+
+    def end(self, dead: Side) -> None:
+        """Says that ``dead`` is gone, and wakes the other side."""
+        memfd.mark_dead(self.memory, dead)
+        # Nobody reads these events, since every write to one wakes: the dead one may have written so much into them
+        # that no further write has room, and neither would its replacement ever be woken. That is done here and not
+        # when the replacement starts, so that what is read is never the news of this death.
+        for event in (self.event_of(dead), self.event_of(dead.other)):
+            with suppress(BlockingIOError):  # nothing was written
+                os.read(event, 8)
+        with suppress(BlockingIOError):  # the survivor has filled it just now, and can but be awake
+            os.write(self.event_of(dead.other), _ONE)
+
 
 class Channels:
     """All channels of an assembly. The order of a domain's channels is that of the file, always."""
@@ -65,24 +82,35 @@ class Channels:
         for ring in self._of(domain):
             side, channel = ring.side(domain), ring.channel
             own, other = (channel.client, channel.server)[:: 1 if side is Side.CLIENT else -1]
-            descriptors = (ring.fds.memory_fd, ring.event_of(side), ring.event_of(side.other))
             end = role.ports[own.port].end
-            found.append(Attachment(own.port, other.domain, channel.schema, end, descriptors, ring.bytes))
+            found.append(Attachment(own.port, other.domain, channel.schema, end, ring.descriptors(side), ring.bytes))
         return found
 
     def reset(self, dead: str) -> None:
         """Says on every channel of ``dead`` that it is gone, and wakes those who should know."""
         for ring in self._of(dead):
-            side = ring.side(dead)
-            memfd.mark_dead(ring.memory, side)
-            # Nobody reads these events, since every write to one wakes: the dead one may have written so much into them
-            # that no further write has room, and neither would its replacement ever be woken. That is done here and not
-            # when the replacement starts, so that what is read is never the news of this death.
-            for event in (ring.event_of(side), ring.event_of(side.other)):
-                with suppress(BlockingIOError):  # nothing was written
-                    os.read(event, 8)
-            with suppress(BlockingIOError):  # the survivor has filled it just now, and can but be awake
-                os.write(ring.event_of(side.other), _ONE)
+            ring.end(ring.side(dead))
+
+    def outside(self, port: str) -> Attachment | None:
+        """The operator's end of that name, cleared of what the last who held it has left; None if it is not joined."""
+        ring = self._outside(port)
+        if ring is None:
+            return None
+        memfd.zero_dead(ring.memory, Side.CLIENT)
+        channel, kind = ring.channel, OPERATOR_ROLE.ports[port].end
+        return Attachment(port, channel.server.domain, channel.schema, kind, ring.descriptors(Side.CLIENT), ring.bytes)
+
+    def hang_up(self, port: str) -> None:
+        """Says that nobody holds the operator's end of that name any more."""
+        ring = self._outside(port)
+        if ring is not None:
+            for event in ring.descriptors(Side.CLIENT)[1:]:
+                os.set_blocking(event, False)  # no domain could have changed that, whoever held this end could
+            ring.end(Side.CLIENT)
+
+    def _outside(self, port: str) -> _Ring | None:
+        end = End(OPERATOR, port)
+        return next((ring for ring in self._rings if ring.channel.client == end), None)
 
     def all_wait(self, dead: str, survivors: Iterable[str]) -> bool:
         """Whether each of ``survivors`` has dropped the session it had with ``dead``."""

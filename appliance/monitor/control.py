@@ -2,6 +2,9 @@
 
 Only the user the monitor runs as, and root, are heard. A client gets one answer, has two seconds for its question and
 two to take the answer, which is sent as far as there is room: nobody can make the monitor wait.
+
+One question is answered with descriptors: ``borrow`` lends the operator's end of a channel for as long as the
+connection lasts. Who holds it asks a domain itself, and the monitor only one thing more: to ``keep`` a setting.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -29,6 +32,7 @@ _MOST_CLIENTS: Final = 16
 _PATIENCE: Final = 2.0  # seconds
 _SEND_BUFFER: Final = 1 << 18
 _DOWN_PATIENCE: Final = 30.0
+_NEVER: Final = float("inf")
 
 Json = dict[str, Any]
 
@@ -43,16 +47,48 @@ class Watch(Protocol):
     def __call__(self, fd: int, callback: Callable[[], None], events: int = select.EPOLLIN) -> None: ...
 
 
+class Lender(Protocol):
+    """Has the operator's ends of channels (lending.py)."""
+
+    def borrow(self, port: str, pid: int) -> tuple[Json, tuple[int, ...]]:
+        """The answer, and the descriptors that go with it: none if there is an "error" in it."""
+
+    def keep(self, port: str, untrusted_fd: int) -> Json:
+        """What ``untrusted_fd`` holds is for later lives of the domain at the other end."""
+
+    def give_back(self, port: str) -> None: ...
+
+
 class _Client:
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, pid: int) -> None:
         self.connection = connection
-        self.until = time.monotonic() + _PATIENCE
+        self.pid = pid
+        self.holds: str | None = None  # the operator's end that it has borrowed
+        self.descriptor: int | None = None  # the last that it has sent
+        self.lent: tuple[int, ...] = ()  # to be sent with the reply
+        self.begin()
+
+    def begin(self) -> None:
+        """It may ask; who holds an end, whenever it likes."""
+        self.until = time.monotonic() + _PATIENCE if self.holds is None else _NEVER
         self.untrusted_request = b""
         self.reply = memoryview(b"")  # what is left of it
 
+    def take_descriptor(self) -> int | None:
+        """The descriptor that came last, the caller's to close."""
+        taken, self.descriptor = self.descriptor, None
+        return taken
+
+    def close(self) -> None:
+        self.connection.close()
+        if (left := self.take_descriptor()) is not None:
+            os.close(left)
+
 
 class ControlServer:
-    """Answers questions with ``operations[op]()``. ``watch`` and ``forget(fd)``: the caller's poller."""
+    """Answers questions with ``operations[op]()``, and those about the operator's ends with ``lender``. ``watch`` and
+    ``forget(fd)``: the caller's poller.
+    """
 
     def __init__(
         self,
@@ -60,7 +96,9 @@ class ControlServer:
         operations: dict[str, Callable[[], Json]],
         watch: Watch,
         forget: Callable[[int], None],
+        lender: Lender | None = None,
     ) -> None:
+        self._lender = lender
         self._path = path
         self._operations = operations
         self._watch = watch
@@ -81,29 +119,33 @@ class ControlServer:
             connection, _ = self._socket.accept()
         except OSError:
             return  # it has gone again
-        _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid not in (0, os.geteuid()) or len(self._clients) >= _MOST_CLIENTS:
             connection.close()
             return
         connection.setblocking(False)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         fd = connection.fileno()
-        self._clients[fd] = _Client(connection)
+        self._clients[fd] = _Client(connection, pid)
         self._watch(fd, lambda: self._readable(fd))
 
     def _readable(self, fd: int) -> None:
         client = self._clients[fd]
         try:
-            data = client.connection.recv(_LONGEST_REQUEST)
+            data, descriptors, *_ = socket.recv_fds(client.connection, _LONGEST_REQUEST, 1, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            data, descriptors = b"", []
+        for descriptor in descriptors:
+            if (earlier := client.take_descriptor()) is not None:
+                os.close(earlier)
+            client.descriptor = descriptor
         client.untrusted_request += data
         if not data or len(client.untrusted_request) > _LONGEST_REQUEST:
             self._drop(fd)
         elif b"\n" in client.untrusted_request:
-            client.reply = memoryview(json.dumps(self._answer(client.untrusted_request)).encode() + b"\n")
+            client.reply = memoryview(json.dumps(self._answer(client)).encode() + b"\n")
             client.until = time.monotonic() + _PATIENCE
             self._forget(fd)
             self._watch(fd, lambda: self._writable(fd), select.EPOLLOUT)
@@ -112,28 +154,68 @@ class ControlServer:
     def _writable(self, fd: int) -> None:
         client = self._clients[fd]
         try:
-            client.reply = client.reply[client.connection.send(client.reply) :]
+            if client.lent:  # they go with the first byte
+                sent = socket.send_fds(client.connection, [client.reply], client.lent)
+                client.lent = ()
+            else:
+                sent = client.connection.send(client.reply)
         except BlockingIOError:
             return
         except OSError:
             self._drop(fd)
             return
-        if not client.reply:
+        client.reply = client.reply[sent:]
+        if client.reply:
+            return
+        if client.holds is None:
             self._drop(fd)
+        else:
+            client.begin()
+            self._forget(fd)
+            self._watch(fd, lambda: self._readable(fd))
 
-    def _answer(self, untrusted_request: bytes) -> Json:
+    def _answer(self, client: _Client) -> Json:
         try:
-            question = json.loads(untrusted_request.split(b"\n", 1)[0])
+            question = json.loads(client.untrusted_request.split(b"\n", 1)[0])
         except (ValueError, RecursionError):
             return {"error": "the request is not a line of JSON"}
         operation = question.get("op") if isinstance(question, dict) else None
+        if operation == "keep" and client.holds is not None and self._lender is not None:
+            return self._keep(client, client.holds, self._lender)
+        if operation == "borrow" and client.holds is None and self._lender is not None:
+            return self._borrow(client, question.get("port"), self._lender)
         if not isinstance(operation, str) or operation not in self._operations:
             return {"error": f"there is no such operation; there are: {', '.join(sorted(self._operations))}"}
         return self._operations[operation]()
 
+    def _borrow(self, client: _Client, untrusted_port: object, lender: Lender) -> Json:
+        if not isinstance(untrusted_port, str):
+            return {"error": "which port?"}
+        answer, client.lent = lender.borrow(untrusted_port, client.pid)
+        if client.lent:
+            client.holds = untrusted_port
+        return answer
+
+    def _keep(self, client: _Client, port: str, lender: Lender) -> Json:
+        descriptor = client.take_descriptor()
+        if descriptor is None:
+            return {"error": "there is no descriptor with it"}
+        try:
+            return lender.keep(port, descriptor)
+        finally:
+            os.close(descriptor)
+
     def _drop(self, fd: int) -> None:
         self._forget(fd)
-        self._clients.pop(fd).connection.close()
+        client = self._clients.pop(fd)
+        client.close()
+        if client.holds is not None and self._lender is not None:
+            self._lender.give_back(client.holds)
+
+    def hang_up(self, port: str) -> None:
+        """Ends the connection of whoever holds the operator's end of that name."""
+        for fd in [fd for fd, client in self._clients.items() if client.holds == port]:
+            self._drop(fd)
 
     def tick(self, now: float) -> None:
         """Drops the clients whose time is over."""
@@ -153,30 +235,112 @@ class ControlServer:
 
 def request(name: str, operation: str) -> Json:
     """Asks the box called ``name``. Errors: ControlError."""
-    path = _directory(name) / SOCKET
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(10)
+    with ExitStack() as stack:
+        connection = _connect(name, stack)
         try:
-            connection.connect(str(path))
-            connection.sendall(json.dumps({"op": operation}).encode() + b"\n")
-            reply = bytearray()
-            while not reply.endswith(b"\n") and len(reply) <= _LONGEST_REPLY:
-                piece = connection.recv(1 << 16)
-                if not piece:
-                    break
-                reply += piece
-        except PermissionError:
-            raise ControlError(_not_yours(name)) from None
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise ControlError(f"{name} is not running") from None
+            connection.sendall(_line({"op": operation}))
+            reply = _take_line(connection)
         except OSError as error:
             raise ControlError(f"{name} does not answer: {error}") from None
+    return _checked(name, reply)
+
+
+def _connect(name: str, stack: ExitStack) -> socket.socket:
+    connection = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    connection.settimeout(10)
+    try:
+        connection.connect(str(_directory(name) / SOCKET))
+    except PermissionError:
+        raise ControlError(_not_yours(name)) from None
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise ControlError(f"{name} is not running") from None
+    except OSError as error:
+        raise ControlError(f"{name} does not answer: {error}") from None
+    return connection
+
+
+def _take_line(connection: socket.socket) -> bytes:
+    reply = bytearray()
+    while not reply.endswith(b"\n") and len(reply) <= _LONGEST_REPLY:
+        piece = connection.recv(1 << 16)
+        if not piece:
+            break
+        reply += piece
+    return bytes(reply)
+
+
+def _checked(name: str, reply: bytes) -> Json:
+    """The answer in ``reply``. Errors: ControlError."""
     if not reply.endswith(b"\n"):
         raise ControlError(f"{name} hung up without an answer")
     answer = json.loads(reply)
     if "error" in answer:
-        raise ControlError(f"{name}: {answer['error']}")
+        kind = Busy if answer.get("busy") else ControlError
+        raise kind(f"{name}: {answer['error']}")
     return dict(answer)
+
+
+class Busy(ControlError):
+    """Somebody else has borrowed it."""
+
+
+class Loan:
+    """The operator's end of a channel, borrowed for as long as this object is not closed. ``descriptors``: memory, the
+    event to wait on, the event to notify. The connection (``fileno``) ends when the monitor takes the end back.
+    """
+
+    def __init__(self, name: str, connection: socket.socket, answer: Json, descriptors: tuple[int, ...]) -> None:
+        self.box = name
+        self.schema = str(answer["schema"])
+        self.domain = str(answer["domain"])
+        self.descriptors = descriptors
+        self._connection = connection
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    def is_over(self) -> bool:
+        """Whether the monitor has taken the end back. It says nothing that it is not asked."""
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN | select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def keep(self, fd: int) -> None:
+        """Later lives of the domain get what this sealed memfd holds. Errors: ControlError."""
+        try:
+            socket.send_fds(self._connection, [_line({"op": "keep"})], [fd])
+            reply = _take_line(self._connection)
+        except OSError as error:
+            raise ControlError(f"{self.box} does not answer: {error}") from None
+        _checked(self.box, reply)
+
+    def close(self) -> None:
+        for fd in self.descriptors:
+            os.close(fd)
+        self.descriptors = ()
+        self._connection.close()
+
+
+def borrow(name: str, port: str) -> Loan:
+    """The operator's end ``port`` of the box called ``name``. Errors: Busy; ControlError."""
+    with ExitStack() as stack:
+        connection = _connect(name, stack)
+        try:
+            connection.sendall(_line({"op": "borrow", "port": port}))
+            reply, descriptors, *_ = socket.recv_fds(connection, 1 << 16, 3, socket.MSG_CMSG_CLOEXEC)
+            for fd in descriptors:
+                stack.callback(os.close, fd)
+            if reply and not reply.endswith(b"\n"):
+                reply += _take_line(connection)
+        except OSError as error:
+            raise ControlError(f"{name} does not answer: {error}") from None
+        loan = Loan(name, connection, _checked(name, reply), tuple(descriptors))
+        stack.pop_all()
+        return loan
+
+
+def _line(question: Json) -> bytes:
+    return json.dumps(question).encode() + b"\n"
 
 
 def _not_yours(name: str) -> str:

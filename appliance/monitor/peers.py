@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from appliance.assembly.model import ValidatedAssembly
@@ -24,12 +25,15 @@ def of(assembly: ValidatedAssembly, boards: Boards) -> list[dict[str, Any]]:
         configured = domain.settings.get("peers")
         if domain.role.board and isinstance(configured, list | tuple):
             rows = boards.peers(domain.name, len(configured))
-            entries += [_entry(peer, row) for peer, row in zip(configured, rows, strict=True)]
+            names = assembly.peer_names
+            entries += [_entry(peer, row, names) for peer, row in zip(configured, rows, strict=True)]
     return entries
 
 
-def _entry(peer: dict[str, Any], row: PeerRow | None) -> dict[str, Any]:
+def _entry(peer: dict[str, Any], row: PeerRow | None, names: Mapping[str, str]) -> dict[str, Any]:
     known = {key: peer[key] for key in _PUBLIC if key in peer}
+    if (name := names.get(peer["public_key"])) is not None:
+        known["name"] = name
     return {
         "allowed_ips": [],
         **known,

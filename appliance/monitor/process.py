@@ -6,6 +6,8 @@ life - process, status page, control event, pipe of last words - is made for eac
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -35,6 +37,10 @@ _NULL_IN, _NULL_OUT, _LAST_WORDS, _DESCRIPTION, _STATUS, _CONTROL, _FIRST_PORT =
 
 _LAST_WORDS_SIZE: Final = 4096
 _SEALED: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+_UNCHANGING: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+MOST_REPLACED: Final = 8 << 20
+"""Bytes of a setting that is replaced while the box runs."""
+
 _PATH: Final = tuple(
     dict.fromkeys(
         [
@@ -70,6 +76,7 @@ class _Blueprint:
     attachments: tuple[Attachment, ...]
     descriptors: Mapping[int, int]
     description: int
+    description_bytes: int  # of it, the JSON
     plan: SealPlan
 
 
@@ -134,7 +141,37 @@ class ProcessBackend:
             "counters": domain.role.counters,
             "seal": plan.to_json(),
         }
-        return _Blueprint(domain, attachments, descriptors, _description(description, to_json(domain)), plan)
+        fd, size = _description(description, to_json(domain))
+        return _Blueprint(domain, attachments, descriptors, fd, size, plan)
+
+    # who is outside -------------------------------------------------------------------------------------------------
+
+    def lend(self, port: str) -> Attachment | None:
+        """The operator's end of that name, for whoever is to hold it next; None if this box has none."""
+        return self._channels.outside(port)
+
+    def hang_up(self, port: str) -> None:
+        """Nobody holds the operator's end of that name any more."""
+        self._channels.hang_up(port)
+
+    def replace_setting(self, domain: str, name: str, untrusted_fd: int) -> None:
+        """Later lives of ``domain`` get what is in this memfd as the JSON of setting ``name``. It is copied unread.
+
+        Errors: ValueError saying what is wrong with it; OSError.
+        """
+        size = _bounded(untrusted_fd)
+        blueprint = self._blueprints[domain]
+        fd = _memfd()
+        try:
+            _copy(fd, blueprint.description, blueprint.description_bytes)
+            os.write(fd, b"\0" + name.encode() + b"\0")
+            _copy(fd, untrusted_fd, size)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALED)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._blueprints[domain] = dataclasses.replace(blueprint, description=fd)
+        os.close(blueprint.description)
 
     # one life -------------------------------------------------------------------------------------------------------
 
@@ -255,16 +292,45 @@ class ProcessBackend:
         os.close(self._null)
 
 
-def _description(description: Mapping[str, Any], settings: bytes) -> int:
-    """A memfd with the boot description that nobody can write any more.
+def _memfd() -> int:
+    return os.memfd_create("septum-boot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def _bounded(untrusted_fd: int) -> int:
+    """The bytes of a memfd that nobody can change any more. Errors: ValueError."""
+    try:
+        seals = fcntl.fcntl(untrusted_fd, fcntl.F_GET_SEALS)
+    except OSError:
+        raise ValueError("is not a memfd that can be sealed") from None
+    if _UNCHANGING & ~seals:
+        raise ValueError("could still change: seal it against writing, growing and shrinking")
+    size = os.fstat(untrusted_fd).st_size
+    if not 1 <= size <= MOST_REPLACED:
+        raise ValueError(f"has {size} bytes, not 1 to {MOST_REPLACED}")
+    return size
+
+
+def _copy(to: int, of: int, count: int) -> None:
+    """Appends the first ``count`` bytes of one memfd to another, within the kernel."""
+    done = 0
+    while done < count:
+        copied = os.sendfile(to, of, done, count - done)
+        if not copied:
+            raise OSError(errno.EIO, "a memfd is shorter than it was")
+        done += copied
+
+
+def _description(description: Mapping[str, Any], settings: bytes) -> tuple[int, int]:
+    """A memfd with the boot description that nobody can write any more, and its bytes.
 
     The settings may hold secrets: they are put in as the bytes they are, so that no further copy is made.
     """
-    fd = os.memfd_create("septum-boot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = _memfd()
     head = json.dumps(description).encode()
-    os.writev(fd, [head[:-1], b', "settings": ', settings, b"}"])
+    parts = [head[:-1], b', "settings": ', settings, b"}"]
+    os.writev(fd, parts)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALED)
-    return fd
+    return fd, sum(map(len, parts))
 
 
 def _how(status: int) -> str:

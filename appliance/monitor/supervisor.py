@@ -96,7 +96,13 @@ class Alarm(NamedTuple):
     delay: float
 
 
-Action = Kill | Reset | Start | Go | Alarm
+class HangUp(NamedTuple):
+    """Who holds the operator's end of a channel to ``domain`` broke the protocol, it says: take the end away."""
+
+    domain: str
+
+
+Action = Kill | Reset | Start | Go | Alarm | HangUp
 
 ALIVE: Final = frozenset({Phase.STARTING, Phase.GOING, Phase.RUNNING})
 
@@ -128,7 +134,9 @@ class _Life:
 
 
 class Supervisor:
-    """The state of all domains. ``peers``: for each domain, the domain at the other end of each of its ports."""
+    """The state of all domains. ``peers``: for each domain, the domain at the other end of each of its ports, or
+    somebody who is none and stands outside of the box.
+    """
 
     def __init__(self, peers: Mapping[str, Sequence[str]], now: float, limits: Limits = LIMITS) -> None:
         self._limits = limits
@@ -148,7 +156,9 @@ class Supervisor:
 
     def survivors(self, domain: str) -> tuple[str, ...]:
         """Of the peers of a dead domain, those that will notice: they run, and will drop what was half read."""
-        return tuple(p for p in self._lives[domain].peers if self._lives[p].phase in (Phase.GOING, Phase.RUNNING))
+        lives = self._lives
+        peers = (peer for peer in lives[domain].peers if peer in lives)
+        return tuple(peer for peer in peers if lives[peer].phase in (Phase.GOING, Phase.RUNNING))
 
     @property
     def is_settled(self) -> bool:
@@ -227,6 +237,8 @@ class Supervisor:
         return actions
 
     def _accuse(self, accuser: str, life: _Life, accused: str, now: float) -> list[Action]:
+        if accused not in self._lives:  # nobody of the box: the accuser gains nothing by it, and pays nothing
+            return [HangUp(accuser)]
         limits = self._limits
         life.accusations.append((now, accused))
         actions: list[Action] = []

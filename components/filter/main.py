@@ -10,6 +10,7 @@ from appliance.guest.loop import Guest
 from appliance.guest.settings import SettingsError
 from appliance.guest.status import Counter
 from appliance.vchan.messages import Packets
+from components.filter import control
 from components.filter.engine import Engine, Outcome
 from components.filter.model import Prefix, Side
 from components.filter.settings import parse
@@ -117,7 +118,7 @@ class SharingShell(Shell):
         is_own = group.peer > 0 and (group.peer - 1) % len(self._encrypts) == number
         parts = self._shards.split(group, End.SOURCE) if is_own else []
         own = [part for pair, part in parts if pair == number]
-        if foreign := packets(group) - sum(map(_packets, own)):
+        if foreign := packets(group) - sum(map(packets, own)):
             self._from_tunnel.add(foreign)
             self.engine.denied[Side.TUNNEL]["foreign"] += foreign
         for part in own:
@@ -145,3 +146,4 @@ def build(guest: Guest) -> None:
         guest.receive_many("tunnel_in", sharing.from_one, into=(red_out,))
     guest.receive("red_in", shell.from_red, into=encrypts)
     guest.timer(shell.tick)
+    control.serve(guest, shell.engine)

@@ -29,6 +29,8 @@ class Split(Shell):
     def _deliver(self, outcome: Outcome) -> None:
         passed, answers = outcome
         for side, group in (*passed, *answers):
+            if group.peer and side is not Side.RED:  # an answer: whose it is, its destination says
+                group = group._replace(peer=0)
             if not self._outs[side].send(group):
                 self._sink_full.add(packets(group))
 

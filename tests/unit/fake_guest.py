@@ -80,6 +80,9 @@ class FakeGuest:
         }
         self.outs = {name: members[0] for name, members in self.members.items()}
         self.clients = {name: FakeClient() for name, port in ports if port["end"] == "client"}
+        self.servers = {name for name, port in ports if port["end"] == "server"}
+        self.joined = {name for name, port in ports if not port.get("optional")}
+        self.closed: dict[str, Callable[[float], Any]] = {}
         self.ins = {name for name, port in ports if port["end"] == "in"}
         self.counters = {name: FakeCounter() for name in declared["counters"]}
         self.handlers: dict[str, Callable[..., Any]] = {}
@@ -143,6 +146,21 @@ class FakeGuest:
     def on_open(self, port: str, handler: Callable[[float], Any]) -> None:
         assert port in self.clients or port in self.outs or port in self.ins
         self.opened[port] = handler
+
+    def on_close(self, port: str, handler: Callable[[float], Any]) -> None:
+        assert port in self.joined
+        self.closed[port] = handler
+
+    def is_joined(self, port: str) -> bool:
+        return port in self.joined
+
+    def serve(self, port: str, handler: Callable[[str, Any], Any], share: float = 1.0) -> None:
+        assert port in self.servers and port in self.joined
+        self.handlers[port] = handler
+
+    @staticmethod
+    def wall() -> float:
+        return 1.6e9
 
     def timer(self, handler: Callable[[float], float | None]) -> None:
         self.timers.append(handler)

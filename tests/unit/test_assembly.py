@@ -372,8 +372,8 @@ def test_clearance_of_a_channel(components: Edit, tmp_path: Path) -> None:
     components("filter", 'clearance = ["PUBLIC", "CONTROL", "RED"]', 'clearance = ["PUBLIC", "CONTROL"]')
     found = findings(TEXT, tmp_path)
     assert {finding.validator for finding in found} == {"clearance"}
-    assert {finding.line for finding in found} == {line_of(TEXT, part) for part in (
-        '"red.plain_out"', '"filter.tunnel_out"', '"decrypt.plain"', '"filter.red_out"', '"operator.filter"')}  # fmt: skip
+    blamed = ('"red.plain_out"', '"filter.tunnel_out"', '"decrypt.plain"', '"filter.red_out"', '"operator.filter"')
+    assert {finding.line for finding in found} == {line_of(TEXT, part) for part in blamed}
     assert "filter is not cleared for RED" in found[0].detail
 
 

@@ -400,7 +400,7 @@ _HITSPAGE: Final = MessageRule(
 
 
 class FlowRow(Message):
-    __slots__ = ("protocol", "source", "source_port", "destination", "destination_port", "side", "peer", "state", "number", "packets", "octets", "idle", "left")
+    __slots__ = ("protocol", "source", "source_port", "destination", "destination_port", "side", "across", "peer", "state", "answered", "number", "packets", "octets", "left", "translated")
 
     def __init__(
         self,
@@ -411,13 +411,15 @@ class FlowRow(Message):
         destination: bytes = b"",
         destination_port: int = 0,
         side: int = 0,
+        across: int = 0,
         peer: int = 0,
         state: str = "",
+        answered: bool = False,
         number: int = 0,
         packets: int = 0,
         octets: int = 0,
-        idle: int = 0,
         left: int = 0,
+        translated: str = "",
     ) -> None:
         self.protocol = protocol
         self.source = source
@@ -425,13 +427,15 @@ class FlowRow(Message):
         self.destination = destination
         self.destination_port = destination_port
         self.side = side
+        self.across = across
         self.peer = peer
         self.state = state
+        self.answered = answered
         self.number = number
         self.packets = packets
         self.octets = octets
-        self.idle = idle
         self.left = left
+        self.translated = translated
 
 
 _FLOWROW: Final = MessageRule(
@@ -444,13 +448,15 @@ _FLOWROW: Final = MessageRule(
         FieldRule(4, "destination", Type.BYTES, "RED", 4, 16),
         FieldRule(5, "destination_port", Type.UINT32, "RED", 0, 65535),
         FieldRule(6, "side", Type.UINT32, "CONTROL", 1, 4),
-        FieldRule(7, "peer", Type.UINT32, "CONTROL", 0, 65535),
-        FieldRule(8, "state", Type.STRING, "CONTROL", 1, 24),
-        FieldRule(9, "number", Type.UINT32, "CONTROL", 0, 65536),
-        FieldRule(10, "packets", Type.UINT64, "CONTROL", 0, 18446744073709551615),
-        FieldRule(11, "octets", Type.UINT64, "CONTROL", 0, 18446744073709551615),
-        FieldRule(12, "idle", Type.UINT32, "CONTROL", 0, 4294967295),
-        FieldRule(13, "left", Type.UINT32, "CONTROL", 0, 4294967295),
+        FieldRule(7, "across", Type.UINT32, "CONTROL", 1, 4),
+        FieldRule(8, "peer", Type.UINT32, "CONTROL", 0, 65535),
+        FieldRule(9, "state", Type.STRING, "CONTROL", 1, 24),
+        FieldRule(10, "answered", Type.BOOL, "CONTROL", 0, 1),
+        FieldRule(11, "number", Type.UINT32, "CONTROL", 0, 65536),
+        FieldRule(12, "packets", Type.UINT64, "CONTROL", 0, 18446744073709551615),
+        FieldRule(13, "octets", Type.UINT64, "CONTROL", 0, 18446744073709551615),
+        FieldRule(14, "left", Type.UINT32, "CONTROL", 0, 4294967295),
+        FieldRule(15, "translated", Type.STRING, "RED", 0, 128),
     ),
 )
 
@@ -479,17 +485,19 @@ _FLOWSPAGE: Final = MessageRule(
 
 
 class Talker(Message):
-    __slots__ = ("address", "flows", "packets", "octets")
+    __slots__ = ("address", "side", "flows", "packets", "octets")
 
     def __init__(
         self,
         *,
         address: bytes = b"",
+        side: int = 0,
         flows: int = 0,
         packets: int = 0,
         octets: int = 0,
     ) -> None:
         self.address = address
+        self.side = side
         self.flows = flows
         self.packets = packets
         self.octets = octets
@@ -500,9 +508,10 @@ _TALKER: Final = MessageRule(
     Talker,
     (
         FieldRule(1, "address", Type.BYTES, "RED", 4, 16),
-        FieldRule(2, "flows", Type.UINT32, "CONTROL", 0, 16777216),
-        FieldRule(3, "packets", Type.UINT64, "CONTROL", 0, 18446744073709551615),
-        FieldRule(4, "octets", Type.UINT64, "CONTROL", 0, 18446744073709551615),
+        FieldRule(2, "side", Type.UINT32, "CONTROL", 1, 4),
+        FieldRule(3, "flows", Type.UINT32, "CONTROL", 0, 16777216),
+        FieldRule(4, "packets", Type.UINT64, "CONTROL", 0, 18446744073709551615),
+        FieldRule(5, "octets", Type.UINT64, "CONTROL", 0, 18446744073709551615),
     ),
 )
 
@@ -579,24 +588,55 @@ _TOTALS: Final = MessageRule(
 )
 
 
-class Why(Message):
-    __slots__ = ("verdict", "number", "why", "state", "steps", "digest")
+class Step(Message):
+    __slots__ = ("number", "why")
 
     def __init__(
         self,
         *,
-        verdict: str = "",
         number: int = 0,
         why: str = "",
+    ) -> None:
+        self.number = number
+        self.why = why
+
+
+_STEP: Final = MessageRule(
+    "septum.v1.Step",
+    Step,
+    (
+        FieldRule(1, "number", Type.UINT32, "CONTROL", 1, 65536),
+        FieldRule(2, "why", Type.STRING, "RED", 0, 128),
+    ),
+)
+
+
+class Why(Message):
+    __slots__ = ("verdict", "number", "why", "packet", "tracking", "state", "leaves", "translation", "steps", "digest")
+
+    def __init__(
+        self,
+        *,
+        verdict: int = 0,
+        number: int = 0,
+        why: str = "",
+        packet: str = "",
+        tracking: str = "",
         state: str = "",
-        steps: list[str] | None = None,
+        leaves: int = 0,
+        translation: str = "",
+        steps: list[Step] | None = None,
         digest: bytes = b"",
     ) -> None:
         self.verdict = verdict
         self.number = number
         self.why = why
+        self.packet = packet
+        self.tracking = tracking
         self.state = state
-        self.steps: list[str] = [] if steps is None else steps
+        self.leaves = leaves
+        self.translation = translation
+        self.steps: list[Step] = [] if steps is None else steps
         self.digest = digest
 
 
@@ -604,12 +644,16 @@ _WHY: Final = MessageRule(
     "septum.v1.Why",
     Why,
     (
-        FieldRule(1, "verdict", Type.STRING, "CONTROL", 1, 32),
+        FieldRule(1, "verdict", Type.UINT32, "CONTROL", 1, 3),
         FieldRule(2, "number", Type.UINT32, "CONTROL", 0, 65536),
         FieldRule(3, "why", Type.STRING, "RED", 0, 512),
-        FieldRule(4, "state", Type.STRING, "RED", 0, 256),
-        FieldRule(5, "steps", Type.STRING, "RED", 0, 256, max_items=64),
-        FieldRule(6, "digest", Type.BYTES, "CONTROL", 32, 32),
+        FieldRule(4, "packet", Type.STRING, "RED", 0, 256),
+        FieldRule(5, "tracking", Type.STRING, "CONTROL", 0, 24),
+        FieldRule(6, "state", Type.STRING, "RED", 0, 256),
+        FieldRule(7, "leaves", Type.UINT32, "CONTROL", 0, 4),
+        FieldRule(8, "translation", Type.STRING, "RED", 0, 256),
+        FieldRule(9, "steps", Type.MESSAGE, None, 0, 0, max_items=64, message=_STEP),
+        FieldRule(10, "digest", Type.BYTES, "CONTROL", 32, 32),
     ),
 )
 

@@ -426,7 +426,7 @@ Global___HitsPage: _TypeAlias = HitsPage  # noqa: Y015
 
 @_typing.final
 class FlowRow(_message.Message):
-    """As the opener's packets are, before any translation; `number` is its rule's, from 1."""
+    """One flow, as rules are asked about it: who opened it first. `number` is its rule's, from 1."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -436,28 +436,33 @@ class FlowRow(_message.Message):
     DESTINATION_FIELD_NUMBER: _builtins.int
     DESTINATION_PORT_FIELD_NUMBER: _builtins.int
     SIDE_FIELD_NUMBER: _builtins.int
+    ACROSS_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     PACKETS_FIELD_NUMBER: _builtins.int
     OCTETS_FIELD_NUMBER: _builtins.int
-    IDLE_FIELD_NUMBER: _builtins.int
     LEFT_FIELD_NUMBER: _builtins.int
+    TRANSLATED_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     source: _builtins.bytes
     source_port: _builtins.int
     destination: _builtins.bytes
     destination_port: _builtins.int
     side: _builtins.int
+    """that opened it"""
+    across: _builtins.int
     peer: _builtins.int
     state: _builtins.str
+    answered: _builtins.bool
     number: _builtins.int
     packets: _builtins.int
     octets: _builtins.int
-    idle: _builtins.int
-    """seconds since the last packet"""
     left: _builtins.int
-    """seconds until it is forgotten"""
+    """seconds until it is forgotten, if nothing comes"""
+    translated: _builtins.str
+    """what its ends are on the far side, if others"""
     def __init__(
         self,
         *,
@@ -467,17 +472,19 @@ class FlowRow(_message.Message):
         destination: _builtins.bytes = ...,
         destination_port: _builtins.int = ...,
         side: _builtins.int = ...,
+        across: _builtins.int = ...,
         peer: _builtins.int = ...,
         state: _builtins.str = ...,
+        answered: _builtins.bool = ...,
         number: _builtins.int = ...,
         packets: _builtins.int = ...,
         octets: _builtins.int = ...,
-        idle: _builtins.int = ...,
         left: _builtins.int = ...,
+        translated: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "destination_port", b"destination_port", "idle", b"idle", "left", b"left", "number", b"number", "octets", b"octets", "packets", b"packets", "peer", b"peer", "protocol", b"protocol", "side", b"side", "source", b"source", "source_port", b"source_port", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["across", b"across", "answered", b"answered", "destination", b"destination", "destination_port", b"destination_port", "left", b"left", "number", b"number", "octets", b"octets", "packets", b"packets", "peer", b"peer", "protocol", b"protocol", "side", b"side", "source", b"source", "source_port", b"source_port", "state", b"state", "translated", b"translated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -509,13 +516,17 @@ Global___FlowsPage: _TypeAlias = FlowsPage  # noqa: Y015
 
 @_typing.final
 class Talker(_message.Message):
+    """Who opened flows that live, and what went over them both ways."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDRESS_FIELD_NUMBER: _builtins.int
+    SIDE_FIELD_NUMBER: _builtins.int
     FLOWS_FIELD_NUMBER: _builtins.int
     PACKETS_FIELD_NUMBER: _builtins.int
     OCTETS_FIELD_NUMBER: _builtins.int
     address: _builtins.bytes
+    side: _builtins.int
     flows: _builtins.int
     packets: _builtins.int
     octets: _builtins.int
@@ -523,13 +534,14 @@ class Talker(_message.Message):
         self,
         *,
         address: _builtins.bytes = ...,
+        side: _builtins.int = ...,
         flows: _builtins.int = ...,
         packets: _builtins.int = ...,
         octets: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "flows", b"flows", "octets", b"octets", "packets", b"packets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "flows", b"flows", "octets", b"octets", "packets", b"packets", "side", b"side"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -609,36 +621,75 @@ class Totals(_message.Message):
 Global___Totals: _TypeAlias = Totals  # noqa: Y015
 
 @_typing.final
+class Step(_message.Message):
+    """A rule that was asked, and what of it did not hold; nothing, for the one that decides."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    why: _builtins.str
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Step: _TypeAlias = Step  # noqa: Y015
+
+@_typing.final
 class Why(_message.Message):
+    """As Explanation (components/filter/explain.py)."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     VERDICT_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
+    PACKET_FIELD_NUMBER: _builtins.int
+    TRACKING_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    LEAVES_FIELD_NUMBER: _builtins.int
+    TRANSLATION_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
-    verdict: _builtins.str
+    verdict: _builtins.int
     number: _builtins.int
-    """from 1; 0: none matched"""
+    """of the deciding rule, from 1; 0: none"""
     why: _builtins.str
+    packet: _builtins.str
+    tracking: _builtins.str
     state: _builtins.str
+    leaves: _builtins.int
+    """the side that it leaves by; 0: none"""
+    translation: _builtins.str
     digest: _builtins.bytes
     @_builtins.property
-    def steps(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]: ...
     def __init__(
         self,
         *,
-        verdict: _builtins.str = ...,
+        verdict: _builtins.int = ...,
         number: _builtins.int = ...,
         why: _builtins.str = ...,
+        packet: _builtins.str = ...,
+        tracking: _builtins.str = ...,
         state: _builtins.str = ...,
-        steps: _abc.Iterable[_builtins.str] | None = ...,
+        leaves: _builtins.int = ...,
+        translation: _builtins.str = ...,
+        steps: _abc.Iterable[Global___Step] | None = ...,
         digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "number", b"number", "state", b"state", "steps", b"steps", "verdict", b"verdict", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "leaves", b"leaves", "number", b"number", "packet", b"packet", "state", b"state", "steps", b"steps", "tracking", b"tracking", "translation", b"translation", "verdict", b"verdict", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -19,7 +19,7 @@ PATHS = [str(path) for path in (ROOT, ROOT / "proto", SITE)]
 BUDGET = {
     "crypto.encrypt": 100,
     "crypto.decrypt": 100,
-    "filter.filter": 77,
+    "filter.filter": 86,
     "keymgr.keymgr": 149,
     "log.log": 77,
     "net.red": 80,

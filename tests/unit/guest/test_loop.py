@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -600,3 +601,69 @@ def test_a_sink_that_was_stuck_is_not_waited_for_again_when_it_frees_a_little() 
     world.turn(2)
     assert len(seen) > before
     assert world.guest.out("sealed")._not_waited_for > time.monotonic()
+
+
+# Callers who may have only so much
+
+
+def _busy(seconds: float, served: list[float]) -> Callable[[str, Any], NonceReply]:
+    def serve(peer: str, request: Any) -> NonceReply:
+        served.append(time.monotonic())
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            pass
+        return NonceReply(random=bytes(24))
+
+    return serve
+
+
+def test_a_caller_takes_no_more_than_its_share() -> None:
+    world = World(("served", "nonces", "server"), ("in", "packets", "in"))
+    taken: list[float] = []
+    served: list[float] = []
+    world.guest.serve("served", _busy(BRIEF, served), share=0.25)
+    world.guest.receive("in", lambda group, now: taken.append(now))
+    world.open()
+    caller, producer = world.others["served"], world.others["in"]
+    began = time.monotonic()
+    while time.monotonic() < began + 20 * BRIEF:
+        while caller.send(NonceRequest(length=1)):
+            pass
+        caller.flush()
+        producer.send(GROUP)
+        producer.flush()
+        world.turn()
+        caller.receive()
+    assert 2 <= len(served) <= 20 * 0.25 + 1
+    assert len(taken) > 20  # turns went on meanwhile
+
+
+def test_one_that_rests_is_not_forgotten() -> None:
+    """The loop sleeps no longer than until the rest is over."""
+    world = World(("served", "nonces", "server"))
+    served: list[float] = []
+    world.guest.serve("served", _busy(0.004, served), share=0.25)
+    world.open()
+    caller = world.others["served"]
+    for _ in range(5):
+        assert caller.send(NonceRequest(length=1))
+    caller.flush()
+    while len(served) < 5:
+        world.turn()
+    rests = [later - earlier for earlier, later in itertools.pairwise(served)]
+    assert 0.016 <= min(rests) < 0.04, rests  # the machine may add to any one
+
+
+def test_an_operator_may_come_and_go_as_often_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "HEARTBEAT", 0.0)
+    for peer, is_accused in (("operator", False), ("peer", True)):
+        world = World((f"served.{peer}", "nonces", "server"))
+        world.guest.serve("served", _busy(0, []))
+        other = world.others[f"served.{peer}"]
+        for _ in range(2 * loop.MOST_OPENINGS):
+            for _ in range(4):
+                other.progress()
+                world.turn()
+            other.close()
+            world.turn(2)
+        assert bool(world.guest._accused) is is_accused

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from appliance.guest.status import MAGIC, State
 from appliance.monitor.status import Report
-from appliance.monitor.supervisor import ALIVE, LIMITS, Action, Alarm, Go, Kill, Phase, Reset, Start, Supervisor
+from appliance.monitor.supervisor import ALIVE, LIMITS, Action, Alarm, Go, HangUp, Kill, Phase, Reset, Start, Supervisor
 
 # a talks to b at its port 0 and to c at its port 1
 PEERS = {"a": ("b", "c"), "b": ("a",), "c": ("a",)}
@@ -369,3 +369,17 @@ def test_whatever_happens_each_domain_has_one_life_at_a_time(
     check(supervisor.look({}, (), now + LIMITS.reset))
     check(supervisor.look({}, (), now + LIMITS.reset + LIMITS.backoff_most))
     assert alive == set(PEERS)
+
+
+# Somebody who is none of the box
+
+
+def test_an_accused_who_is_outside_is_hung_up_on_and_nobody_pays() -> None:
+    world = World()
+    world.supervisor = Supervisor({**PEERS, "b": ("a", "operator")}, world.now)
+    world.start(*PEERS)
+    for _ in range(3 * LIMITS.accusations):
+        assert world.look(b=page(violations=2, heartbeat=world.beat + 1)) == [HangUp("b")]
+        assert world.look(b=page(violations=0, heartbeat=world.beat + 1)) == []
+    assert world.supervisor.survivors("b") == ("a",)
+    assert world.look(b=page(violations=4)) == [Kill("b", "it accuses a peer at a port that it does not have")]

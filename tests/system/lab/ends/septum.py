@@ -70,9 +70,11 @@ class Septum(End):
         inline: bool = True,
         name: str = "",
         assembly: str = "vpn",
+        rules: str | None = None,
     ) -> None:
         super().__init__(site, conf)
         self.assembly = assembly
+        self.rules = rules
         self.inline = inline
         self.admit = admit
         self.name = name or f"lab{secrets.token_hex(3)}"
@@ -103,6 +105,8 @@ class Septum(End):
         else:
             over = ("--assembly", self.assembly)
             file = secret_file(self.directory / f"{self.name}.conf", self.conf.wg_quick())
+        if self.rules is not None:
+            over += ("--rules", str(secret_file(self.directory / "filter.rules", self.rules)))
         faces = ("--lan", self.site.lan, "--wan", self.site.wan) if self.inline else ()
         self.up(str(file), *over, *faces)
 
