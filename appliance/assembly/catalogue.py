@@ -97,7 +97,9 @@ def _role(document: Document, component: str, name: str, table: object, summary:
     ports = {port: _port(document, (*way, "ports", port), port, ends) for port, ends in taken["ports"].items()}
     for port in taken["bypass"]:
         if port not in ports or ports[port].end != "out":
-            document.refuse(KEYS, (*way, "bypass"), f"roles.{name} has no port {show(port)} by which something goes out")
+            document.refuse(
+                KEYS, (*way, "bypass"), f"roles.{name} has no port {show(port)} by which something goes out"
+            )
     return Role(
         component=component,
         name=name,

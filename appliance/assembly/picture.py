@@ -403,7 +403,9 @@ def _line(line: Line, bypass: str | None) -> Iterator[str]:
         yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="#fff" stroke="{colour}" stroke-width="1.7"/>'
     turn = f' transform="rotate(-90 {line.label[0]:.1f} {line.label[1]:.1f})"' if line.upright else ""
     if bypass:
-        yield _text((line.label[0], line.label[1] + 20), "bypass", 11, f'class="name" style="fill:{COLOURS["RED"]}"{turn}')
+        yield _text(
+            (line.label[0], line.label[1] + 20), "bypass", 11, f'class="name" style="fill:{COLOURS["RED"]}"{turn}'
+        )
     yield _text(line.label, line.channel.schema, 11, f'class="name" style="fill:{colour}"{turn}')
     yield "</g>"
 

@@ -300,9 +300,7 @@ class Box:
                 "listen_port": self._network.port,
                 "notes": self._network.notes,
             },
-            "bypasses": [
-                {"port": str(bypass.port), "reason": bypass.reason} for bypass in self._assembly.bypasses
-            ],
+            "bypasses": [{"port": str(bypass.port), "reason": bypass.reason} for bypass in self._assembly.bypasses],
             "peers": peers.of(self._assembly, self._backend),
             "domains": [self._describe(domain.name) for domain in self._assembly.domains],
             "channels": [

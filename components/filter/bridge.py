@@ -10,6 +10,7 @@ from appliance.guest.loop import Guest
 from appliance.guest.ports import DroppingOut
 from appliance.guest.status import Counter
 from appliance.vchan.messages import Frames
+from components.filter import control
 from components.filter.engine import Engine
 from components.filter.ethernet import Ethernet
 from components.filter.inline import InlineSettings, parse
@@ -89,3 +90,4 @@ def build(guest: Guest) -> None:
     guest.receive("red_in", bridge.from_red, into=(guest.out("black_out"),))
     guest.receive("black_in", bridge.from_black, into=(guest.out("red_out"),))
     guest.timer(bridge.tick)
+    control.serve(guest, bridge.engine)

@@ -27,7 +27,9 @@ _SMALLEST_TYPE: Final = 1536
 _FIRST_BYTES: Final = {0x0800: bytes(range(0x40, 0x50)), 0x86DD: bytes(range(0x60, 0x70))}
 
 _ARP_LENGTH: Final = 28
-_ARP_OF_IPV4: Final = b"\x00\x01\x08\x00\x06\x04"  # hardware Ethernet, protocol IPv4, and the lengths of their addresses
+_ARP_OF_IPV4: Final = (
+    b"\x00\x01\x08\x00\x06\x04"  # hardware Ethernet, protocol IPv4, and the lengths of their addresses
+)
 
 
 class Malformed(ValueError):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from appliance.guest.loop import Guest
 from appliance.vchan.messages import Packets
+from components.filter import control
 from components.filter.engine import Engine, Outcome
 from components.filter.inline import parse
 from components.filter.main import Shell, packets
@@ -44,3 +45,4 @@ def build(guest: Guest) -> None:
     guest.receive("tunnel_in", split.from_tunnel, into=(red_out,))
     guest.receive("black_in", split.from_black, into=(red_out,))
     guest.timer(split.tick)
+    control.serve(guest, split.engine)

@@ -171,7 +171,9 @@ def test_an_address_by_dhcp(line: Line, tmp_path: Path) -> None:
     try:
         with Bridge(line):
             wait_for("dnsmasq to listen", lambda: ":67" in line.outside.run("ss", "-Hlun"))
-            asked = line.inside.run("busybox", "udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", "5", "-T", "1", "-s", "/bin/true")
+            asked = line.inside.run(
+                "busybox", "udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", "5", "-T", "1", "-s", "/bin/true"
+            )
             assert "192.168.9.1" in asked or (tmp_path / "leases").read_text().count("192.168.9.1")
             assert "192.168.9.10" in (tmp_path / "leases").read_text()
     finally:

@@ -4,16 +4,20 @@ from the one address that the gateway has.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from tests.system.lab import MARKER, Capture, Lab, Septum, Transfer, WireguardGo, iperf_server, pair, ping, reaches, tcp_mbit, wait_for
-from tests.system.lab.ends.septum import PROGRAM, REPOSITORY, secret_file
-from tests.system.lab.namespace import LabError, run
+from tests.system.lab import (
+    Lab,
+    Septum,
+    WireguardGo,
+    iperf_server,
+    pair,
+    reaches,
+    tcp_mbit,
+)
+from tests.system.lab.ends.septum import secret_file
 
 pytestmark = pytest.mark.root
 
