@@ -125,8 +125,8 @@ def _bus(assembly: ValidatedAssembly) -> Domain | None:
 
 
 def _path(assembly: ValidatedAssembly, face: str | None = None) -> dict[str, int]:
-    """The domains that traffic passes between the two faces of the box, each with its column: the black one is ``face``,
-    or the chief one. Empty if it has not two faces.
+    """The domains that traffic passes between the two faces of the box, each with its column: the black one is
+    ``face``, or the chief one. Empty if it has not two faces.
     """
     red = next(iter(_faces(assembly, "RED")), None)
     black = face or next(iter(_faces(assembly, "BLACK")), None)

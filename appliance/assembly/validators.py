@@ -237,8 +237,8 @@ def _given_red(draft: Draft) -> set[str]:
 
 @validator("red-to-black")
 def red_to_black(draft: Draft) -> Broken:
-    """RED reaches BLACK only through a domain that declares RED->BLACK, or by a port that [bypass] names: no other domain
-    that is given plaintext can send anything labelled BLACK, on a channel or to a device.
+    """RED reaches BLACK only through a domain that declares RED->BLACK, or by a port that [bypass] names: no other
+    domain that is given plaintext can send anything labelled BLACK, on a channel or to a device.
     """
     for name in sorted(_given_red(draft)):
         role = draft.role(name)
@@ -256,8 +256,8 @@ def red_to_black(draft: Draft) -> Broken:
 
 @validator("bypass")
 def bypass(draft: Draft) -> Broken:
-    """A bypass is declared only for a port that its component offers for that, and only where plaintext really leaves by
-    it: none is declared in vain.
+    """A bypass is declared only for a port that its component offers for that, and only where plaintext really leaves
+    by it: none is declared in vain.
     """
     given = _given_red(draft)
     for end in draft.bypasses:
@@ -489,8 +489,8 @@ _FACES: Final = {"red_link": "lan", "black_link": "wan", "outer_tun": "wan"}
 
 @validator("faces")
 def faces(draft: Draft) -> Broken:
-    """A box with a network names the interfaces that its domains take over: lan where frames of the protected side pass,
-    wan where frames or packets of the outside do.
+    """A box with a network names the interfaces that its domains take over: lan where frames of the protected side
+    pass, wan where frames or packets of the outside do.
     """
     if draft.network is None:
         return

@@ -39,8 +39,8 @@ def switch(path: str, value: str) -> None:
 
 
 def bridged(netlink: IPRoute, state: Json, fd: int) -> None:
-    """A port of the bridge: up, listened to by the packet socket ``fd``, and never spoken on by the kernel itself, which
-    has no address here, answers no ARP, has no IPv6 and forwards nothing.
+    """A port of the bridge: up, listened to by the packet socket ``fd``, and never spoken on by the kernel itself,
+    which has no address here, answers no ARP, has no IPv6 and forwards nothing.
 
     Errors: LinkError, NetlinkError, OSError.
     """

@@ -28,9 +28,8 @@ class Datagrams(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """Ethernet frames that share the header ``link``: payloads of ``size`` bytes back to back (the last may be shorter).
-
-    ``link`` is destination and source address, the VLAN tags, and the type, or the length of an LLC frame.
+    """Ethernet frames that share the header ``link``: payloads of ``size`` bytes, back to back (the last may be
+    shorter). ``link`` is destination and source address, the VLAN tags, and the type, or the length of an LLC frame.
     """
 
     payloads: bytes | bytearray | memoryview
@@ -47,5 +46,5 @@ FLAT: Final = MappingProxyType(
         "septum.v1.OuterFrames": Frames,
     }
 )
-"""Full name of the protobuf message -> its NamedTuple. What goes to or comes from the outside in clear has the form, not
-the labels, of what the red side sends."""
+"""Full name of the protobuf message -> its NamedTuple. What goes to or comes from the outside in clear has the form,
+not the labels, of what the red side sends."""

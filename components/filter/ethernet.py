@@ -1,10 +1,9 @@
 """The filter of a transparent bridge: Ethernet frames in, judged, frames out.
 
 What is IP is judged by the engine as in any other box, with the link header as one more thing that rules can ask for.
-All else - ARP, spanning tree, whatever has another type - passes only by a rule that names it. The rule for tags: one
-is looked behind, and the frame is judged with its VLAN; behind a second one nobody looks, so such a frame is of the type
-0x8100 and passes only by a rule that names that. What the engine answers goes back with the addresses of the frame
-changed over and its tags.
+All else - ARP, spanning tree, whatever has another type - passes only by a rule that names it. Behind one VLAN tag the
+frame is judged with its VLAN; behind a second one nobody looks: such a frame is of the type 0x8100, and passes only by
+a rule that names that. What the engine answers goes back with the addresses of the frame changed over, and its tags.
 
 IEEE 802.3 clause 3.2 (addresses, length or type), IEEE 802.1Q clause 9 (tags), IEEE 802.2 (LLC), RFC 826 (ARP).
 """
@@ -130,7 +129,7 @@ class Ethernet:
         return self._engine.judge_link(link, 1, octets, side, now, wall) is Action.ALLOW
 
     def _arp(self, payload: bytes, side: Side) -> int:
-        """The operation of an ARP packet. Errors: Malformed, also if the red side claims an address that is not its own."""
+        """The operation of an ARP packet. Errors: Malformed, also if the red side claims what is not its own."""
         if len(payload) != _ARP_LENGTH or payload[:6] != _ARP_OF_IPV4:
             raise Malformed("malformed")
         sender = payload[14:18]

@@ -1,5 +1,5 @@
-"""The filter of a box that sends some packets through the tunnel and lets others pass in clear: which way a packet leaves
-is said by its destination, and no packet changes from one far side to the other.
+"""The filter of a box that sends some packets through the tunnel and lets others pass in clear: its destination says
+which way a packet leaves, and none goes from one far side to the other.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Split(Shell):
     def _deliver(self, outcome: Outcome) -> None:
         passed, answers = outcome
         for side, group in (*passed, *answers):
-            if group.peer and side is not Side.RED:  # an answer: whose it is, its destination says
-                group = group._replace(peer=0)
-            if not self._outs[side].send(group):
+            # An answer into the tunnel: its destination says whose it is
+            sent = group if side is Side.RED else group._replace(peer=0)
+            if not self._outs[side].send(sent):
                 self._sink_full.add(packets(group))
 
 

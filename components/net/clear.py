@@ -1,5 +1,5 @@
-"""The face to the outside of what needs no tunnel: IP packets between the filter and a TUN beside the outside's interface,
-from where the kernel of that namespace routes them. It does what red does, on the other side of the filter.
+"""The face to the outside of what needs no tunnel: IP packets between the filter and a TUN beside the outside's
+interface, from where the kernel of that namespace routes them. It does what red does, on the filter's other side.
 """
 
 from __future__ import annotations

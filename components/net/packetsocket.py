@@ -1,6 +1,6 @@
 """One interface, by a packet socket: whole frames behind a virtio_net_hdr, and the VLAN tags that the kernel took out.
 
-packet(7): SOCK_RAW, with PACKET_VNET_HDR, PACKET_AUXDATA and PACKET_IGNORE_OUTGOING, bound; whoever made it saw to that.
+packet(7): SOCK_RAW with PACKET_VNET_HDR, PACKET_AUXDATA and PACKET_IGNORE_OUTGOING, bound; whoever made it saw to that.
 Frames are read with `recvmsg`, since nothing else tells the tag, and written with `writev`, which has no address: the
 socket's own interface is where they go, and nowhere else.
 """
@@ -20,6 +20,8 @@ from components.net.frames import LONGEST
 SOL_PACKET: Final = 263
 PACKET_AUXDATA: Final = 8
 AUXDATA: Final = Struct("=IIIHHHH")  # struct tpacket_auxdata: status, len, snaplen, mac, net, vlan_tci, vlan_tpid
+_TAG: Final = Struct("!HH")
+_8021Q: Final = 0x8100
 _VLAN_VALID: Final = 1 << 4
 _TPID_VALID: Final = 1 << 6
 _ANCILLARY: Final = socket.CMSG_SPACE(AUXDATA.size)
@@ -88,7 +90,7 @@ class PacketSocket:
 def _tag(ancillary: list[tuple[int, int, bytes]]) -> bytes:
     for level, kind, data in ancillary:
         if level == SOL_PACKET and kind == PACKET_AUXDATA and len(data) >= AUXDATA.size:
-            status, _, _, _, _, control, protocol = AUXDATA.unpack_from(data)
+            status, _, _, _, _, control, said = AUXDATA.unpack_from(data)
             if status & _VLAN_VALID:
-                return (protocol if status & _TPID_VALID else 0x8100).to_bytes(2, "big") + control.to_bytes(2, "big")
+                return _TAG.pack(said if status & _TPID_VALID else _8021Q, control)
     return b""

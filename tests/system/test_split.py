@@ -1,5 +1,5 @@
-"""A gateway with a split tunnel: the peer's networks are reached through it, and only so; the rest of the world in clear,
-from the one address that the gateway has.
+"""A gateway with a split tunnel: the peer's networks are reached through it, and only so; the rest of the world in
+clear, from the one address that the gateway has.
 """
 
 from __future__ import annotations
