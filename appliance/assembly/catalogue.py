@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import components
 from appliance.assembly.document import FLAG, KEYS, TABLE, TEXT, TEXTS, WHOLE, Document, Key, Shape, read, take
-from appliance.assembly.findings import Finding
+from appliance.assembly.findings import Finding, show
 from appliance.assembly.model import DEVICES, LABELS, RED_TO_BLACK, Port, Role
 
 COMPONENTS: Final = Path(components.__file__ or "").parent
@@ -41,6 +41,7 @@ ROLE: Final[Shape] = {
     "counters": _COUNTERS,
     "board": Key(WHOLE, default=0, high=65535),
     "ports": Key(TABLE, required=True),
+    "bypass": _WORDS,
 }
 PORT: Final[Shape] = {
     "schema": Key(TEXT, default="", required=True, pattern=NAME, looks=LOOKS),
@@ -94,6 +95,11 @@ def _role(document: Document, component: str, name: str, table: object, summary:
         if taken[key] and not taken[key].startswith(f"components.{component}."):
             document.refuse(KEYS, (*way, key), f"roles.{name}.{key} must be a module of components.{component}")
     ports = {port: _port(document, (*way, "ports", port), port, ends) for port, ends in taken["ports"].items()}
+    for port in taken["bypass"]:
+        if port not in ports or ports[port].end != "out":
+            document.refuse(
+                KEYS, (*way, "bypass"), f"roles.{name} has no port {show(port)} by which something goes out"
+            )
     return Role(
         component=component,
         name=name,
@@ -109,6 +115,7 @@ def _role(document: Document, component: str, name: str, table: object, summary:
         counters=tuple(taken["counters"]),
         ports=MappingProxyType(ports),
         board=taken["board"],
+        bypass=tuple(taken["bypass"]),
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 
 from appliance.assembly import addresses, schemas
 from appliance.assembly.catalogue import Catalogue, Component
-from appliance.assembly.document import EITHER, TABLE, TEXT, TEXTS, WHOLE, Document, Key, Shape, take
+from appliance.assembly.document import EITHER, KEYS, TABLE, TEXT, TEXTS, WHOLE, Document, Key, Shape, take
+from appliance.assembly.findings import show
 from appliance.assembly.lines import Path as Way
 from appliance.assembly.model import OPERATOR_ROLE, Domain, End, Network, Port, Role
 from appliance.guest.outside import OPERATOR
@@ -25,6 +26,7 @@ ASSEMBLY: Final[Shape] = {
     "channels": Key(TABLE, required=True),
     "settings": Key(TABLE),
     "limits": Key(TABLE),
+    "bypass": Key(TABLE),
     "network": Key(TABLE),
 }
 DOMAIN: Final[Shape] = {
@@ -42,6 +44,7 @@ LIMITS: Final[Shape] = {
     # Of the 32768 grants that Xen gives a guest by default
     "grants_per_domain": Key(WHOLE, default=2048, low=1, high=32768),
 }
+_REASON: Final = Key(TEXT)
 _ADDRESSES: Final = Key(TEXTS, pattern=r"[^\x00-\x20]{1,64}", looks="an address", most=65536, unique=False)
 _LINK: Final = Key(TEXT, pattern=addresses.INTERFACE_NAME, looks="the name of a network interface")
 NETWORK: Final[Shape] = {
@@ -105,6 +108,7 @@ class Draft:
     settings: dict[str, dict[str, object]]
     limits: Mapping[str, int]
     network: Network | None
+    bypasses: dict[End, str]
     catalogue: Catalogue
     warnings: list[str] = field(default_factory=list)
     peer_names: dict[str, str] = field(default_factory=dict)
@@ -182,17 +186,18 @@ def draft(document: Document, catalogue: Catalogue) -> Draft:
         settings=settings,
         limits=limits,
         network=_network(document) if "network" in document.tables else None,
+        bypasses=_bypasses(document, taken["bypass"]),
         catalogue=catalogue,
     )
 
 
 def _role(component: Component | None, name: str | None) -> Role | None:
-    """The role that a domain names; it may leave it out where the component has only one."""
+    """The role that a domain names; it may leave it out where the component has only one, or one of its own name."""
     if component is None:
         return None
     if name is None and len(component.roles) == 1:
         return next(iter(component.roles.values()))
-    return component.roles.get(name or "")
+    return component.roles.get(name or component.name)
 
 
 def _end(text: object) -> End | None:
@@ -214,6 +219,19 @@ def _joins(channels: Mapping[str, object]) -> tuple[list[Join], list[tuple[Way, 
             else:
                 joins.append(Join(client, server, way))
     return joins, malformed
+
+
+def _bypasses(document: Document, table: Mapping[str, object]) -> dict[End, str]:
+    """The lines of ``[bypass]``: a port, and the reason in words."""
+    found = {}
+    for written, reason in table.items():
+        end = _end(written)
+        wrong = _REASON.wrong(reason) if end else 'names no port: a bypass is written "domain.port" = "the reason"'
+        if wrong or end is None:
+            document.refuse(KEYS, ("bypass", written), f"bypass.{show(written)} {wrong}")
+        else:
+            found[end] = str(reason)
+    return found
 
 
 def _network(document: Document) -> Network:

@@ -94,4 +94,6 @@ def text(assembly: ValidatedAssembly) -> Text:
                 for label in labels:
                     out.append(f" {label}", _TERMINAL[label])
                 out.append("\n")
+                if reason := assembly.bypass(channel.client):
+                    out.append(f"  {'':<20} declared bypass: {reason}\n", "bold yellow")
     return out

@@ -14,7 +14,7 @@ from appliance.assembly.catalogue import COMPONENTS, Catalogue
 from appliance.assembly.document import Document, read
 from appliance.assembly.draft import NETWORK_RULE, Draft, draft
 from appliance.assembly.findings import AssemblyError, Finding
-from appliance.assembly.model import Channel, Domain, Network, ValidatedAssembly
+from appliance.assembly.model import Bypass, Channel, Domain, Network, ValidatedAssembly
 from appliance.assembly.validators import VALIDATORS
 from appliance.guest.secret import Secret
 
@@ -41,10 +41,18 @@ def load(path: Path, *, lan: str | None = None, wan: str | None = None, rules: P
         table = document.tables.get("network")
         if isinstance(table, dict):
             table.update(overrides)
+        elif not _tunnels(document):
+            document.tables["network"] = overrides
         else:
             why = f"{' and '.join(overrides)} given, but the file has no [network]; septum up wg0.conf brings one"
             document.refuse(NETWORK_RULE, (), why)
     return validate(document, rules=rules)
+
+
+def _tunnels(document: Document) -> bool:
+    """Whether the box has a tunnel, so that two interfaces are not all that it must be told of its network."""
+    copy = Document(document.file, document.tables, document.lines)  # findings are for ``validate`` to make
+    return any("tun" in domain.role.devices for domain in draft(copy, Catalogue()).domains.values())
 
 
 def validate(
@@ -82,6 +90,7 @@ def validate(
         network=drafted.network,
         source=source or document.file,
         warnings=tuple(drafted.warnings),
+        bypasses=tuple(Bypass(end, reason) for end, reason in drafted.bypasses.items()),
         peer_names=MappingProxyType(drafted.peer_names),
         proof=model._PROOF,
     )
@@ -126,6 +135,8 @@ def _follows(domain: Domain, network: Network, private: Secret | None) -> Mappin
     match domain.role.component, domain.role.name:
         case ("net", "red") | ("crypto", "encrypt"):
             return {"mtu": network.mtu}
+        case ("net", "clear"):
+            return {"mtu": model.OUTER_MTU}
         case ("net", "black"):
             public = {"public_key": keyfiles.encode(keyfiles.public_key(private))} if private else {}
             return {"listen_port": network.listen_port, "fwmark": network.fwmark, **public}
@@ -145,19 +156,45 @@ def _complete(drafted: Draft) -> None:
         drafted.network = dataclasses.replace(drafted.network, routes=_routes(own.get("peers")))
     for name, domain in drafted.domains.items():
         follows = _follows(domain, drafted.network, private if isinstance(private, Secret) else None)
+        if (domain.role.component, domain.role.name) == ("filter", "split"):
+            _split(drafted, name)
+            follows = {**follows, "tunnel": [str(one) for one in _routes(own.get("peers"))]}
+            _unwritten(drafted, name, "tunnel")
         if (count := len(drafted.spreads().get(model.End(name, "tunnel_out"), ()))) > 1:
             follows = {**follows, "shards": _shards(own.get("peers"), count)}
-            if "shards" in drafted.settings.get(name, {}):
-                rule = next(validator.rule for validator in VALIDATORS if validator.name == "settings")
-                why = f"settings.{name}.shards follows from the peers, and is not written"
-                drafted.document.refuse(rule, ("settings", name, "shards"), why)
+            _unwritten(drafted, name, "shards")
         if follows:
             drafted.settings[name] = {**follows, **drafted.settings.get(name, {})}
+
+
+def _unwritten(drafted: Draft, name: str, key: str) -> None:
+    """Refuses a setting that follows from the peers, where somebody has written it all the same."""
+    if key in drafted.settings.get(name, {}):
+        rule = next(validator.rule for validator in VALIDATORS if validator.name == "settings")
+        why = f"settings.{name}.{key} follows from the peers, and is not written"
+        drafted.document.refuse(rule, ("settings", name, key), why)
 
 
 def _table(document: Document, name: str) -> Mapping[str, object]:
     table = document.tables.get(name)
     return table if isinstance(table, dict) else {}
+
+
+def _split(drafted: Draft, name: str) -> None:
+    """What the filter lets out in clear has to come to it, as what it sends into the tunnel does."""
+    assert drafted.network is not None
+    clear = tuple(dict.fromkeys(_prefixes(drafted.settings.get(name, {}).get("clear"))))
+    routes = tuple(dict.fromkeys((*drafted.network.routes, *clear)))
+    drafted.network = dataclasses.replace(drafted.network, routes=routes, clear=clear)
+
+
+def _prefixes(texts: object) -> Iterator[model.Prefix]:
+    """Those of ``texts`` that are prefixes; what is none is for a settings module to refuse."""
+    for text in texts if isinstance(texts, list) else ():
+        try:
+            yield prefix(text)
+        except (ValueError, TypeError):
+            continue
 
 
 def _routes(peers: object) -> tuple[model.Prefix, ...]:
@@ -177,8 +214,4 @@ def _allowed(peers: object) -> Iterator[tuple[int, model.Prefix]]:
     """Each prefix with the number of the peer it is given to, from 1."""
     for number, peer in enumerate(peers if isinstance(peers, list) else (), 1):
         allowed = peer.get("allowed_ips") if isinstance(peer, dict) else None
-        for text in allowed if isinstance(allowed, list) else ():
-            try:
-                yield number, prefix(text)
-            except (ValueError, TypeError):
-                continue
+        yield from ((number, one) for one in _prefixes(allowed))

@@ -21,6 +21,9 @@ LABELS: Final = ("PUBLIC", "CONTROL", "BLACK", "RED", "KEY")
 RED_TO_BLACK: Final = "RED->BLACK"
 """The one transform there is: plaintext in, ciphertext out."""
 
+OUTER_MTU: Final = 1500
+"""Bytes of the largest packet that comes in clear from the outside: what Ethernet carries."""
+
 EndKind = Literal["out", "in", "client", "server"]
 
 Address = IPv4Address | IPv6Address
@@ -44,6 +47,9 @@ DEVICES: Final[Mapping[str, Device]] = MappingProxyType(
             Device("tun", "RED", network=True),
             Device("udp4", "BLACK", network=True),
             Device("udp6", "BLACK", network=True),
+            Device("red_link", "RED", network=True),
+            Device("black_link", "BLACK", network=True),
+            Device("outer_tun", "BLACK", network=True),
             Device("store", "BLACK", network=False),
             Device("journal", "PUBLIC", network=False),
         )
@@ -82,7 +88,7 @@ class Role:
     """One thing a component can be, as its component.toml has it.
 
     ``main`` and ``settings_module`` are modules, ``board`` the rows of 64 bytes behind its status page (one a tunnel
-    peer).
+    peer). ``bypass`` are the ports by which plaintext may leave in clear where the assembly declares it.
     """
 
     component: str
@@ -99,6 +105,7 @@ class Role:
     counters: tuple[str, ...]
     ports: Mapping[str, Port]
     board: int = 0
+    bypass: tuple[str, ...] = ()
 
 
 OPERATOR_ROLE: Final = Role(
@@ -155,13 +162,22 @@ class Channel:
 
 
 @dataclass(frozen=True)
+class Bypass:
+    """A port by which RED reaches BLACK untransformed, and why: declared in the assembly, for everybody to read."""
+
+    port: End
+    reason: str
+
+
+@dataclass(frozen=True)
 class Network:
     """The box's place in the network.
 
     ``lan`` and ``wan`` are interfaces of the host that move into the namespaces of red and black; None leaves that side
     on the host, as wg-quick does. ``addresses`` belong to the ``tunnel`` interface, ``lan_addresses`` and
     ``wan_addresses`` to the moved interfaces (empty: they keep what they have). ``routes`` lead into the tunnel, by
-    ``table``. ``mtu`` in bytes. ``listen_port`` 0 is any free port, ``fwmark`` 0 is none.
+    ``table``. ``mtu`` in bytes. ``listen_port`` 0 is any free port, ``fwmark`` 0 is none. ``clear`` are the prefixes
+    that are reached without the tunnel, in a box that declares it: they follow from the filter's settings.
     """
 
     tunnel: str
@@ -176,6 +192,7 @@ class Network:
     lan_addresses: tuple[Interface, ...] = ()
     wan_addresses: tuple[Interface, ...] = ()
     wan_gateways: tuple[Address, ...] = ()
+    clear: tuple[Prefix, ...] = ()
 
 
 _PROOF: Final = object()
@@ -188,7 +205,7 @@ class ValidatedAssembly:
     Only ``appliance.assembly.load`` makes one; anybody else gets TypeError. Without a ``network`` it is a plan: it can
     be checked and drawn, but has no way in or out until a wg-quick file or a ``[network]`` table gives one.
     ``warnings`` are lines for the user about what was accepted all the same, ``peer_names`` what the file calls the
-    peers, by public key.
+    peers, by public key; ``bypasses`` are where plaintext leaves.
     """
 
     name: str
@@ -198,6 +215,7 @@ class ValidatedAssembly:
     network: Network | None
     source: Path
     warnings: tuple[str, ...] = ()
+    bypasses: tuple[Bypass, ...] = ()
     peer_names: Mapping[str, str] = field(default_factory=dict)
     proof: InitVar[object] = None
 
@@ -211,6 +229,15 @@ class ValidatedAssembly:
             if domain.name == name:
                 return domain
         raise KeyError(name)
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """All that the domains hold of the host."""
+        return frozenset(device for domain in self.domains for device in domain.role.devices)
+
+    def bypass(self, port: End) -> str | None:
+        """The reason why plaintext leaves by ``port``; None if it does not."""
+        return next((bypass.reason for bypass in self.bypasses if bypass.port == port), None)
 
     @property
     def parties(self) -> tuple[Domain, ...]:

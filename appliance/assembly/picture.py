@@ -93,12 +93,13 @@ def _colour(channel: Channel) -> str:
 # Who stands where
 
 
-def _face(assembly: ValidatedAssembly, label: str) -> str | None:
-    """The domain that holds the network device of that label."""
-    for domain in assembly.domains:
-        if any(DEVICES[device].network and DEVICES[device].label == label for device in domain.role.devices):
-            return domain.name
-    return None
+def _faces(assembly: ValidatedAssembly, label: str) -> list[str]:
+    """The domains that hold a network device of that label, the chief one first."""
+    return [
+        domain.name
+        for domain in assembly.domains
+        if any(DEVICES[device].network and DEVICES[device].label == label for device in domain.role.devices)
+    ]
 
 
 def _distances(start: str, neighbours: dict[str, set[str]]) -> dict[str, int]:
@@ -123,11 +124,12 @@ def _bus(assembly: ValidatedAssembly) -> Domain | None:
     return None
 
 
-def _path(assembly: ValidatedAssembly) -> dict[str, int]:
-    """The domains that traffic passes between the two faces of the box, each with its column. Empty if it has not two
-    faces.
+def _path(assembly: ValidatedAssembly, face: str | None = None) -> dict[str, int]:
+    """The domains that traffic passes between the two faces of the box, each with its column: the black one is
+    ``face``, or the chief one. Empty if it has not two faces.
     """
-    red, black = _face(assembly, "RED"), _face(assembly, "BLACK")
+    red = next(iter(_faces(assembly, "RED")), None)
+    black = face or next(iter(_faces(assembly, "BLACK")), None)
     neighbours: dict[str, set[str]] = {}
     for channel in assembly.channels:
         if _labels(channel) & {"RED", "BLACK"}:
@@ -194,14 +196,20 @@ class Layout:
 def _layout(assembly: ValidatedAssembly) -> Layout:
     bus = _bus(assembly)
     path = _path(assembly)
-    services = [party.name for party in assembly.parties if party.name not in path and party is not bus]
-    ranks = _ranks(assembly, services)
-    columns = _columns(assembly, path, ranks)
+    # Further faces stand in the last column, below all that is on the way to the chief one
+    further = _faces(assembly, "BLACK")[1:] if path else []
+    shared = {name for face in further for name in _path(assembly, face)} & set(path)
+    last = max(path.values(), default=0)
     stacks: dict[int, list[str]] = {}
     for name, column in path.items():
         stacks.setdefault(column, []).append(name)
-    rows = max(map(len, stacks.values()), default=0)
-    height = rows * ROW + max(rows - 1, 0) * ROW_GAP
+    path.update(dict.fromkeys(further, last))
+    chief = max(map(len, stacks.values()), default=0)
+    rows = chief + len(further)
+    height, chief_height = (count * ROW + max(count - 1, 0) * ROW_GAP for count in (rows, chief))
+    services = [party.name for party in assembly.parties if party.name not in path and party is not bus]
+    ranks = _ranks(assembly, services)
+    columns = _columns(assembly, path, ranks)
     x: float = MARGIN + (FACE + GAP * 0.75 if path else 0)
     starts, widths = [], []
     for column in range(max(columns.values(), default=0) + 1):
@@ -210,9 +218,12 @@ def _layout(assembly: ValidatedAssembly) -> Layout:
         x += widths[-1] + GAP
     boxes = {}
     for column, names in stacks.items():
-        each = (height - (len(names) - 1) * ROW_GAP) / len(names)
+        room = height if set(names) <= shared else chief_height
+        each = (room - (len(names) - 1) * ROW_GAP) / len(names)
         for i, name in enumerate(names):
             boxes[name] = Box(starts[column] + i * LANE, TOP + i * (each + ROW_GAP), widths[column] - i * LANE, each)
+    for i, name in enumerate(further, chief):
+        boxes[name] = Box(starts[last], TOP + i * (ROW + ROW_GAP), BOX, ROW)
     top = TOP + (height + BELOW if path else 0)
     for name, rank in ranks.items():
         column = columns[name]
@@ -361,7 +372,8 @@ def _text(at: Point, said: str, size: float = 11, more: str = "") -> str:
     return f'<text x="{at[0]:.1f}" y="{at[1]:.1f}" font-size="{size:g}" {more}>{escape(said)}</text>'
 
 
-def _line(line: Line) -> Iterator[str]:
+def _line(line: Line, bypass: str | None) -> Iterator[str]:
+    """``bypass`` is the reason why plaintext leaves by this channel, if it does."""
     colour = _colour(line.channel)
     found = schemas.find(line.channel.schema)
     call = found is not None and found.kind is Kind.CALL
@@ -377,7 +389,8 @@ def _line(line: Line) -> Iterator[str]:
     points[-1] = back[0], back[1]
     ends = f"{line.channel.client} to {line.channel.server}"
     labels = " ".join(label for label in LABELS if label in _labels(line.channel))
-    yield f"<g><title>{escape(f'{ends}: {line.channel.schema} ({labels})')}</title>"
+    declared = f": a declared bypass, {bypass}" if bypass else ""
+    yield f"<g><title>{escape(f'{ends}: {line.channel.schema} ({labels}){declared}')}</title>"
     yield (
         f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}" fill="none" stroke="{colour}" '
         f'stroke-width="{width}"{_DASHED if call else ""}/>'
@@ -389,6 +402,10 @@ def _line(line: Line) -> Iterator[str]:
         x, y = x + 5 * ((x2 > x) - (x2 < x)), y + 5 * ((y2 > y) - (y2 < y))
         yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="#fff" stroke="{colour}" stroke-width="1.7"/>'
     turn = f' transform="rotate(-90 {line.label[0]:.1f} {line.label[1]:.1f})"' if line.upright else ""
+    if bypass:
+        yield _text(
+            (line.label[0], line.label[1] + 20), "bypass", 11, f'class="name" style="fill:{COLOURS["RED"]}"{turn}'
+        )
     yield _text(line.label, line.channel.schema, 11, f'class="name" style="fill:{colour}"{turn}')
     yield "</g>"
 
@@ -417,9 +434,8 @@ def _box(domain: Domain, box: Box, bus: Domain | None) -> Iterator[str]:
     yield "</g>"
 
 
-def _face_of(layout: Layout, assembly: ValidatedAssembly, label: str, name: str) -> Iterator[str]:
+def _face_of(layout: Layout, assembly: ValidatedAssembly, holder: str, label: str, name: str) -> Iterator[str]:
     """LAN or WAN, outside the box, with a line for each network device of that label."""
-    holder = _face(assembly, label)
     if holder not in layout.path:
         return
     box = layout.boxes[holder]
@@ -489,9 +505,10 @@ def svg(assembly: ValidatedAssembly) -> str:
     layout = _layout(assembly)
     parts: list[str] = []
     for line in _routes(assembly, layout):
-        parts += _line(line)
-    parts += _face_of(layout, assembly, "RED", "LAN")
-    parts += _face_of(layout, assembly, "BLACK", "WAN")
+        parts += _line(line, assembly.bypass(line.channel.client))
+    for label, name in (("RED", "LAN"), ("BLACK", "WAN")):
+        for holder in _faces(assembly, label):
+            parts += _face_of(layout, assembly, holder, label, name)
     for party in assembly.parties:
         if party.name in layout.boxes:
             parts += _box(party, layout.boxes[party.name], layout.bus)
@@ -500,7 +517,8 @@ def svg(assembly: ValidatedAssembly) -> str:
         parts += _bar(layout, layout.bus, foot + 26)
         foot += 26 + 38
     parts += _legend(foot + 34)
-    width, height = max(layout.width, 900), foot + 34 + MARGIN
+    width, height = max(layout.width, 990), foot + 34 + MARGIN
+    said = f'style="text-anchor:start;fill:{COLOURS["RED"]}"'
     title = f"{assembly.name}: {assembly.summary}" if assembly.summary else assembly.name
     head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
@@ -508,6 +526,10 @@ def svg(assembly: ValidatedAssembly) -> str:
         f'<title id="title">{escape(title)}</title>',
         f"<style>{_STYLE}</style>",
         f'<rect width="{width:.0f}" height="{height:.0f}" rx="10" fill="#fff"/>',
+        *(
+            _text((MARGIN, 58 + 15 * i), f"declared bypass by {one.port}: {one.reason}", 11.5, said)
+            for i, one in enumerate(assembly.bypasses)
+        ),
         _text((MARGIN, 38), assembly.summary or assembly.name, 17, 'class="domain" style="text-anchor:start"'),
     ]
     return "\n".join([*head, *parts, "</svg>", ""])

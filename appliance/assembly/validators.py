@@ -229,19 +229,23 @@ def _red_devices(draft: Draft, name: str) -> list[str]:
     return [device for device in (role.devices if role else ()) if DEVICES[device].label == "RED"]
 
 
+def _given_red(draft: Draft) -> set[str]:
+    """The domains that plaintext comes to, by a channel or a device."""
+    given = {flow.receiver.domain for flow in draft.flows() if "RED" in flow.labels}
+    return given | {name for name in draft.domains if _red_devices(draft, name)}
+
+
 @validator("red-to-black")
 def red_to_black(draft: Draft) -> Broken:
-    """RED reaches BLACK only through a domain that declares RED->BLACK: no other domain that is given plaintext can
-    send anything labelled BLACK, on a channel or to a device.
+    """RED reaches BLACK only through a domain that declares RED->BLACK, or by a port that [bypass] names: no other
+    domain that is given plaintext can send anything labelled BLACK, on a channel or to a device.
     """
-    given = {flow.receiver.domain for flow in draft.flows() if "RED" in flow.labels}
-    given |= {name for name in draft.domains if _red_devices(draft, name)}
-    for name in sorted(given):
+    for name in sorted(_given_red(draft)):
         role = draft.role(name)
         if role is None or RED_TO_BLACK in role.transforms:
             continue
         for flow in draft.flows():
-            if flow.sender.domain == name and "BLACK" in flow.labels:
+            if flow.sender.domain == name and "BLACK" in flow.labels and flow.sender not in draft.bypasses:
                 path = f"{_red_path(draft, name)} [RED] -> {flow.receiver} [BLACK, by {flow.schema}]"
                 yield flow.way, f"plaintext could leave: {path}; {name} does not declare {RED_TO_BLACK}"
         for device in role.devices:
@@ -250,10 +254,42 @@ def red_to_black(draft: Draft) -> Broken:
                 yield ("domains", name), f"plaintext could leave: {path}; {name} does not declare {RED_TO_BLACK}"
 
 
+@validator("bypass")
+def bypass(draft: Draft) -> Broken:
+    """A bypass is declared only for a port that its component offers for that, and only where plaintext really leaves
+    by it: none is declared in vain.
+    """
+    given = _given_red(draft)
+    for end in draft.bypasses:
+        way: Way = ("bypass", str(end))
+        domain = draft.domains.get(end.domain)
+        if domain is None:
+            if end.domain not in draft.declared:
+                yield way, f"there is no domain {show(end.domain)}{hint(end.domain, tuple(draft.declared))}"
+        elif end.port not in domain.role.bypass:
+            offered = f"; it offers {', '.join(domain.role.bypass)}" if domain.role.bypass else ""
+            yield way, f"{domain.role.component}/component.toml offers no bypass by {end}{offered}"
+        elif end.domain not in given or not any(
+            flow.sender == end and "BLACK" in flow.labels for flow in draft.flows()
+        ):
+            yield way, f"nothing that is RED leaves by {end}: the line declares what is not there"
+
+
+_SHORTEST_REASON: Final = 16
+
+
+@validator("bypass-reason")
+def bypass_reason(draft: Draft) -> Broken:
+    """A declared bypass gives its reason in words, for those who read the assembly, the picture and the status."""
+    for end, reason in draft.bypasses.items():
+        if len(reason.strip()) < _SHORTEST_REASON or len(reason.split()) < 3:
+            yield ("bypass", str(end)), f"{show(reason)} is no reason: say in a few words why plaintext may leave here"
+
+
 @validator("one-transform")
 def one_transform(draft: Draft) -> Broken:
     """One domain, or the replicas that one port is spread over, turn RED into BLACK; some domain does in a box with a
-    RED and a BLACK network device.
+    RED and a BLACK network device that declares no bypass.
     """
     transforming = [name for name, domain in draft.domains.items() if RED_TO_BLACK in domain.role.transforms]
     sets = draft.spreads().values()
@@ -263,7 +299,7 @@ def one_transform(draft: Draft) -> Broken:
     devices = [DEVICES[device] for domain in draft.domains.values() for device in domain.role.devices]
     faces = {device.label for device in devices if device.network}
     known = len(draft.domains) == len(draft.declared)  # the one that is not known may be the one
-    if known and not transforming and {"RED", "BLACK"} <= faces:
+    if known and not transforming and not draft.bypasses and {"RED", "BLACK"} <= faces:
         yield ("domains",), f"no domain declares {RED_TO_BLACK}, yet the box has a RED and a BLACK network device"
 
 
@@ -429,7 +465,9 @@ def network(draft: Draft) -> Broken:
     net = draft.network
     if net is None:
         return
-    links = {key: getattr(net, key) for key in ("tunnel", "lan", "wan") if getattr(net, key)}
+    links = {key: getattr(net, key) for key in ("lan", "wan") if getattr(net, key)}
+    if any("tun" in domain.role.devices for domain in draft.domains.values()):
+        links = {"tunnel": net.tunnel, **links}
     for key, link in links.items():
         twin = next(other for other in links if links[other] == link)
         if twin != key:
@@ -443,6 +481,25 @@ def network(draft: Draft) -> Broken:
             seen.add(claimed)
     if net.mtu < 1280 and any(own.version == 6 for own in (*net.addresses, *net.routes)):
         yield ("network", "mtu"), f"an MTU of {net.mtu} is too small for IPv6, which needs 1280 (RFC 8200 section 5)"
+
+
+# Devices that are an interface of the host, or stand beside one in its namespace
+_FACES: Final = {"red_link": "lan", "black_link": "wan", "outer_tun": "wan"}
+
+
+@validator("faces")
+def faces(draft: Draft) -> Broken:
+    """A box with a network names the interfaces that its domains take over: lan where frames of the protected side
+    pass, wan where frames or packets of the outside do.
+    """
+    if draft.network is None:
+        return
+    for name, domain in draft.domains.items():
+        for device in domain.role.devices:
+            key = _FACES.get(device)
+            if key and getattr(draft.network, key) is None:
+                why = f"{name} holds {device}, an interface of its own: say which (septum up … --{key} INTERFACE)"
+                yield ("network", key), why
 
 
 def manual() -> str:

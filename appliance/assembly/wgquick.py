@@ -321,7 +321,9 @@ def _overlay(document: Document, path: Path, configuration: Configuration, links
     peers = _merge(configuration)
     settings: Any = document.tables.setdefault("settings", {})
     settings["keymgr"] = _settings(configuration, peers)
+    base = document.tables.get("network")
     document.tables["network"] = {
+        **(base if isinstance(base, dict) else {}),
         "tunnel": path.name.removesuffix(".conf"),
         "addresses": [text for text, _ in configuration.addresses],
         **configuration.network,

@@ -149,7 +149,8 @@ def check(file: File, over: Over = None, rules: Rules = None, json_: Json = Fals
     if json_:
         outside = [{"calls": str(channel.server), "schema": channel.schema} for channel in outsiders(assembly)]
         domains = [domain.name for domain in assembly.domains]
-        screen.as_json({"name": assembly.name, "domains": domains, "operator": outside})
+        bypasses = [{"port": str(bypass.port), "reason": bypass.reason} for bypass in assembly.bypasses]
+        screen.as_json({"name": assembly.name, "domains": domains, "operator": outside, "bypasses": bypasses})
         return
     screen.out.print(
         f"{file}: good; {len(assembly.domains)} domains, {len(assembly.channels)} channels",
@@ -159,6 +160,9 @@ def check(file: File, over: Over = None, rules: Rules = None, json_: Json = Fals
     for channel in outsiders(assembly):
         labels = " ".join(sorted(schemas.forward(channel.schema) | schemas.backward(channel.schema)))
         screen.out.print(f"  the operator may call {channel.server} ({channel.schema}: {labels})", soft_wrap=True)
+    for bypass in assembly.bypasses:
+        line = f"  declared bypass: plaintext leaves by {bypass.port}: {bypass.reason}"
+        screen.out.print(line, style="yellow", soft_wrap=True, markup=False)
 
 
 @app.command()

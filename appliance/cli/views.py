@@ -48,6 +48,9 @@ def overview(status: dict[str, Any]) -> None:
         if value not in (None, "", [], 0):
             shown = ", ".join(str(item) for item in value) if isinstance(value, list) else value
             screen.out.print(f"  {label.replace('_', ' ')}: {shown}")
+    for bypass in status["bypasses"]:
+        line = f"  declared bypass: plaintext leaves by {bypass['port']}: {bypass['reason']}"
+        screen.out.print(line, style="yellow", soft_wrap=True, markup=False)
     for peer in status["peers"]:
         screen.out.out("\npeer: ", end="")
         screen.out.out(peer["public_key"], style="bold", end="")

@@ -59,7 +59,7 @@ class Box:
         self._log = log
         self._born = time.monotonic()
         self._marks: dict[str, float] = {}
-        self._network = BoxNetwork(assembly.network, directory)
+        self._network = BoxNetwork(assembly.network, assembly.devices, directory)
         self._backend: ProcessBackend | None = None
         self._poll = select.epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}
@@ -292,7 +292,7 @@ class Box:
             "start_ms": {step: round(at, 1) for step, at in self._marks.items()},
             "network": {
                 "inline": net.lan is not None or net.wan is not None,
-                "tunnel": net.tunnel,
+                "tunnel": net.tunnel if "tun" in self._assembly.devices else None,
                 "lan": net.lan,
                 "wan": net.wan,
                 "addresses": [str(address) for address in net.addresses],
@@ -300,6 +300,7 @@ class Box:
                 "listen_port": self._network.port,
                 "notes": self._network.notes,
             },
+            "bypasses": [{"port": str(bypass.port), "reason": bypass.reason} for bypass in self._assembly.bypasses],
             "peers": peers.of(self._assembly, self._backend),
             "domains": [self._describe(domain.name) for domain in self._assembly.domains],
             "channels": [

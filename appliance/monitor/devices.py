@@ -1,4 +1,4 @@
-"""What the box holds of the outside: the TUN interface, the UDP sockets, the store's file.
+"""What the box holds of the outside: TUN interfaces, UDP sockets, packet sockets, the store's file.
 
 Each is opened once and lives as long as the box; a domain that is rebuilt gets the same one again. The functions open
 in the network namespace that the caller is in.
@@ -37,6 +37,17 @@ _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
 SO_MARK: Final = 36
 
+# <linux/if_packet.h>, <linux/if_ether.h>
+_SOL_PACKET: Final = 263
+_PACKET_ADD_MEMBERSHIP: Final = 1
+_PACKET_AUXDATA: Final = 8
+_PACKET_VNET_HDR: Final = 15
+_PACKET_IGNORE_OUTGOING: Final = 23
+_PACKET_MR_PROMISC: Final = 1
+_MEMBERSHIP: Final = struct.Struct("=iHH8s")  # struct packet_mreq
+ETH_P_ALL: Final = 0x0003
+
+OUTER_TUN: Final = "outer0"  # in black's namespace, where there is nothing else but the outside's interface
 _SOCKET_BUFFER: Final = 7 << 20  # bytes each way, as in-kernel and Go WireGuard have it: 5 ms at 10 Gbit/s
 _PORT_ATTEMPTS: Final = 16
 
@@ -152,6 +163,33 @@ def _enlarge(udp: socket.socket, notes: list[str]) -> None:
                     f"socket buffers are {size >> 10} KiB instead of {_SOCKET_BUFFER >> 10}: bursts may be lost "
                     "(raise net.core.rmem_max and net.core.wmem_max)"
                 )
+
+
+def open_link(notes: list[str]) -> int:
+    """A packet socket for whole frames with virtio header and VLAN tags, bound to nothing: it hears nothing yet."""
+    try:
+        link = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+    except OSError as error:
+        raise DeviceError(f"packet socket: {error.strerror}: run as root (and modprobe af_packet)") from None
+    try:
+        for option in (_PACKET_VNET_HDR, _PACKET_AUXDATA, _PACKET_IGNORE_OUTGOING):
+            link.setsockopt(_SOL_PACKET, option, 1)
+        _enlarge(link, notes)
+    except OSError as error:
+        link.close()
+        raise DeviceError(f"packet socket: {error.strerror}: Linux 4.20 or later is needed") from None
+    return link.detach()
+
+
+def bind_link(fd: int, index: int, name: str) -> None:
+    """Has the packet socket hear and speak on interface number ``index``, to whomever the frames there are addressed.
+
+    Errors: OSError.
+    """
+    with socket.socket(fileno=os.dup(fd)) as link:
+        membership = _MEMBERSHIP.pack(index, _PACKET_MR_PROMISC, 0, b"")
+        link.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, membership)
+        link.bind((name, ETH_P_ALL))
 
 
 def open_store(directory: Path) -> int:

@@ -17,7 +17,8 @@ from appliance.monitor.rtnetlink import IPRoute, NetlinkError
 Json = dict[str, Any]
 
 # <linux/if.h>, <linux/if_addr.h>, <linux/rtnetlink.h>
-_IFF_UP: Final = 1
+_IFF_UP: Final = 0x01
+_IFF_NOARP: Final = 0x80
 _IFA_F_TEMPORARY: Final = 0x01
 _IFA_F_NODAD: Final = 0x02
 # NODAD, OPTIMISTIC, HOMEADDRESS, MANAGETEMPADDR, NOPREFIXROUTE, MCAUTOJOIN: what somebody asked for, not what the
@@ -64,6 +65,7 @@ def snapshot(netlink: IPRoute, name: str) -> Json:
     return {
         "name": name,
         "up": bool(link["flags"] & _IFF_UP),
+        "arp": not link["flags"] & _IFF_NOARP,
         "gro_max_size": link.get_attr("IFLA_GRO_MAX_SIZE"),
         "addresses": [_address(a) for a in netlink.get_addr(index=index) if not _is_temporary(a)],
         "routes": [_route(r, name) for f in (AF_INET, AF_INET6) for r in _routes(netlink, f, index)],
@@ -144,6 +146,8 @@ def restore(netlink: IPRoute, state: Json, *, checked: bool = False) -> None:
     index = index_of(netlink, state["name"])
     if index is None:
         raise LinkError(f"there is no interface {state['name']!r} here")
+    if "arp" in state:
+        netlink.link("set", index=index, arp=state["arp"])
     for address in state["addresses"]:
         _add_address(netlink, index, address, checked)
     if state["gro_max_size"]:  # Linux 5.19

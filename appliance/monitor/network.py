@@ -8,6 +8,7 @@ directory, so that an interface is not lost with a monitor that is killed: ``rec
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -27,11 +28,13 @@ class NetworkError(Exception):
 class BoxNetwork:
     """``open()`` makes namespaces and devices, which is quick; ``begin()`` and ``finish()`` do the rest meanwhile.
 
-    ``devices`` are descriptors by name (tun, udp4, udp6). After an error from any of these, ``close()`` is due.
+    ``wanted`` are the devices that the domains hold, ``devices`` descriptors by name (tun, udp4, udp6, …). After an
+    error from any of these, ``close()`` is due.
     """
 
-    def __init__(self, network: Network, directory: Path) -> None:
+    def __init__(self, network: Network, wanted: Collection[str], directory: Path) -> None:
         self._network = network
+        self._wanted = wanted
         self._directory = directory
         self._home = netns.current()
         self._namespaces: dict[str, int] = {}
@@ -46,30 +49,44 @@ class BoxNetwork:
             if interface is not None:
                 self._new_namespace(side)
         try:
-            with self._in("red"):
-                tun = devices.open_tun(self._network.tunnel)
-            self.devices["tun"] = tun.fd
-            with self._in("black"):
-                udp = devices.open_udp(self._network.listen_port, self._network.fwmark)
+            for device, side, name in (("tun", "red", self._network.tunnel), ("outer_tun", "black", devices.OUTER_TUN)):
+                if device in self._wanted:
+                    with self._in(side):
+                        self._open_tun(device, name)
+            for device, side in (("red_link", "red"), ("black_link", "black")):
+                if device in self._wanted:
+                    with self._in(side):
+                        self.devices[device] = devices.open_link(self.notes)
+            if "udp4" in self._wanted:
+                with self._in("black"):
+                    self._open_udp()
         except devices.DeviceError as error:
             raise NetworkError(str(error)) from None
+        self.notes = list(dict.fromkeys(self.notes))
+
+    def _open_tun(self, device: str, name: str) -> None:
+        tun = devices.open_tun(name)
+        self.devices[device] = tun.fd
+        if not tun.has_uso:
+            self.notes.append("this kernel has no UDP segmentation for TUN (Linux 6.2): UDP goes packet by packet")
+
+    def _open_udp(self) -> None:
+        udp = devices.open_udp(self._network.listen_port, self._network.fwmark)
         self.devices["udp4"] = udp.udp4
         if udp.udp6 is not None:
             self.devices["udp6"] = udp.udp6
         self.port = udp.port
         self.notes += udp.notes
-        if not tun.has_uso:
-            self.notes.append("this kernel has no UDP segmentation for TUN (Linux 6.2): UDP goes packet by packet")
 
     def begin(self) -> None:
         """Starts the netlink work in a helper process."""
-        sockets = tuple(self.devices[name] for name in ("udp4", "udp6") if name in self.devices)
 
         def work() -> Any:
             from appliance.monitor.plumbing import Job, Plumber
 
             red, black = (self._namespaces.get(side) for side in _SIDES)
-            plumber = Plumber(Job(self._network, self._directory / RECORD, self._home, red, black, sockets))
+            job = Job(self._network, self._directory / RECORD, self._home, red, black, self.devices, self.port)
+            plumber = Plumber(job)
             plumber.work()
             return plumber.notes
 

@@ -11,14 +11,16 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from appliance.assembly.model import Interface, Network, Prefix
+from appliance.assembly.model import OUTER_MTU, Interface, Network, Prefix
 from appliance.monitor import links, netns, routes
-from appliance.monitor.devices import SO_MARK
+from appliance.monitor.devices import OUTER_TUN, SO_MARK
+from appliance.monitor.inline import bridged, outer
 from appliance.monitor.links import AF_INET, AF_INET6, Json, LinkError
 from appliance.monitor.rtnetlink import IPRoute, NetlinkError
 
@@ -39,14 +41,18 @@ _FORWARDING: Final = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 
 
 class Job(NamedTuple):
-    """What is to be done, with descriptors of the namespaces (``home``: the caller's) and of the UDP sockets."""
+    """What is to be done, with descriptors of the namespaces (``home``: the caller's) and of the devices, by name.
+
+    ``port`` is that of the UDP sockets.
+    """
 
     network: Network
     record: Path
     home: int
     red: int | None
     black: int | None
-    sockets: tuple[int, ...]
+    devices: Mapping[str, int]
+    port: int
 
 
 def largest_group(mtu: int) -> int:
@@ -63,6 +69,7 @@ class Plumber:
         self._network = job.network
         self._record: Json = {"home": netns.identity(job.home), "links": [], "rules": [], "sysctls": []}
         self._mark = job.network.fwmark
+        self._states: list[Json] = []
         self.notes: list[str] = []
 
     def work(self) -> None:
@@ -77,10 +84,12 @@ class Plumber:
                 self._save()
             for state, (_, fd, _) in zip(states, inline, strict=True):
                 links.move(netlink, state["name"], fd)
+        self._states = states
         for state, (_, fd, furnish) in zip(states, inline, strict=True):
             with netns.inside(fd), IPRoute() as netlink:
-                netlink.link("set", index=links.index_of(netlink, "lo"), state="up")
                 furnish(netlink, state)
+        if "tun" not in job.devices:
+            return
         home = job.home if job.red is None else job.red
         with _alone(job.record.parent.parent), netns.inside(home), IPRoute() as netlink:
             self._tun(netlink)
@@ -97,7 +106,10 @@ class Plumber:
     # the two sides --------------------------------------------------------------------------------------------------
 
     def _lan(self, netlink: IPRoute, state: Json) -> None:
-        """Red's namespace is a router between the LAN and the tunnel, and nothing else is in it."""
+        """Red's namespace is a router between the LAN and the tunnel, and nothing else is in it; or a bridge's port."""
+        if "red_link" in self._job.devices:
+            return bridged(netlink, state, self._job.devices["red_link"])
+        netlink.link("set", index=links.index_of(netlink, "lo"), state="up")
         # What the LAN sends is merged by GRO here, not by TCP: what is too large for one group is not made
         wanted = links.assigned(state, self._network.lan_addresses, (), largest_group(self._network.mtu))
         links.restore(netlink, wanted, checked=True)
@@ -111,8 +123,23 @@ class Plumber:
                 raise LinkError(why) from None
 
     def _wan(self, netlink: IPRoute, state: Json) -> None:
-        network = self._network
-        links.restore(netlink, links.assigned(state, network.wan_addresses, network.wan_gateways, None), checked=True)
+        network, job = self._network, self._job
+        if "black_link" in job.devices:
+            return bridged(netlink, state, job.devices["black_link"])
+        netlink.link("set", index=links.index_of(netlink, "lo"), state="up")
+        wanted = links.assigned(state, network.wan_addresses, network.wan_gateways, None)
+        links.restore(netlink, wanted, checked=True)
+        if "outer_tun" in job.devices:
+            self.notes += outer(netlink, wanted, OUTER_TUN, self._behind(), job.port, largest_group(OUTER_MTU))
+
+    def _behind(self) -> list[str]:
+        """The networks of the LAN interface."""
+        lan = next((state for state in self._states if state["name"] == self._network.lan), None)
+        if lan is None:
+            return []
+        wanted = links.assigned(lan, self._network.lan_addresses, (), None)
+        networks = (ip_interface(f"{one['address']}/{one['prefixlen']}").network for one in wanted["addresses"])
+        return [str(network) for network in networks if not network.is_link_local]
 
     # the tunnel -----------------------------------------------------------------------------------------------------
 
@@ -161,7 +188,7 @@ class Plumber:
             if family == AF_INET and _read_sysctl(valid_mark) == "0":
                 self._record["sysctls"].append([valid_mark, "0"])
             self._save()
-        for fd in self._job.sockets:
+        for fd in (self._job.devices[name] for name in ("udp4", "udp6") if name in self._job.devices):
             with socket.socket(fileno=os.dup(fd)) as shared:
                 shared.setsockopt(socket.SOL_SOCKET, SO_MARK, mark)
         if family == AF_INET:

@@ -27,5 +27,24 @@ class Datagrams(NamedTuple):
     port: int
 
 
-FLAT: Final = MappingProxyType({"septum.v1.Packets": Packets, "septum.v1.Datagrams": Datagrams})
-"""Full name of the protobuf message -> its NamedTuple."""
+class Frames(NamedTuple):
+    """Ethernet frames that share the header ``link``: payloads of ``size`` bytes, back to back (the last may be
+    shorter). ``link`` is destination and source address, the VLAN tags, and the type, or the length of an LLC frame.
+    """
+
+    payloads: bytes | bytearray | memoryview
+    size: int
+    link: bytes
+
+
+FLAT: Final = MappingProxyType(
+    {
+        "septum.v1.Packets": Packets,
+        "septum.v1.OuterPackets": Packets,
+        "septum.v1.Datagrams": Datagrams,
+        "septum.v1.Frames": Frames,
+        "septum.v1.OuterFrames": Frames,
+    }
+)
+"""Full name of the protobuf message -> its NamedTuple. What goes to or comes from the outside in clear has the form,
+not the labels, of what the red side sends."""

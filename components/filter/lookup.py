@@ -242,9 +242,10 @@ class Lookup:
             low = 1 << index
             why = ""
             if self._asking & low:
-                # What a frame is, is the same for a whole flow; flags are not, and nobody needs ICMP to be quick
+                # A frame's type and VLAN are the same for a whole flow; flags and hosts on the link are not, and nobody
+                # needs ICMP to be quick
                 rule = self.rules[index]
-                is_static = is_static and rule.flags is None and not rule.icmp
+                is_static = is_static and rule.flags is None and not rule.icmp and not _names_hosts(rule.link)
                 why = _refusal(rule, facts)
             elif facts.link is not None and facts.link.vlan:
                 why = "untagged frames"
@@ -267,12 +268,16 @@ def bits(rules: int) -> Iterator[int]:
 
 
 def is_about_frames(rule: Rule) -> bool:
-    """Whether a rule may match a frame that carries no IP: it has conditions on frames, and none on IP."""
+    """Whether a rule may match a frame that carries no IP: it names a type of frames, and has no condition on IP."""
     conditions: Iterable[object] = (
         rule.peers, rule.version, rule.protocols, rule.sources, rule.not_sources, rule.destinations,
         rule.not_destinations, rule.source_ports, rule.destination_ports, rule.icmp, rule.flags, rule.tracking,
     )  # fmt: skip
-    return rule.link is not None and not any(conditions)
+    return rule.link is not None and bool(rule.link.ethertypes) and not any(conditions)
+
+
+def _names_hosts(link: LinkMatch | None) -> bool:
+    return link is not None and bool(link.source or link.destination)
 
 
 def _refusal(rule: Rule, facts: Facts) -> str:

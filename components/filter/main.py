@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from appliance.guest.loop import Guest
@@ -12,8 +12,8 @@ from appliance.guest.status import Counter
 from appliance.vchan.messages import Packets
 from components.filter import control
 from components.filter.engine import Engine, Outcome
-from components.filter.model import Side
-from components.filter.settings import FilterSettings, parse
+from components.filter.model import Prefix, Side
+from components.filter.settings import parse
 from components.filter.shards import End, Shards
 
 _TICK: Final = 1.0  # seconds
@@ -24,8 +24,8 @@ _NAMES: Final = {Side.RED: "from the red side", Side.TUNNEL: "from the tunnel", 
 class Shell:
     """Ports in, ports out."""
 
-    def __init__(self, guest: Guest, settings: FilterSettings) -> None:
-        self.engine = Engine(settings.ruleset)
+    def __init__(self, guest: Guest, engine: Engine) -> None:
+        self.engine = engine
         self._log = guest.log
         self._encrypts = guest.spread("tunnel_out")
         self._tunnel_out = self._encrypts[0]
@@ -48,13 +48,13 @@ class Shell:
         self._next_log = 0.0
 
     def from_red(self, group: Packets, now: float) -> None:
-        self._from_red.add(_packets(group))
+        self._from_red.add(packets(group))
         if group.peer:  # whatever red says, only the tunnel's packets have a peer
             group = group._replace(peer=0)
         self._deliver(self.engine.judge(group, Side.RED, now, self._wall))
 
     def from_tunnel(self, group: Packets, now: float) -> None:
-        self._from_tunnel.add(_packets(group))
+        self._from_tunnel.add(packets(group))
         self._deliver(self.engine.judge(group, Side.TUNNEL, now, self._wall))
 
     def _deliver(self, outcome: Outcome) -> None:
@@ -63,13 +63,13 @@ class Shell:
         for side, group in (*passed, *answers) if answers else passed:
             if side is Side.RED:
                 if not self._red_out.send(group):
-                    self._sink_full.add(_packets(group))
+                    self._sink_full.add(packets(group))
             else:
                 self._into_tunnel(group)
 
     def _into_tunnel(self, group: Packets) -> None:
         if not self._tunnel_out.send(group if not group.peer else group._replace(peer=0)):
-            self._sink_full.add(_packets(group))
+            self._sink_full.add(packets(group))
 
     def tick(self, now: float) -> float:
         if now >= self._next_tick:
@@ -99,16 +99,16 @@ class SharingShell(Shell):
     peer, and no pair brings in what is not from its own peers.
     """
 
-    def __init__(self, guest: Guest, settings: FilterSettings) -> None:
-        super().__init__(guest, settings)
-        self._shards = Shards(settings.shards)
+    def __init__(self, guest: Guest, engine: Engine, shards: Sequence[Sequence[Prefix]]) -> None:
+        super().__init__(guest, engine)
+        self._shards = Shards(shards)
         self._numbers = {name: number for number, name in enumerate(guest.senders("tunnel_in"))}
 
     def _into_tunnel(self, group: Packets) -> None:
         for pair, part in self._shards.split(group._replace(peer=0), End.DESTINATION):
             # What is nobody's goes to the first, which counts it
             if not self._encrypts[pair or 0].send(part):
-                self._sink_full.add(_packets(part))
+                self._sink_full.add(packets(part))
 
     def from_one(self, decrypt: str, group: Packets, now: float) -> None:
         """From one of several decrypts. Whose a source address is, only here is known of all peers: a decrypt knows its
@@ -118,14 +118,14 @@ class SharingShell(Shell):
         is_own = group.peer > 0 and (group.peer - 1) % len(self._encrypts) == number
         parts = self._shards.split(group, End.SOURCE) if is_own else []
         own = [part for pair, part in parts if pair == number]
-        if foreign := _packets(group) - sum(map(_packets, own)):
+        if foreign := packets(group) - sum(map(packets, own)):
             self._from_tunnel.add(foreign)
             self.engine.denied[Side.TUNNEL]["foreign"] += foreign
         for part in own:
             self.from_tunnel(part, now)
 
 
-def _packets(group: Packets) -> int:
+def packets(group: Packets) -> int:
     return -(-len(group.packets) // group.size)
 
 
@@ -139,10 +139,10 @@ def build(guest: Guest) -> None:
         )
     shell: Shell
     if len(encrypts) == 1:
-        shell = Shell(guest, settings)
+        shell = Shell(guest, Engine(settings.ruleset))
         guest.receive("tunnel_in", shell.from_tunnel, into=(red_out,))
     else:
-        shell = sharing = SharingShell(guest, settings)
+        shell = sharing = SharingShell(guest, Engine(settings.ruleset), settings.shards)
         guest.receive_many("tunnel_in", sharing.from_one, into=(red_out,))
     guest.receive("red_in", shell.from_red, into=encrypts)
     guest.timer(shell.tick)

@@ -19,13 +19,13 @@ _GSO_TYPE: Final = 1  # offset in a virtio_net_hdr
 
 
 class Red:
-    """Both directions of the plaintext interface."""
+    """Both directions of a TUN: what ``device`` gives goes out by ``port``."""
 
-    def __init__(self, guest: Guest, settings: RedSettings) -> None:
+    def __init__(self, guest: Guest, settings: RedSettings, device: str = "tun", port: str = "plain_out") -> None:
         self._mtu = settings.mtu
         self._log = guest.log
-        self._tun = Tun(guest.devices["tun"])
-        self._out = guest.out("plain_out")
+        self._tun = Tun(guest.devices[device])
+        self._out = guest.out(port)
         self._grouper = Grouper()
         self._takes_uso = True  # until the kernel refuses a UDP superpacket (before Linux 6.2)
         self._packets_in = guest.counter("packets_in")

@@ -1,4 +1,4 @@
-"""Settings of the two faces of the box."""
+"""Settings of the faces of the box."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEY_BYTES: Final = 32
 
 
 class RedSettings(NamedTuple):
-    """``mtu``: bytes of the largest packet on the plaintext interface."""
+    """``mtu``: bytes of the largest packet that the TUN may give."""
 
     mtu: int
 
@@ -51,7 +51,11 @@ def _black(reader: Table) -> BlackSettings:
     )
 
 
-_READERS: Final[dict[str, Callable[[Table], RedSettings | BlackSettings]]] = {"red": _red, "black": _black}
+_READERS: Final[dict[str, Callable[[Table], RedSettings | BlackSettings]]] = {
+    "red": _red,
+    "clear": _red,
+    "black": _black,
+}
 
 
 def parse(role: str, table: Mapping[str, object]) -> RedSettings | BlackSettings:

@@ -34,7 +34,13 @@ def split(read: memoryview) -> list[tuple[bytes, int]]:
     if not virtio.HEADER.size + _SHORTEST <= len(read) <= virtio.HEADER.size + LARGEST:
         raise Malformed(f"{len(read)} bytes")
     flags, gso_type, _hdr_len, gso_size, csum_start, csum_offset = virtio.HEADER.unpack_from(read)
-    packet = bytes(read[virtio.HEADER.size :])
+    return cut(bytes(read[virtio.HEADER.size :]), flags, gso_type, gso_size, csum_start, csum_offset)
+
+
+def cut(
+    packet: bytes, flags: int, gso_type: int, gso_size: int, csum_start: int, csum_offset: int
+) -> list[tuple[bytes, int]]:
+    """As ``split``, of a packet and the fields of its virtio_net_hdr, offsets counted from the packet's first byte."""
     if gso_type == virtio.GSO_NONE:
         if flags & virtio.NEEDS_CSUM:
             packet = _with_checksum(packet, csum_start, csum_start + csum_offset)
@@ -58,7 +64,7 @@ _KINDS: Final = {
 
 
 def _with_checksum(packet: bytes, start: int, field: int) -> bytes:
-    if start >= field or field + 2 > len(packet):
+    if not 0 <= start < field or field + 2 > len(packet):
         raise Malformed(f"checksum at {field} from {start} in {len(packet)} bytes")
     # As skb_checksum_help: the field already holds the pseudo-header's sum, and zero is written as 0xFFFF
     check = -twin.total(packet[start:]) % MODULUS or MODULUS

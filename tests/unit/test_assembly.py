@@ -669,6 +669,111 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         load(tmp_path / "none.toml")
 
 
+# Where plaintext leaves in clear, and the assembly says so
+
+BRIDGE = (ASSEMBLIES / "filter.toml").read_text().replace('"filter.rules"', f'"{ASSEMBLIES}/filter.rules"')
+BYPASS = '"filter.black_out" = "a transparent bridge: nothing is encrypted here"'
+SPLIT = (ASSEMBLIES / "vpn-split.toml").read_text().replace('"vpn-split.rules"', f'"{ASSEMBLIES}/vpn-split.rules"')
+
+
+def test_a_declared_bypass_is_part_of_the_box(tmp_path: Path) -> None:
+    box = load(ASSEMBLIES / "filter.toml", lan="eth1", wan="eth2")
+    assert [str(bypass.port) for bypass in box.bypasses] == ["filter.black_out"]
+    assert box.bypass(End("filter", "black_out")) == "a transparent bridge: nothing is encrypted here"
+    assert box.bypass(End("filter", "red_out")) is None
+    assert box.network is not None and (box.network.lan, box.network.wan) == ("eth1", "eth2")
+    assert box.devices == {"red_link", "black_link", "journal"}
+    assert load(VPN).bypasses == ()
+
+
+@pytest.mark.parametrize("text", [BRIDGE, SPLIT], ids=["bridge", "split"])
+def test_without_the_line_it_is_refused(text: str, tmp_path: Path) -> None:
+    (line,) = [line for line in text.splitlines() if line.startswith('"filter.black_out" = "') and " " in line[22:]]
+    bare = text.replace(line, "")
+    found = findings(bare, tmp_path)
+    assert "red-to-black" in {finding.validator for finding in found} <= {"red-to-black", "one-transform"}
+    first = next(finding for finding in found if finding.validator == "red-to-black")
+    assert first.line == line_of(bare, '"filter.black_out"')
+    assert "[RED] -> " in first.detail and "plaintext could leave" in first.detail
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('"filter.red_out" = "there is a reason for it"', "offers no bypass by filter.red_out; it offers black_out"),
+        ('"red.arrived" = "there is a reason for it"', "offers no bypass by red.arrived"),
+        ('"fitler.black_out" = "there is a reason for it"', "there is no domain 'fitler'; did you mean 'filter'?"),
+    ],
+)
+def test_a_bypass_in_vain(line: str, said: str, tmp_path: Path) -> None:
+    text = BRIDGE.replace(BYPASS, f"{BYPASS}\n{line}")
+    (found,) = findings(text, tmp_path)
+    assert (found.validator, found.line) == ("bypass", line_of(text, line))
+    assert said in found.detail
+
+
+def test_a_bypass_by_which_nothing_leaves(components: Edit, tmp_path: Path) -> None:
+    components("filter", 'bypass = ["black_out"]', 'bypass = ["black_out", "red_out"]')
+    text = BRIDGE.replace(BYPASS, f'{BYPASS}\n"filter.red_out" = "there is a reason for it"')
+    (found,) = findings(text, tmp_path)
+    assert found.validator == "bypass" and "declares what is not there" in found.detail
+
+
+def test_a_component_offers_only_what_it_has(components: Edit, tmp_path: Path) -> None:
+    file = components("filter", 'bypass = ["black_out"]', 'bypass = ["black_in"]')
+    (found,) = findings(BRIDGE, tmp_path)
+    assert (found.file, found.validator) == (file, "keys")
+    assert "no port 'black_in' by which something goes out" in found.detail
+
+
+@pytest.mark.parametrize("reason", ["", "because", "becausebecausebecause", "   so what        "])
+def test_a_reason_that_is_none(reason: str, tmp_path: Path) -> None:
+    text = BRIDGE.replace("a transparent bridge: nothing is encrypted here", reason)
+    (found,) = findings(text, tmp_path)
+    assert (found.validator, found.line) == ("bypass-reason", line_of(text, "[bypass]") + 2)
+
+
+@pytest.mark.parametrize("line", ['"filter.black_out" = 1', '"filter" = "there is a reason for it"'])
+def test_a_bypass_that_is_not_well_formed(line: str, tmp_path: Path) -> None:
+    text = BRIDGE.replace(BYPASS, f"{BYPASS}\n".replace(BYPASS, line))
+    assert "keys" in {finding.validator for finding in findings(text, tmp_path)}
+
+
+@pytest.mark.parametrize(("given", "missing"), [({"lan": "eth1"}, "wan"), ({"wan": "eth1"}, "lan")])
+def test_a_face_without_an_interface(given: dict[str, str], missing: str) -> None:
+    with pytest.raises(AssemblyError) as refused:
+        load(ASSEMBLIES / "filter.toml", **given)
+    (found,) = refused.value.findings
+    assert found.validator == "faces"
+    assert f"--{missing} INTERFACE" in found.detail
+
+
+def test_what_is_reached_in_clear_leads_to_the_filter_as_well(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(PRIVATE)
+    (tmp_path / "key").chmod(0o600)
+    text = SPLIT.replace("clear = [", 'clear = ["fd00:5::/48", ') + (
+        '[settings.keymgr]\nprivate_key_file = "key"\n'
+        f'[[settings.keymgr.peers]]\npublic_key = "{PUBLIC}"\nallowed_ips = ["10.1.0.0/16", "10.2.0.0/16"]\n'
+        '[network]\nlan = "eth1"\nwan = "eth0"\n'
+    )
+    text = text.replace(PUBLIC, keyfiles.encode(bytes([1] * 32)))
+    file = tmp_path / "box.toml"
+    file.write_text(text)
+    box = load(file)
+    assert box.network is not None
+    assert [str(one) for one in box.network.clear] == ["fd00:5::/48", "0.0.0.0/0"]
+    assert [str(one) for one in box.network.routes] == ["10.1.0.0/16", "10.2.0.0/16", "fd00:5::/48", "0.0.0.0/0"]
+    assert box.domain("filter").settings["tunnel"] == ["10.1.0.0/16", "10.2.0.0/16"]
+    assert box.domain("clear").settings == {"mtu": 1500}
+    clash = text.replace('"fd00:5::/48"', '"10.2.0.0/16"')
+    (found,) = findings(clash, tmp_path)
+    assert (found.validator, found.line) == ("settings", line_of(clash, "clear = ["))
+    assert "is a tunnel peer's too" in found.detail
+    written = text.replace("clear = [", 'tunnel = ["10.3.0.0/16"]\nclear = [')
+    (found,) = findings(written, tmp_path)
+    assert "follows from the peers, and is not written" in found.detail
+
+
 # What we say about ourselves
 
 

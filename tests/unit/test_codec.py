@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from appliance.vchan.codec import Codec
 from appliance.vchan.generate import schema_names
 from appliance.vchan.message import Message
-from appliance.vchan.messages import FLAT, Datagrams, Packets
+from appliance.vchan.messages import FLAT, Datagrams, Frames, Packets
 from appliance.vchan.schema import FieldRule, MessageRule, Type, schema
 from appliance.vchan.wireformat import Violation
 
@@ -123,8 +123,9 @@ def test_legal_messages_survive_the_round_trip(rule: MessageRule) -> None:
 def test_a_received_blob_is_a_view_of_the_one_copy_and_a_sent_one_is_not_copied(rule: MessageRule) -> None:
     codec = Codec(rule)
     blob = bytes(range(200))
-    rest = (40, 7) if rule.name.endswith("Packets") else (40, b"\x7f\0\0\1", 51820)
-    pieces = codec.encode(FLAT[rule.name](blob, *rest))
+    kind = FLAT[rule.name]
+    rest = {Packets: (40, 7), Datagrams: (40, b"\x7f\0\0\1", 51820), Frames: (40, b"\2" * 14)}[kind]
+    pieces = codec.encode(kind(blob, *rest))
     assert any(piece is blob for piece in pieces)
     encoded = b"".join(pieces)
     received = codec.decode(encoded)[0]

@@ -167,10 +167,19 @@ def test_the_base_alone_reads_and_writes_nothing_but_events_and_last_words() -> 
     assert allowed(wide, "write", 9, 0x1000, 65536) and not allowed(wide, "read", 9, 0x1000, 65536)
 
 
-@pytest.mark.parametrize("name", ["execve", "socket", "ioctl", "prctl", "clone", "mmap", "openat", "no_such_call"])
+@pytest.mark.parametrize("name", ["execve", "socket", "prctl", "clone", "mmap", "openat", "no_such_call"])
 def test_what_no_role_may_declare_is_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         rules(("getrandom", name))
+
+
+def test_a_role_that_asks_for_ioctl_may_ask_for_the_name_of_an_interface_alone() -> None:
+    siocgifname, siocgifhwaddr, tunsetiff = 0x8910, 0x8927, 0x400454CA
+    assert not allowed(program((), X86), "ioctl", 9, siocgifname)
+    for on in (X86, ARM):
+        code = program(("ioctl",), on)
+        assert allowed(code, "ioctl", 9, siocgifname, on=on)
+        assert not any(allowed(code, "ioctl", 9, other, on=on) for other in (siocgifhwaddr, tunsetiff, 0, 0x5421))
 
 
 def test_every_name_has_a_number_on_both_architectures() -> None:

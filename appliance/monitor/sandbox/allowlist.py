@@ -82,6 +82,13 @@ DECLARABLE: Final = frozenset(
     recvfrom recvmsg recvmmsg sendto sendmsg sendmmsg shutdown getrandom""".split()
 )
 
+# What a role may ask for besides, and gets with these arguments alone.
+LIMITED: Final[dict[str, Rule]] = {
+    # SIOCGIFNAME: CPython names the interface that a packet socket received by (socketmodule.c, makesockaddr), whoever
+    # wants to know it. The kernel tells a name that the domain has no other use for, and changes nothing.
+    "ioctl": ((Match(1, INT, (0x8910,)),),),
+}
+
 
 def rules(declared: Iterable[str]) -> dict[str, Rule]:
     """The allow-list of a role that declares these system calls: name -> rule, in the order of comparison.
@@ -89,6 +96,6 @@ def rules(declared: Iterable[str]) -> dict[str, Rule]:
     Errors: ValueError, naming the calls, if one is not declarable.
     """
     wanted = tuple(declared)
-    if refused := sorted(set(wanted) - DECLARABLE):
+    if refused := sorted(set(wanted) - DECLARABLE - set(LIMITED)):
         raise ValueError(f"no role may declare the system calls {', '.join(refused)}")
-    return {**BASE, **dict.fromkeys(wanted, ANY)}
+    return {**BASE, **{name: LIMITED.get(name, ANY) for name in wanted}}

@@ -107,10 +107,14 @@ class Septum(End):
             file = secret_file(self.directory / f"{self.name}.conf", self.conf.wg_quick())
         if self.rules is not None:
             over += ("--rules", str(secret_file(self.directory / "filter.rules", self.rules)))
+        faces = ("--lan", self.site.lan, "--wan", self.site.wan) if self.inline else ()
+        self.up(str(file), *over, *faces)
+
+    def up(self, *words: str) -> None:
+        """`septum up` with these words, in the foreground as under systemd, until it says that it is ready."""
         with (self.directory / "log").open("a") as log, Ready(self.directory / "notify") as ready:
-            faces = ("--lan", self.site.lan, "--wan", self.site.wan) if self.inline else ()
             self._process = self.site.gateway.start(
-                *(PROGRAM, "up", str(file), *over, *faces, "--name", self.name, "--foreground"),
+                *(PROGRAM, "up", *words, "--name", self.name, "--foreground"),
                 env={**self.environment, "NOTIFY_SOCKET": str(ready.path)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
