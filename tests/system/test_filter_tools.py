@@ -36,6 +36,7 @@ allow "shell" from tunnel tcp to $servers port 22 limit 50/second burst 50
 reject "mail" from tunnel tcp to $servers port 25
 reject "discard" from tunnel udp to $servers port 9
 reject "timestamp" from tunnel icmp type timestamp-request
+drop "not the router" from tunnel to 192.168.1.1 icmp type echo-request
 allow "ping" from tunnel icmp type echo-request
 allow "ping6" from tunnel icmp6 type echo-request
 
@@ -167,6 +168,18 @@ def test_an_unreachable_host_is_said_to_be(world: World) -> None:
     """192.168.2.99 is routed and nobody; its router says so."""
     shown = world.lab.left.host.run("ping", "-n", "-c", "1", "-W", "8", "192.168.2.99", check=False, timeout=20)
     assert "Destination Host Unreachable" in shown, shown
+
+
+def test_an_unreachable_network_is_said_to_be(world: World) -> None:
+    """Nothing leads to 10.200.0.0/16 from the protected side: its router says so."""
+    shown = world.lab.left.host.run("ping", "-n", "-c", "1", "-W", "3", "10.200.0.1", check=False, timeout=20)
+    assert "Destination Net Unreachable" in shown, shown
+
+
+def test_pings_are_denied_to_one_and_allowed_to_the_other(world: World) -> None:
+    source = world.lab.right.host
+    assert ping(source, world.inner4, count=3).times
+    assert not ping(source, world.lab.left.lan4, count=3, patience=1).times
 
 
 def test_ranges_of_ports(world: World) -> None:
