@@ -7,7 +7,8 @@ data and with a sequence number far in the past. A host that has the connection 
 (RFC 9293 section 3.10.7.4: "If an incoming segment is not acceptable, an acknowledgment should be sent in reply"),
 which opens the flow again, from the red side; retransmission does the rest. A host that has no such connection answers
 with a reset, which opens nothing and is denied. A red host that is closing sends nothing but its FIN, over and over,
-which opens nothing either: it is asked in the same way. No byte of the tunnel's data passes before the red side has spoken.
+which opens nothing either: it is asked in the same way. No byte of the tunnel's data passes before the red side has
+spoken.
 """
 
 from __future__ import annotations
