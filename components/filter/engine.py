@@ -575,6 +575,9 @@ class Engine:
             if header.fragment:  # how long the whole is, and so what may follow it, is not known
                 tcp.lose(flow)
             state = turn.state
+            if state is State.RESET and side is not flow.opener and not flow.is_answered:
+                self.flows.forget(flow)  # nothing but a refusal: there is no connection
+                return
         elif made.tracking == Tracking.NEW and side is not flow.opener:
             return  # a SYN from the other side, which a rule lets through: the connection's own is not changed by it
         if side is Side.TUNNEL and flow.peer != peer:
@@ -583,8 +586,8 @@ class Engine:
         if side is not flow.opener and not flow.is_answered:
             state = _ANSWERED.get(state, state)
             self.flows.was_answered(flow)
-        elif state is State.RESET:
-            flow.forget_rules()
+        elif state is not flow.state:
+            flow.forget_rules()  # the quick way makes no turns
         self.flows.has_come(flow, state, now)
         self._keep(made, flow, side)
 

@@ -191,7 +191,10 @@ def _syn(flow: Flow, sender: End | None, receiver: End | None, is_opener: bool, 
             return Turn(Fit.YES, State.ANSWERING, 0)
         if state is State.OPENING and receiver is not None and _answers(receiver, seen):
             return Turn(Fit.YES, State.ANSWERING, fins)
-        again = sender is not None and (sender.end - seen.end) & _M < _HALF  # one more of the first
+        if sender is None:  # it answers an older SYN: whoever sent that will reset it (RFC 9293 section 3.10.7.3)
+            again = receiver is not None and (receiver.end - seen.acknowledged) & _M < _HALF
+        else:  # one more of the first
+            again = (sender.end - seen.end) & _M < _HALF
         return Turn(Fit.LATE, state, fins) if again else Turn(Fit.NO, state, fins, "handshake")
     if is_opener and state is State.OPENING:
         return Turn(Fit.YES, state, 0)
