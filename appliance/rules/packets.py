@@ -369,8 +369,10 @@ def build(packet: Sample) -> bytes:
 def _body(protocol: int, point: Mapping[str, int]) -> bytes:
     if protocol == space.TCP:
         ports = point[space.FROM_PORT], point[space.TO_PORT]
-        acknowledges = 1 if point[space.FLAGS] & words.FLAGS["ack"] else 0
-        return struct.pack("!HHIIBBHHH", *ports, 1, acknowledges, 5 << 4, point[space.FLAGS], 65_535, 0, 0)
+        # Numbers that fit each other, whoever sends: SYN, SYN and ACK, ACK are a handshake
+        sequence = 1 if point[space.FLAGS] & words.FLAGS["syn"] else 2
+        acknowledged = 2 if point[space.FLAGS] & words.FLAGS["ack"] else 0
+        return struct.pack("!HHIIBBHHH", *ports, sequence, acknowledged, 5 << 4, point[space.FLAGS], 65_535, 0, 0)
     if protocol == space.UDP:
         return struct.pack("!HHHH", point[space.FROM_PORT], point[space.TO_PORT], 8, 0)
     if protocol in (space.ICMP, space.ICMP6):

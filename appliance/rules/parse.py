@@ -32,7 +32,7 @@ from appliance.rules.syntax import (
     Words,
 )
 
-_LONGEST: Final = 1 << 16
+LONGEST: Final = 1 << 16
 """Characters of a statement."""
 
 # What the terminals of the grammar are called where one is missing
@@ -173,9 +173,9 @@ def parse(text: str, file: str, problems: list[Problem]) -> Iterator[tuple[State
     """Every statement of ``text`` that is well-formed; ``problems`` gets one for each that is not."""
     parser = _parser()
     for statement in statements(text):
-        if len(statement.text) > _LONGEST:
+        if len(statement.text) > LONGEST:
             place = Place(statement.line)
-            problems.append(Problem(file, place, "", f"is one statement of more than {_LONGEST} characters"))
+            problems.append(Problem(file, place, "", f"is one statement of more than {LONGEST} characters"))
             continue
         try:
             yield statement, parser(statement.text)
