@@ -268,10 +268,12 @@ def _family(version: int, protocol: int, with_link: bool) -> Family:
 def _read_frame(said: _Words, word: str) -> tuple[Family, dict[str, int]]:
     arp, other = space.families(with_link=True)[-2:]
     if word == "arp":
-        operation = words.OPERATIONS.get(said.peek())
-        if operation is not None:
+        number = words.OPERATIONS.get(said.peek())
+        if number is None and said.peek().isdigit():
+            number = values.number(said.peek(), 0, 65_535)
+        if number is not None:
             said.take("")
-        return arp, {space.OPERATION: operation or 1}
+        return arp, {space.OPERATION: words.OPERATIONS["request"] if number is None else number}
     if word == "stp":
         return other, {space.ETHERTYPE: words.STP}
     name = said.take("the ethertype")
