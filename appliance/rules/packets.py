@@ -31,7 +31,6 @@ _LIKED: Final[Mapping[str, tuple[int, ...]]] = {
     space.TO_PORT: (443, 80, 53, 22),
     space.FLAGS: (0x02, 0x10, 0x12),
     space.STATE: (space.NEW, space.ESTABLISHED, space.UNTRACKED, space.RELATED),
-    space.TYPE: (8 << 8, 128 << 8, 3 << 8, 1 << 8),
     space.PROTOCOL: (47, 50, 89),
     space.VLAN: (0,),
     space.OPERATION: (1, 2),
@@ -43,6 +42,7 @@ _LIKED_ADDRESSES: Final = {
     4: tuple(int(ipaddress.ip_address(one)) for one in ("192.0.2.7", "198.51.100.7", "203.0.113.7")),
     6: tuple(int(ipaddress.ip_address(one)) for one in ("2001:db8::7", "2001:db8:1::7")),
 }
+_LIKED_TYPES: Final = {4: (8 << 8, 3 << 8), 6: (128 << 8, 1 << 8)}
 """What examples are made of, where that is among what they may be."""
 
 
@@ -79,6 +79,8 @@ def sample(family: Family, one: Box) -> Sample:
 def _pick(family: Family, axis: str, found: Intervals) -> int:
     is_address = axis in (space.SOURCE, space.DESTINATION)
     liked = _LIKED_ADDRESSES[family.version] if is_address else _LIKED.get(axis, ())
+    if axis == space.TYPE:
+        liked = _LIKED_TYPES[family.version]
     if axis == space.SOURCE:
         liked = tuple(reversed(liked))
     for number in liked:
