@@ -49,6 +49,8 @@ def from_text(
         if progress is not None and count % _EVERY == 0:
             progress(statement.line / len(lines))
     ruleset = compiler.done()
+    if progress is not None:
+        progress(1.0)
     if any(not problem.is_warning for problem in problems):
         raise RulesError(problem for problem in problems if not problem.is_warning)
     return Loaded(ruleset, tuple(problems), compiler.peers, tuple(lines))
