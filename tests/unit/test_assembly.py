@@ -35,10 +35,15 @@ PRIVATE = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 PUBLIC = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw="
 
 
+@pytest.fixture(autouse=True)
+def rules_beside(tmp_path: Path) -> None:
+    """The file that assemblies name stands beside those that the tests write."""
+    shutil.copy(VPN.parent / "vpn.rules", tmp_path)
+
+
 def findings(text: str, folder: Path) -> list[Finding]:
     file = folder / "box.toml"
     file.write_text(text)
-    shutil.copy(VPN.parent / "vpn.rules", folder)
     try:
         load(file)
     except AssemblyError as error:
