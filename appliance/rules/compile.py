@@ -46,17 +46,18 @@ from components.filter.model import (
 )
 
 MOST_RULES: Final = 16_384
-_MOST_ITEMS: Final = 65_536  # prefixes of all rules and sets together
+MOST_PREFIXES: Final = 65_536  # prefixes of all rules and sets together
 _MOST_AMOUNT: Final = 10**12
 _MOST_PACKETS_A_PERIOD: Final = 10**9
-_MOST_RANGES: Final = 256  # of one condition
-_MOST_WORDS: Final = 64  # of any other condition
-_MOST_PEERS: Final = 1024
+MOST_RANGES: Final = 256  # of one condition
+MOST_ITEMS: Final = 64  # of any other condition
+MOST_PEERS: Final = 1024
 _MOST_TRANSLATIONS: Final = 1024
 _KEY_CHARACTERS: Final = 44
 _ALL_SIDES: Final = sum(Side)
 _MOST_NAMES: Final = 4096
 _BURST_PACKETS: Final = 5  # as nftables has it
+_LARGEST_PACKET: Final = 65_535  # a bucket that cannot hold it never lets it through
 
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
 
@@ -325,10 +326,10 @@ class Compiler:
         self._settle(said)
         link = said.link or LinkMatch()
         for many in (said.icmp, said.hours, link.ethertypes, link.vlans, link.source, link.destination):
-            if len(many) > _MOST_WORDS:
-                self._refuse(None, f"has a condition with more than {_MOST_WORDS} items")
-        if len(said.peers) > _MOST_PEERS:
-            self._refuse(None, f"names more than {_MOST_PEERS} peers")
+            if len(many) > MOST_ITEMS:
+                self._refuse(None, f"has a condition with more than {MOST_ITEMS} items")
+        if len(said.peers) > MOST_PEERS:
+            self._refuse(None, f"names more than {MOST_PEERS} peers")
         return said
 
     def _once(self, said: _Conditions, what: str, token: Token) -> bool:
@@ -497,7 +498,7 @@ class Compiler:
         packets, octets = self._amount(rate.amount)
         if packets > _MOST_PACKETS_A_PERIOD:
             self._refuse(rate.amount.number, f"must be at most {_MOST_PACKETS_A_PERIOD}")
-        burst = _BURST_PACKETS if packets else octets
+        burst = _BURST_PACKETS if packets else max(octets, _LARGEST_PACKET)
         if rate.burst:
             of_packets, of_octets = self._amount(rate.burst)
             if rate.burst.unit is None and octets:
@@ -635,8 +636,8 @@ class Compiler:
                 found += named.items if named else ()  # type: ignore[arg-type]
             else:
                 found += self._value(token, values.prefixes) or ()
-        if len(found) > _MOST_ITEMS:
-            self._refuse(None, f"has more than {_MOST_ITEMS} prefixes")
+        if len(found) > MOST_PREFIXES:
+            self._refuse(None, f"has more than {MOST_PREFIXES} prefixes")
             return ()
         return tuple(dict.fromkeys(found))
 
@@ -656,8 +657,8 @@ class Compiler:
             if one is not None:
                 found.append(one)
         merged = _merged(found)
-        if len(merged) > _MOST_RANGES:
-            self._refuse(None, f"has more than {_MOST_RANGES} ranges of ports")
+        if len(merged) > MOST_RANGES:
+            self._refuse(None, f"has more than {MOST_RANGES} ranges of ports")
         return merged
 
 

@@ -32,7 +32,8 @@ from appliance.rules.syntax import (
     Words,
 )
 
-_LONGEST: Final = 1 << 16
+_MOST_PROBLEMS: Final = 100
+LONGEST: Final = 1 << 16
 """Characters of a statement."""
 
 # What the terminals of the grammar are called where one is missing
@@ -173,9 +174,13 @@ def parse(text: str, file: str, problems: list[Problem]) -> Iterator[tuple[State
     """Every statement of ``text`` that is well-formed; ``problems`` gets one for each that is not."""
     parser = _parser()
     for statement in statements(text):
-        if len(statement.text) > _LONGEST:
+        if len(problems) >= _MOST_PROBLEMS:
+            why = "too many problems; from here on nothing was looked at"
+            problems.append(Problem(file, Place(statement.line), "", why))
+            return
+        if len(statement.text) > LONGEST:
             place = Place(statement.line)
-            problems.append(Problem(file, place, "", f"is one statement of more than {_LONGEST} characters"))
+            problems.append(Problem(file, place, "", f"is one statement of more than {LONGEST} characters"))
             continue
         try:
             yield statement, parser(statement.text)
@@ -201,6 +206,8 @@ def _problem(statement: Statement, file: str, error: UnexpectedInput) -> Problem
     line, column = before.count("\n"), at - (before.rfind("\n") + 1)
     place = Place(statement.line + line, column + 1, len(word) or 1)
     why = f"{_quoted(word)} is not what can stand here" if word else "the statement ends too early"
+    if not re.match(r"\s*(nat|forward)\b", statement.text):
+        expected -= {"_ARROW"}  # the same state of the parser, another statement
     return Problem(file, place, statement.text.split("\n")[line], why, _hint(word, expected))
 
 

@@ -14,7 +14,6 @@ from components.filter.model import RuleSet
 MAX_BYTES: Final = 1 << 22
 """Of a file: some forty thousand lines."""
 
-_MOST_PROBLEMS: Final = 100
 _EVERY: Final = 256  # statements between two reports of how far it is
 
 Peers = Mapping[str, Sequence[int]]
@@ -49,10 +48,9 @@ def from_text(
         compiler.take(statement, node)
         if progress is not None and count % _EVERY == 0:
             progress(statement.line / len(lines))
-        if len(problems) >= _MOST_PROBLEMS:
-            problems.append(Problem(file, Place(statement.line), "", "too many problems; the rest was not looked at"))
-            break
     ruleset = compiler.done()
+    if progress is not None:
+        progress(1.0)
     if any(not problem.is_warning for problem in problems):
         raise RulesError(problem for problem in problems if not problem.is_warning)
     return Loaded(ruleset, tuple(problems), compiler.peers, tuple(lines))

@@ -148,6 +148,20 @@ def test_a_dry_run_changes_nothing(scene: Scene) -> None:
     assert scene.in_force() == before
 
 
+def test_the_running_box_explains_itself_and_is_looked_over(scene: Scene) -> None:
+    scene.apply(f"{OPEN}drop from tunnel tcp to port 23\nallow from tunnel tcp\ndrop from tunnel tcp to port 25\n")
+    web, inward = scene.filter(
+        "explain", "udp 10.1.0.5:4000 > 10.2.0.7:53", "from tunnel tcp 10.2.0.7:4000 > 10.1.0.5:80"
+    )
+    assert (web["verdict"], web["at"], web["leaves"]) == ("allow", "test.rules:2", "tunnel")
+    assert (inward["verdict"], inward["at"], inward["leaves"]) == ("allow", "test.rules:4", "red")
+    # Its findings make it end with 1
+    said = scene.refused("lint")
+    assert "test.rules:5: shadowed: line 4 matches all that it would, and does allow" in said
+    assert "test.rules:3: never-hit: has matched no packet since the counters began" in said
+    assert reaches(scene.lab.left.host, scene.lab.right.host4)
+
+
 def test_the_rules_survive_the_filter(scene: Scene, report: list[tuple[str, str]]) -> None:
     lab, septum = scene.lab, scene.septum
     scene.apply(NO_TCP + 'allow "after death" from tunnel tcp to port 7\n')
