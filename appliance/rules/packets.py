@@ -56,7 +56,18 @@ class Sample(NamedTuple):
         """Where it is on an axis; None for one that its family has not."""
         return self.point[self.family.axes.index(axis)] if axis in self.family.axes else None
 
+    @property
+    def origin(self) -> int:
+        """Who sent it."""
+        return self.point[self.family.axes.index(space.ORIGIN)]
+
+    def moved(self, axis: str, number: int) -> Sample:
+        """The same, elsewhere on one axis."""
+        at = self.family.axes.index(axis)
+        return self._replace(point=(*self.point[:at], number, *self.point[at + 1 :]))
+
     def box(self) -> Box:
+        """The box that has just this packet in it."""
         return tuple(((number, number),) for number in self.point)
 
 
@@ -358,8 +369,10 @@ def build(packet: Sample) -> bytes:
 def _body(protocol: int, point: Mapping[str, int]) -> bytes:
     if protocol == space.TCP:
         ports = point[space.FROM_PORT], point[space.TO_PORT]
-        acknowledges = 1 if point[space.FLAGS] & words.FLAGS["ack"] else 0
-        return struct.pack("!HHIIBBHHH", *ports, 1, acknowledges, 5 << 4, point[space.FLAGS], 65_535, 0, 0)
+        # Numbers that fit each other, whoever sends: SYN, SYN and ACK, ACK are a handshake
+        sequence = 1 if point[space.FLAGS] & words.FLAGS["syn"] else 2
+        acknowledged = 2 if point[space.FLAGS] & words.FLAGS["ack"] else 0
+        return struct.pack("!HHIIBBHHH", *ports, sequence, acknowledged, 5 << 4, point[space.FLAGS], 65_535, 0, 0)
     if protocol == space.UDP:
         return struct.pack("!HHHH", point[space.FROM_PORT], point[space.TO_PORT], 8, 0)
     if protocol in (space.ICMP, space.ICMP6):

@@ -31,20 +31,24 @@ class Loaded(NamedTuple):
 
 
 def from_text(
-    text: str, file: str, peers: Peers | None = None, progress: Callable[[int, int], None] | None = None
+    text: str,
+    file: str,
+    peers: Peers | None = None,
+    progress: Callable[[float], None] | None = None,
+    numbered: dict[str, int] | None = None,
 ) -> Loaded:
     """The rule set that ``text`` means; ``file`` is what to call it. Without ``peers``, any name of one is taken, and
-    numbered as it comes. ``progress`` is told the line reached and how many there are.
+    numbered as it comes, after those that are ``numbered`` already. ``progress`` is told how much is done, from 0 to 1.
 
     Errors: RulesError with every problem.
     """
     problems: list[Problem] = []
-    compiler = Compiler(file, problems, peers)
+    compiler = Compiler(file, problems, peers, numbered)
     lines = text.split("\n")
     for count, (statement, node) in enumerate(parse(text, file, problems)):
         compiler.take(statement, node)
         if progress is not None and count % _EVERY == 0:
-            progress(statement.line, len(lines))
+            progress(statement.line / len(lines))
         if len(problems) >= _MOST_PROBLEMS:
             problems.append(Problem(file, Place(statement.line), "", "too many problems; the rest was not looked at"))
             break
@@ -54,7 +58,12 @@ def from_text(
     return Loaded(ruleset, tuple(problems), compiler.peers, tuple(lines))
 
 
-def from_file(path: Path, peers: Peers | None = None, progress: Callable[[int, int], None] | None = None) -> Loaded:
+def from_file(
+    path: Path,
+    peers: Peers | None = None,
+    progress: Callable[[float], None] | None = None,
+    numbered: dict[str, int] | None = None,
+) -> Loaded:
     """The rule set that the file at ``path`` means. Errors: RulesError, also for a file that cannot be read."""
 
     def refuse(why: str, line: int = 0) -> RulesError:
@@ -71,4 +80,4 @@ def from_file(path: Path, peers: Peers | None = None, progress: Callable[[int, i
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise refuse("is not UTF-8", raw.count(b"\n", 0, error.start) + 1) from None
-    return from_text(text, str(path), peers, progress)
+    return from_text(text, str(path), peers, progress, numbered)
