@@ -421,7 +421,8 @@ def apply(
         screen.as_json(answer)
         return
     if done is None:
-        screen.out.print(f"{file}: good, {_count(len(new.rules), 'rule')}; nothing was changed", style="green")
+        line = f"{file}: good, {_count(len(new.rules), 'rule')}; nothing was changed"
+        screen.out.print(line, style="green", soft_wrap=True, markup=False)
         return
     screen.out.print(
         f"{status['name']} goes by {file}: {_count(len(new.rules), 'rule')}; {_count(done.kept, 'flow')} "

@@ -48,6 +48,8 @@ def overview(status: dict[str, Any]) -> None:
         if value not in (None, "", [], 0):
             shown = ", ".join(str(item) for item in value) if isinstance(value, list) else value
             screen.out.print(f"  {label.replace('_', ' ')}: {shown}")
+    for name, seconds in status["replaced"].items():
+        screen.out.print(f"  {name}: replaced {_since(seconds)} ago, until the box goes down")
     for peer in status["peers"]:
         screen.out.out("\npeer: ", end="")
         screen.out.out(peer["public_key"], style="bold", end="")

@@ -300,6 +300,10 @@ class Box:
                 "listen_port": self._network.port,
                 "notes": self._network.notes,
             },
+            "replaced": {
+                name: time.monotonic() - since
+                for name, since in (self._lending.replaced if self._lending is not None else {}).items()
+            },
             "peers": peers.of(self._assembly, self._backend),
             "domains": [self._describe(domain.name) for domain in self._assembly.domains],
             "channels": [

@@ -95,11 +95,11 @@ class Scene:
         self.line = Line(self.operator)
         self.running = RunningFilter(self.line)  # type: ignore[arg-type]
 
-    def send(self, *packets: bytes, side: Side = Side.RED) -> int:
+    def send(self, *packets: bytes, side: Side = Side.RED, peer: int = 0) -> int:
         """How many of them pass."""
         count = 0
         for packet in packets:
-            outcome = self.engine.judge(Packets(packet, len(packet)), side, self.line.now, WALL)
+            outcome = self.engine.judge(Packets(packet, len(packet), peer), side, self.line.now, WALL)
             count += len(outcome.passed)
         return count
 
