@@ -82,7 +82,9 @@ def prefix(text: str) -> Prefix:
 def _ruleset(random: Random) -> RuleSet:
     rules = [_rule(random) for _ in range(random.choice((0, 1, 2, 3, 5, 8, 20)))]
     if random.random() < 0.15:
-        rules.insert(random.randint(0, len(rules)), Rule(_action(random), tracking=Tracking.INVALID))
+        # Allowed, such a packet is of a flow from then on for the kernel; never for ours
+        action = random.choice((Action.DROP, Action.REJECT))
+        rules.insert(random.randint(0, len(rules)), Rule(action, tracking=Tracking.INVALID))
     if random.random() < 0.7:
         states = Tracking.ESTABLISHED | (Tracking.RELATED if random.random() < 0.8 else 0)
         rules.insert(0 if random.random() < 0.8 else random.randint(0, len(rules)), Rule(Action.ALLOW, tracking=states))

@@ -75,8 +75,14 @@ def verdict(engine: Engine, item: Item, now: float, wall: float) -> str:
     for packet in item.packets:
         outcome = engine.judge(Packets(packet, len(packet), peer), side, now, wall)
         passed += len(outcome.passed)
-        answers += [bytes(answer.packets) for to, answer in outcome.answers if to is side]
+        answers += [raw for to, answer in outcome.answers if to is side and not _asks(raw := bytes(answer.packets))]
     return named(passed == len(item.packets), answers)
+
+
+def _asks(answer: bytes) -> bool:
+    """Whether an answer is a question to the red side, about a connection that it may have."""
+    protocol, start = (answer[9], 20) if answer[0] >> 4 == 4 else (answer[6], 40)
+    return protocol == 6 and not answer[start + 13] & 0x04
 
 
 def of_nftables(oracle: Oracle, tried: Case) -> list[str]:
@@ -85,7 +91,9 @@ def of_nftables(oracle: Oracle, tried: Case) -> list[str]:
 
 
 def _seen(item: Item, seen: Sequence[Seen]) -> str:
-    return named(any(one.way != item.way for one in seen), [one.packet for one in seen if one.way == item.way])
+    # The kernel puts fragments together before it judges them, and can answer; ours never answers one
+    answers = [one.packet for one in seen if one.way == item.way] if len(item.packets) == 1 else []
+    return named(any(one.way != item.way for one in seen), answers)
 
 
 def named(passed: bool, answers: Sequence[bytes]) -> str:

@@ -13,10 +13,10 @@ _FAMILIES: Final = {4: "ip", 16: "ip6"}
 _FLAGS: Final = ("fin", "syn", "rst", "psh", "ack", "urg")
 _DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
-# What differs from conntrack on purpose (docs/filter.md), said in nftables' own words
+# What differs from conntrack on purpose (docs/filter.md), said in nftables' own words: the mark stands for "invalid"
 _DIFFERENCES: Final = (
     # only the red side may pick up a connection in its midst
-    'iifname { "peer1", "peer2" } tcp flags & (syn | ack | rst | fin) != syn ct state new drop',
+    'iifname { "peer1", "peer2" } tcp flags & (syn | ack | rst | fin) != syn ct state new meta mark set 8',
 )
 
 
@@ -47,7 +47,9 @@ def _rule(rule: Rule) -> Iterator[str]:
         # A reset can only answer TCP
         anything = (6, None) if rule.action is Action.REJECT else (None,)
         for protocol in rule.protocols or anything:
-            yield " ".join([*_conditions(rule, width, sources, destinations, protocol), *_verdict(rule, protocol)])
+            conditions = list(_conditions(rule, width, sources, destinations, protocol))
+            for state in _states(rule):
+                yield " ".join([*conditions, state, *_timed(rule), *_verdict(rule, protocol)])
 
 
 def _conditions(
@@ -80,9 +82,17 @@ def _conditions(
             yield f"{word} type . {word} code {{ {', '.join(f'{one.type} . {one.code}' for one in rule.icmp)} }}"
     if rule.flags is not None:
         yield f"tcp flags & {_flags(rule.flags.mask)} == {_flags(rule.flags.value)}"
-    # What is invalid matches only where a rule says so
+
+
+def _states(rule: Rule) -> Iterator[str]:
+    """What is invalid matches only where a rule says so."""
     states = [state.name.lower() for state in Tracking if state.name and rule.tracking & state]
-    yield f"ct state {{ {', '.join(states or ('new', 'established', 'related', 'untracked'))} }}"
+    yield f"meta mark != 8 ct state {{ {', '.join(states or ('new', 'established', 'related', 'untracked'))} }}"
+    if rule.tracking & Tracking.INVALID:
+        yield "meta mark 8"
+
+
+def _timed(rule: Rule) -> Iterator[str]:
     yield from _times(rule.expires, rule.hours)
     if rule.quota is not None:
         yield f"quota until {rule.quota.octets} bytes"
