@@ -51,6 +51,8 @@ def overview(status: dict[str, Any]) -> None:
     for bypass in status["bypasses"]:
         line = f"  declared bypass: plaintext leaves by {bypass['port']}: {bypass['reason']}"
         screen.out.print(line, style="yellow", soft_wrap=True, markup=False)
+    for name, seconds in status["replaced"].items():
+        screen.out.print(f"  {name}: replaced {_since(seconds)} ago, until the box goes down")
     for peer in status["peers"]:
         screen.out.out("\npeer: ", end="")
         screen.out.out(peer["public_key"], style="bold", end="")

@@ -301,6 +301,10 @@ class Box:
                 "notes": self._network.notes,
             },
             "bypasses": [{"port": str(bypass.port), "reason": bypass.reason} for bypass in self._assembly.bypasses],
+            "replaced": {
+                name: time.monotonic() - since
+                for name, since in (self._lending.replaced if self._lending is not None else {}).items()
+            },
             "peers": peers.of(self._assembly, self._backend),
             "domains": [self._describe(domain.name) for domain in self._assembly.domains],
             "channels": [

@@ -37,6 +37,8 @@ class Lending:
         self._backend = backend
         self._log = log
         self._held: dict[str, _Held] = {}
+        self.replaced: dict[str, float] = {}
+        """Which settings are not those of the assembly any more, and since when (monotonic)."""
 
     def borrow(self, port: str, pid: int) -> tuple[Json, tuple[int, ...]]:
         """The answer, and the descriptors that go with it if it is not "error"."""
@@ -60,6 +62,7 @@ class Lending:
             self._backend.replace_setting(domain, setting, untrusted_fd)
         except (OSError, ValueError) as error:
             return {"error": f"what should replace settings.{domain}.{setting} {error}"}
+        self.replaced[f"settings.{domain}.{setting}"] = time.monotonic()
         self._log(NOTICE, f"settings.{domain}.{setting} is replaced for as long as the box is up")
         return {"ok": True}
 

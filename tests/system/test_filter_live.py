@@ -392,6 +392,14 @@ def test_what_the_command_shows(scene: Scene) -> None:
     ):
         assert found in scene.septum.septum("filter", *words, "--box", name)
         assert scene.filter(*words) is not None
+    lab = scene.lab
+    before = scene.filter("flows")
+    out = f"tcp {lab.left.host4}:51000 > {lab.right.host4}:443"
+    back = f"tcp {lab.right.host4}:51000 > {lab.left.host4}:443"
+    assert "allow" in scene.septum.septum("filter", "explain", f"from red {out}", "--box", name)
+    assert "drop" in scene.refused("explain", f"from tunnel {back}")
+    kinds = [{flow["protocol"] for flow in flows} for flows in (before, scene.filter("flows"))]
+    assert kinds[1] <= kinds[0]  # asking makes none
     file = scene.septum.directory / "shown.rules"
     file.write_text(NO_TCP)
     said = scene.septum.septum("filter", "apply", str(file), "--box", name)

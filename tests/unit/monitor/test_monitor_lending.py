@@ -197,6 +197,7 @@ def test_a_setting_is_kept(box: Box) -> None:
         loan.keep(fd)
     assert [kept[:2] for kept in box.backend.kept] == [("filter", "ruleset")] * 3
     assert len(os.listdir("/proc/self/fd")) == before
+    assert list(box.lending.replaced) == ["settings.filter.ruleset"]
     assert any("settings.filter.ruleset is replaced" in line for line in box.lines)
     box.backend.refuses = ValueError("is no good")
     with pytest.raises(ControlError, match=r"what should replace settings\.filter\.ruleset is no good"):
