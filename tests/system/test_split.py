@@ -68,7 +68,7 @@ def test_each_prefix_goes_its_own_way(world: Lab) -> None:
             assert reaches(world.left.host, world.right.host6)
             assert ping(world.left.host, WORLD4, 3).loss == 0
             with Transfer(world.left.host, world.right.host, world.right.host4, total=200_000) as through_the_tunnel:
-                wait_for("it to arrive", lambda: through_the_tunnel.received == 200_000)
+                wait_for("it to arrive", lambda: through_the_tunnel.received >= 200_000)
             capture.stop()
             status = box.status()
             assert status["bypasses"][0]["port"] == "filter.black_out"
