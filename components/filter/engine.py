@@ -45,7 +45,7 @@ from components.filter.listing import FlowRow, Talker, ends_of, list_flows, talk
 from components.filter.lookup import UNTRACKED, Facts, Found, Lookup, Step, facts_of
 from components.filter.model import Action, Link, RuleSet, Side, Tracking
 from components.filter.nat import Exhausted, Nat, Rewriting, free_port, reverse
-from components.filter.pickup import Pickup, question
+from components.filter.pickup import Pickup, question, turned_round
 from components.filter.records import Records, RuleHits
 from components.filter.reject import answer
 from components.filter.uniform import run
@@ -386,7 +386,7 @@ class Engine:
             state = "no flow"
             if kind is Kind.CONTROL:
                 tracking = UNTRACKED
-            elif kind is not Kind.FLOW or header.flags & RST or not (is_opening or side is Side.RED):
+            elif kind is not Kind.FLOW or (is_tcp and not tcp.may_begin(header.flags, side is Side.RED)):
                 tracking, invalid = Tracking.INVALID, "no flow" if kind is not Kind.STRAY else "control"
             else:
                 tracking = Tracking.NEW
@@ -403,6 +403,8 @@ class Engine:
                 tracking = Tracking.NEW if side is flow.opener and not flow.is_answered else Tracking.ESTABLISHED
                 if invalid:
                     tracking = Tracking.INVALID
+        if is_tcp and not tcp.is_sensible(header.flags):
+            tracking, invalid = Tracking.INVALID, "flags"
         facts, forwarded = self._facts(header, flow, side, peer, len(packet), link)
         found = self._compiled.lookup.first(facts, tracking, self._compiled.conditions, now, wall, steps)
         why = self._verdict(found, invalid)
@@ -526,18 +528,18 @@ class Engine:
             rule = self._compiled.rules[made.rule]
             if rule.log:
                 self.records.log(made.rule, made.facts, now)
+        if made.flow is not None and header.kind is not Kind.ERROR:
+            self._seen(made, header, side, peer, octets, count, now)
         if made.why:
             if header.fragment:
                 self.fragments[side].forbid(header.fragment)
             if made.why == "rejected":
                 self._reject(packet, header, side, peer, now)
-            elif made.why == "no flow" and side is not Side.RED:
-                self._ask(packet, header, side, made, peer, now)
+            elif made.why == "no flow":
+                self._ask(packet, header, side, peer, now)
             return
         if made.opens:
             self._open(made, header, side, peer, octets, count, now)
-        elif made.flow is not None and header.kind is not Kind.ERROR:
-            self._seen(made, header, side, peer, octets, count, now)
 
     def _open(self, made: Decision, header: Header, side: Side, peer: int, octets: int, count: int, now: float) -> None:
         ends = header.ends
@@ -559,16 +561,23 @@ class Engine:
         self._keep(made, flow, side)
 
     def _seen(self, made: Decision, header: Header, side: Side, peer: int, octets: int, count: int, now: float) -> None:
+        """A flow follows all its packets, those too that rules stop (as nftables' connection tracking does, which comes
+        before its rules): an end that hears nothing of one sends it again.
+        """
         flow, turn = made.flow, made.turn
         assert flow is not None
-        flow.packets += count
-        flow.octets += octets
+        if not made.why:
+            flow.packets += count
+            flow.octets += octets
         state = flow.state
         if turn is not None and made.seen is not None:
             tcp.follow(flow, side, made.seen, turn)
             if header.fragment:  # how long the whole is, and so what may follow it, is not known
                 tcp.lose(flow)
             state = turn.state
+            if state is State.RESET and side is not flow.opener and not flow.is_answered:
+                self.flows.forget(flow)  # nothing but a refusal: there is no connection
+                return
         elif made.tracking == Tracking.NEW and side is not flow.opener:
             return  # a SYN from the other side, which a rule lets through: the connection's own is not changed by it
         if side is Side.TUNNEL and flow.peer != peer:
@@ -577,14 +586,14 @@ class Engine:
         if side is not flow.opener and not flow.is_answered:
             state = _ANSWERED.get(state, state)
             self.flows.was_answered(flow)
-        elif state is State.RESET:
-            flow.forget_rules()
+        elif state is not flow.state:
+            flow.forget_rules()  # the quick way makes no turns
         self.flows.has_come(flow, state, now)
         self._keep(made, flow, side)
 
     def _keep(self, made: Decision, flow: Flow, side: Side) -> None:
         """Keeps what rule all packets of that direction go by, where they do: until the flow changes."""
-        if not made.is_static or self._compiled.rules[made.rule].log or flow.state is State.RESET:
+        if made.why or not made.is_static or self._compiled.rules[made.rule].log or flow.state is State.RESET:
             return
         expected = Tracking.NEW if side is flow.opener and not flow.is_answered else Tracking.ESTABLISHED
         if made.tracking != expected:
@@ -603,12 +612,14 @@ class Engine:
             self.rejected += 1
             self._answers.append((side, Packets(told, len(told), peer)))
 
-    def _ask(self, packet: bytes, header: Header, side: Side, made: Decision, peer: int, now: float) -> None:
+    def _ask(self, packet: bytes, header: Header, side: Side, peer: int, now: float) -> None:
         """A segment in the midst of a connection that nobody knows: the red side may (see pickup.py)."""
-        if header.ends.protocol[0] != TCP or not header.plain or header.flags & (SYN | RST | ACK) != ACK:
+        ends = header.ends
+        if ends.protocol[0] != TCP or not header.plain or header.flags & (SYN | RST | ACK) != ACK:
             return
-        if made.flow is None and self._pickup.may_ask(header.ends.reverse_key(), now):
-            asked = question(packet, header)
+        is_red = side is Side.RED
+        if self._pickup.may_ask(ends.key() if is_red else ends.reverse_key(), now):
+            asked = question(turned_round(packet) if is_red else packet, header)
             self._answers.append((Side.RED, Packets(asked, len(asked), peer)))
 
     def _still(self, flow: Flow, compiled: Compiled, now: float, wall: float) -> int:

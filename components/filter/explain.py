@@ -27,6 +27,7 @@ WHY: Final = {
     "spoofed": "its source belongs on another side",
     "martian": "no packet between two networks has such addresses",
     "window": "its sequence numbers are outside the connection's windows",
+    "flags": "no honest stack sends TCP flags like these together",
     "reset": "a reset whose sequence number is not the connection's",
     "handshake": "it does not answer the connection's SYN",
     "no port": "every source port that it could be given is taken",

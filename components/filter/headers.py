@@ -179,8 +179,6 @@ def _transport(packet: bytes, at: int, begin: int, ends: tuple[bytes, bytes, byt
         if length < 20 or length > room:
             raise Malformed("a TCP header that is not all there")
         flags = packet[at + 13]
-        if flags & SYN and flags & (FIN | RST):
-            raise Malformed("a SYN that also ends the connection")
         near, far = packet[at : at + 2], packet[at + 2 : at + 4]
     elif number == UDP:
         length = 8

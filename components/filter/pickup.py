@@ -6,7 +6,9 @@ filter asks it: the denied segment is answered with a *question* to the red host
 data and with a sequence number far in the past. A host that has the connection must answer such a segment with an ACK
 (RFC 9293 section 3.10.7.4: "If an incoming segment is not acceptable, an acknowledgment should be sent in reply"),
 which opens the flow again, from the red side; retransmission does the rest. A host that has no such connection answers
-with a reset, which opens nothing and is denied. No byte of the tunnel's data passes before the red side has spoken.
+with a reset, which opens nothing and is denied. A red host that is closing sends nothing but its FIN, over and over,
+which opens nothing either: it is asked in the same way. No byte of the tunnel's data passes before the red side has
+spoken.
 """
 
 from __future__ import annotations
@@ -45,6 +47,23 @@ class Pickup:
             del self._asked[next(iter(self._asked))]
         self._asked[key] = now + _PATIENCE
         return True
+
+
+def turned_round(packet: bytes) -> bytes:
+    """A whole TCP segment with plain headers, as if the other end had sent it: to ask the end that did."""
+    at, width = (12, 4) if packet[0] >> 4 == 4 else (8, 16)
+    start = at + 2 * width
+    parts = (
+        packet[:at],
+        packet[at + width : start],
+        packet[at : at + width],
+        packet[start + 2 : start + 4],
+        packet[start : start + 2],
+        packet[start + 8 : start + 12],
+        packet[start + 4 : start + 8],
+        packet[start + 12 :],
+    )
+    return b"".join(parts)
 
 
 def question(packet: bytes, header: Header) -> bytes:

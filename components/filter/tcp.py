@@ -21,6 +21,11 @@ from components.filter.flows import Flow, State
 from components.filter.headers import ACK, FIN, RST, SYN
 from components.filter.model import Side
 
+_URG: Final = 0x20
+_UNTOLD: Final = 0x08 | 0x40 | 0x80  # PSH, and ECN's two (RFC 3168), which go with any others
+_SENSIBLE: Final = frozenset(
+    (SYN, SYN | _URG, SYN | ACK, RST, RST | ACK, FIN | ACK, FIN | ACK | _URG, ACK, ACK | _URG)
+)  # all that an honest stack sends (nf_conntrack's tcp_valid_flags)
 _M: Final = 0xFFFFFFFF
 _HALF: Final = 1 << 31
 _LATE_ACK: Final = 66_000  # of bytes: so old may an acknowledgment be, however small the window (MAXACKWINCONST)
@@ -99,6 +104,16 @@ def _scale(options: bytes) -> int:
     return -1
 
 
+def is_sensible(flags: int) -> bool:
+    """Whether an honest stack sends these flags together."""
+    return flags & ~_UNTOLD & 0xFF in _SENSIBLE
+
+
+def may_begin(flags: int, picks_up: bool) -> bool:
+    """Whether a segment of no known connection may be the first of one: a SYN, or one of its midst if ``picks_up``."""
+    return flags & (SYN | ACK | FIN | RST) in ((SYN, ACK) if picks_up else (SYN,))
+
+
 def ends(flow: Flow, side: Side) -> tuple[End | None, End | None]:
     """The sender's and the receiver's end of what comes from ``side``."""
     return (flow.near_end, flow.far_end) if side is Side.RED else (flow.far_end, flow.near_end)
@@ -121,11 +136,16 @@ def turn(flow: Flow, side: Side, seen: Segment) -> Turn:
     if receiver is None or sender is None:
         # The other end has not spoken: a second packet of the opener, or a segment that answers a SYN without a SYN
         if is_opener:
-            closes = bool(flags & RST) and sender is not None and seen.sequence == sender.end
+            if not flags & RST:
+                hasty = state is State.OPENING  # nobody has answered it
+                return Turn(Fit.NO, state, fins, "handshake") if hasty else Turn(Fit.LATE, state, fins)
+            closes = sender is not None and seen.sequence == sender.end
             return Turn(Fit.LATE, State.RESET if closes else state, fins)
         if flags & RST:
             refuses = flags & ACK and receiver is not None and _answers(receiver, seen)
             return Turn(Fit.LATE, State.RESET, fins) if refuses else Turn(Fit.NO, state, fins, "reset")
+        if flags & FIN:
+            return Turn(Fit.NO, state, fins, "handshake")
         return Turn(Fit.LATE, state, fins)  # of an older connection (RFC 9293 section 3.5.1): it will be reset
     fit = _fits(sender, receiver, seen)
     if fit is Fit.NO:
@@ -171,7 +191,10 @@ def _syn(flow: Flow, sender: End | None, receiver: End | None, is_opener: bool, 
             return Turn(Fit.YES, State.ANSWERING, 0)
         if state is State.OPENING and receiver is not None and _answers(receiver, seen):
             return Turn(Fit.YES, State.ANSWERING, fins)
-        again = sender is not None and (sender.end - seen.end) & _M < _HALF  # one more of the first
+        if sender is None:  # it answers an older SYN: whoever sent that will reset it (RFC 9293 section 3.10.7.3)
+            again = receiver is not None and (receiver.end - seen.acknowledged) & _M < _HALF
+        else:  # one more of the first
+            again = (sender.end - seen.end) & _M < _HALF
         return Turn(Fit.LATE, state, fins) if again else Turn(Fit.NO, state, fins, "handshake")
     if is_opener and state is State.OPENING:
         return Turn(Fit.YES, state, 0)

@@ -302,8 +302,6 @@ def test_malformed_packets_of_either_side() -> None:
         b"\x55" + good[1:],
         b"\x44" + good[1:],
         b"\x4f" + good[1:],
-        good[:33] + b"\x03" + good[34:],
-        good[:33] + b"\x06" + good[34:],
         good[:32] + b"\x40" + good[33:],
         good[:32] + b"\x60" + good[33:],
         fine6[:-1],

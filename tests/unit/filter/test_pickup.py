@@ -106,7 +106,7 @@ class Gateway:
         if core is None:
             return
         outcome = core.judge(group, Side.TUNNEL if here else Side.RED, now, 0.0)
-        for side, one in outcome.passed + outcome.answers:
+        for side, one in [*outcome.passed, *outcome.answers]:
             self.write(self.tuns[0 if side is Side.RED else 1], one)
 
     @staticmethod
