@@ -104,7 +104,7 @@ def _loaded(document: Document, name: str, table: dict[str, object], warnings: l
 
 def _rules(drafted: Draft, override: Path | None) -> None:
     """Compiles the rules of the filter. What peers are called is for these alone: keymgr knows keys."""
-    peers: list[dict[str, object]] = []
+    peers: list[dict[str, object]] | None = None
     for name in _of(drafted, "keymgr"):
         own = drafted.settings.get(name, {})
         if isinstance(given := own.get("peers"), list) and all(isinstance(peer, dict) for peer in given):
@@ -117,7 +117,14 @@ def _rules(drafted: Draft, override: Path | None) -> None:
         table = drafted.settings.get(name, {})
         is_said = name in drafted.settings or drafted.network is not None
         found = rulesfile.load(
-            drafted.document, ("settings", name), table, peers, drafted.warnings, override, is_said=is_said
+            drafted.document,
+            ("settings", name),
+            table,
+            drafted.domains[name].role,
+            peers,
+            drafted.warnings,
+            override,
+            is_said=is_said,
         )
         if found or name in drafted.settings:
             drafted.settings[name] = found

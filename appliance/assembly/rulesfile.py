@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +17,8 @@ from typing import Any, Final
 from appliance.assembly.document import Document
 from appliance.assembly.findings import Finding, show
 from appliance.assembly.lines import Path as Way
+from appliance.assembly.model import Role
+from components.filter.model import Side
 
 RULES: Final = (
     "rules",
@@ -22,20 +26,26 @@ RULES: Final = (
     "nothing is misspelt, unknown or contradictory.",
 )
 
+# A filter's ports, and the side that packets come from there
+_SIDES: Final = {"red_in": Side.RED, "tunnel_in": Side.TUNNEL, "black_in": Side.BLACK}
+_FRAMES: Final = "frames"
+_SLOW: Final = 2.0  # seconds after which one wants to know how far it is
+
 
 def load(
     document: Document,
     way: Way,
     table: dict[str, object],
-    peers: Sequence[Mapping[str, object]],
+    role: Role,
+    peers: Sequence[Mapping[str, object]] | None,
     warnings: list[str],
     override: Path | None = None,
     is_said: bool = True,
 ) -> dict[str, object]:
     """``table``, the settings of a filter at ``way``, with the ``ruleset`` in place of ``rules``, the name of a file.
 
-    ``is_said``: rules must be named. ``override`` is a file to read in place of that one; ``peers`` are keymgr's,
-    in their order.
+    ``role`` is that of the filter; ``is_said``: rules must be named. ``override`` is a file to read in place of that
+    one; ``peers`` are keymgr's, in their order, or None where they are not known yet: then any name is one.
     """
     loaded = dict(table)
     named = loaded.pop("rules", None)
@@ -56,7 +66,7 @@ def load(
     else:
         document.refuse(RULES, (*way, "rules"), f"rules must be the name of a file, not {show(named)}")
         return loaded
-    found = _apart(lambda: _compile(file, names(peers)))
+    found = _apart(lambda: _compile(file, names(peers) if peers is not None else None, role))
     warnings += found["warnings"]
     if "ruleset" in found:
         return loaded | {"ruleset": found["ruleset"]}
@@ -76,17 +86,37 @@ def names(peers: Sequence[Mapping[str, object]]) -> dict[str, list[int]]:
     return found
 
 
-def _compile(file: Path, peers: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+def _compile(file: Path, peers: Mapping[str, Sequence[int]] | None, role: Role) -> dict[str, Any]:
+    from appliance.rules.fitting import unfit
     from appliance.rules.problems import RulesError
     from appliance.rules.read import from_file
     from components.filter.ruleset import encode
 
+    sides = sum(side for port, side in _SIDES.items() if port in role.ports)
+    has_frames = any(port.schema == _FRAMES for port in role.ports.values())
     try:
-        read = from_file(file, peers)
+        read = from_file(file, peers, _telling(file))
+        said = [*read.warnings, *unfit(read.ruleset, sides, has_frames, read.lines)]
+        if wrong := [one for one in said if not one.is_warning]:
+            raise RulesError(wrong)
     except RulesError as refused:
         problems = [(one.place.line, one.place.column, one.said(), one.excerpt()) for one in refused.problems]
         return {"warnings": [], "problems": problems}
-    return {"warnings": [f"Warning: {one.headline()}" for one in read.warnings], "ruleset": encode(read.ruleset)}
+    return {"warnings": [f"Warning: {one.headline()}" for one in said], "ruleset": encode(read.ruleset)}
+
+
+def _telling(file: Path) -> Callable[[float], None] | None:
+    """Says on a terminal how far the reading is, of what takes long."""
+    if not sys.stderr.isatty():
+        return None
+    begin = time.monotonic()
+
+    def tell(done: float) -> None:
+        if time.monotonic() - begin > _SLOW:
+            text = f"\rseptum: reading {file}: {done:.0%}" if done < 1 else "\r"
+            print(f"{text}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _apart(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -276,12 +276,7 @@ def from_wgquick(
     if len(raw) > MAX_BYTES:
         raise AssemblyError([Finding(path, 0, *WGQUICK, f"has more than {MAX_BYTES} bytes")])
     # Neither program minds what bytes a comment is made of
-    text = raw.decode(errors="surrogateescape")
-    configuration = parse(text)
-    called = peernames.names(text)
-    for peer in configuration.peers:
-        if peer.line in called:
-            peer.settings["name"] = called[peer.line]
+    configuration = _named(raw.decode(errors="surrogateescape"))
     problems = configuration.problems
     if not re.fullmatch(addresses.INTERFACE_NAME + r"\.conf", path.name):
         problems.append((0, "the file's name must be that of an interface, at most 15 characters, and .conf: wg0.conf"))
@@ -300,6 +295,25 @@ def from_wgquick(
     said = keyfiles.warning(path)
     warnings = (*([said] if said else []), *configuration.warnings)
     return validate(document, source=path, warnings=warnings, rules=rules)
+
+
+def _named(text: str) -> Configuration:
+    """``parse``, and what the peers are called."""
+    configuration = parse(text)
+    called = peernames.names(text)
+    for peer in configuration.peers:
+        if peer.line in called:
+            peer.settings["name"] = called[peer.line]
+    return configuration
+
+
+def peers(path: Path) -> list[dict[str, object]]:
+    """The peers of a wg-quick file, in the order in which the box numbers them; nothing else of it is checked.
+
+    Errors: OSError.
+    """
+    with path.open("rb") as opened:
+        return [peer.settings for peer in _merge(_named(opened.read(MAX_BYTES).decode(errors="surrogateescape")))]
 
 
 def _overlay(document: Document, path: Path, configuration: Configuration, links: dict[str, str | None]) -> None:

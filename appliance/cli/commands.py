@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance.cli import building, keys, screen
+from appliance.cli import building, filteroffline, keys, screen
 from appliance.cli.filtering import app as filtering
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for command in (filteroffline.explain, filteroffline.lint, filteroffline.diff):
+    filtering.command()(command)
 app.add_typer(filtering)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]

@@ -21,6 +21,7 @@ from appliance.rules.syntax import (
     Lan,
     Node,
     Origin,
+    Protocols,
     Quantity,
     Rate,
     Rule,
@@ -45,17 +46,18 @@ from components.filter.model import (
 )
 
 MOST_RULES: Final = 16_384
-_MOST_ITEMS: Final = 65_536  # prefixes of all rules and sets together
+MOST_PREFIXES: Final = 65_536  # prefixes of all rules and sets together
 _MOST_AMOUNT: Final = 10**12
 _MOST_PACKETS_A_PERIOD: Final = 10**9
-_MOST_RANGES: Final = 256  # of one condition
-_MOST_WORDS: Final = 64  # of any other condition
-_MOST_PEERS: Final = 1024
+MOST_RANGES: Final = 256  # of one condition
+MOST_ITEMS: Final = 64  # of any other condition
+MOST_PEERS: Final = 1024
 _MOST_TRANSLATIONS: Final = 1024
 _KEY_CHARACTERS: Final = 44
 _ALL_SIDES: Final = sum(Side)
 _MOST_NAMES: Final = 4096
 _BURST_PACKETS: Final = 5  # as nftables has it
+_LARGEST_PACKET: Final = 65_535  # a bucket that cannot hold it never lets it through
 
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
 
@@ -107,14 +109,20 @@ class Compiler:
     """Collects statements, and everything that is wrong with them.
 
     ``peers``: the numbers of each name that a peer may be called by (more than one: the name is ambiguous). None: any
-    name is taken, and numbered as it comes.
+    name is taken, and numbered as it comes, after those that are ``numbered`` already.
     """
 
-    def __init__(self, file: str, problems: list[Problem], peers: Mapping[str, Sequence[int]] | None) -> None:
+    def __init__(
+        self,
+        file: str,
+        problems: list[Problem],
+        peers: Mapping[str, Sequence[int]] | None,
+        numbered: dict[str, int] | None = None,
+    ) -> None:
         self._file = file
         self._problems = problems
         self._known_peers = peers
-        self.peers: dict[str, int] = {}  # those that are named
+        self.peers: dict[str, int] = {} if numbered is None else numbered  # those that are named
         self._statement = Statement(1, "")
         self._named: dict[str, Named] = {}
         self._used: set[str] = set()
@@ -299,6 +307,8 @@ class Compiler:
             match part:
                 case End():
                     self._end(said, part, is_rule)
+                case Protocols():
+                    self._protocols(said, part)
                 case Types():
                     if self._once(said, "type", part.types[0][0]):
                         said.types = part
@@ -316,10 +326,10 @@ class Compiler:
         self._settle(said)
         link = said.link or LinkMatch()
         for many in (said.icmp, said.hours, link.ethertypes, link.vlans, link.source, link.destination):
-            if len(many) > _MOST_WORDS:
-                self._refuse(None, f"has a condition with more than {_MOST_WORDS} items")
-        if len(said.peers) > _MOST_PEERS:
-            self._refuse(None, f"names more than {_MOST_PEERS} peers")
+            if len(many) > MOST_ITEMS:
+                self._refuse(None, f"has a condition with more than {MOST_ITEMS} items")
+        if len(said.peers) > MOST_PEERS:
+            self._refuse(None, f"names more than {MOST_PEERS} peers")
         return said
 
     def _once(self, said: _Conditions, what: str, token: Token) -> bool:
@@ -357,9 +367,11 @@ class Compiler:
         if end.hosts and end.hosts.others:
             said.places[f"not {prefix}s"] = end.hosts.others[0]
             setattr(said, f"not_{prefix}s", self._prefixes(end.hosts.others))
-        if end.services:
-            said.places[f"{prefix} ports"] = (end.services.words or end.services.others)[0]
-            setattr(said, f"{prefix}_ports", self._ports(end.services))
+        if end.services and end.is_source:
+            said.places["source ports"] = (end.services.words or end.services.others)[0]
+            said.source_ports = self._ports(end.services)
+        elif end.services:
+            self._destination_ports(said, end.services)
 
     def _sides(self, tokens: Iterable[Token]) -> int:
         sides = 0
@@ -415,9 +427,6 @@ class Compiler:
         if not self._once(said, "ethertype" if kind in ("arp", "stp", "ethertypes") else kind, first):
             return
         match kind:
-            case "protocols":
-                found = [self._protocol(token) for token in tokens]
-                said.protocols = tuple(dict.fromkeys(number for number in found if number is not None))
             case "version":
                 said.version = words.VERSIONS[first]
             case "tracking":
@@ -450,6 +459,18 @@ class Compiler:
                 ]
                 self._link(said, vlans=_merged([one for one in read if one is not None]))
 
+    def _protocols(self, said: _Conditions, part: Protocols) -> None:
+        if not self._once(said, "protocols", part.words[0]):
+            return
+        found = [self._protocol(token) for token in part.words]
+        said.protocols = tuple(dict.fromkeys(number for number in found if number is not None))
+        if part.services:
+            self._destination_ports(said, part.services)
+
+    def _destination_ports(self, said: _Conditions, services: Items) -> None:
+        if self._once(said, "destination ports", (services.words or services.others)[0]):
+            said.destination_ports = self._ports(services)
+
     def _link(self, said: _Conditions, **given: tuple[object, ...]) -> None:
         said.link = (said.link or LinkMatch())._replace(**given)  # type: ignore[arg-type]
 
@@ -477,7 +498,7 @@ class Compiler:
         packets, octets = self._amount(rate.amount)
         if packets > _MOST_PACKETS_A_PERIOD:
             self._refuse(rate.amount.number, f"must be at most {_MOST_PACKETS_A_PERIOD}")
-        burst = _BURST_PACKETS if packets else octets
+        burst = _BURST_PACKETS if packets else max(octets, _LARGEST_PACKET)
         if rate.burst:
             of_packets, of_octets = self._amount(rate.burst)
             if rate.burst.unit is None and octets:
@@ -615,8 +636,8 @@ class Compiler:
                 found += named.items if named else ()  # type: ignore[arg-type]
             else:
                 found += self._value(token, values.prefixes) or ()
-        if len(found) > _MOST_ITEMS:
-            self._refuse(None, f"has more than {_MOST_ITEMS} prefixes")
+        if len(found) > MOST_PREFIXES:
+            self._refuse(None, f"has more than {MOST_PREFIXES} prefixes")
             return ()
         return tuple(dict.fromkeys(found))
 
@@ -636,8 +657,8 @@ class Compiler:
             if one is not None:
                 found.append(one)
         merged = _merged(found)
-        if len(merged) > _MOST_RANGES:
-            self._refuse(None, f"has more than {_MOST_RANGES} ranges of ports")
+        if len(merged) > MOST_RANGES:
+            self._refuse(None, f"has more than {MOST_RANGES} ranges of ports")
         return merged
 
 

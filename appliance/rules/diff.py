@@ -14,7 +14,7 @@ from typing import NamedTuple
 from appliance.rules import layers, packets, space
 from appliance.rules.layers import Layers
 from appliance.rules.packets import Sample
-from appliance.rules.space import Box, Entry
+from appliance.rules.space import Entry
 from appliance.rules.work import TooMuch, Work
 from components.filter.model import Rule, RuleSet, Translation
 
@@ -137,12 +137,3 @@ def _outcome(trail: tuple[Entry, ...]) -> tuple[object, ...]:
         if len(said) > 1 or entry.action != last.action:
             said.append((entry.when, entry.action))
     return tuple(said)
-
-
-def point(layers_: Layers, sample: Sample, work: Work) -> tuple[Entry, ...]:
-    """Who decides about one packet."""
-    for layer in layers_.layers:
-        if layer.family == sample.family:
-            box: Box = sample.box()
-            return next(trail for _, trail in layers_.decide(layer, box, work))
-    raise KeyError(sample.family.name)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from appliance.rules import space
 from appliance.rules.intervals import Intervals
+from appliance.rules.packets import Sample
 from appliance.rules.space import LAN, NOBODY, Box, Entry, Family, Index
 from appliance.rules.work import Work
 from components.filter.model import Action, Rule, RuleSet, Translation
@@ -109,3 +110,11 @@ def _translated(one: Translation, family: Family) -> Box | None:
     made = space.box(rule, family)
     leaves: Intervals = tuple((bit, bit) for bit in range(3) if not one.leaves or one.leaves >> bit & 1)
     return (*made[:-1], leaves) if made else None
+
+
+def point(made: Layers, sample: Sample, work: Work) -> tuple[Entry, ...]:
+    """Who decides about one packet."""
+    for layer in made.layers:
+        if layer.family == sample.family:
+            return next(trail for _, trail in made.decide(layer, sample.box(), work))
+    raise KeyError(sample.family.name)

@@ -31,7 +31,6 @@ _LIKED: Final[Mapping[str, tuple[int, ...]]] = {
     space.TO_PORT: (443, 80, 53, 22),
     space.FLAGS: (0x02, 0x10, 0x12),
     space.STATE: (space.NEW, space.ESTABLISHED, space.UNTRACKED, space.RELATED),
-    space.TYPE: (8 << 8, 128 << 8, 3 << 8, 1 << 8),
     space.PROTOCOL: (47, 50, 89),
     space.VLAN: (0,),
     space.OPERATION: (1, 2),
@@ -43,6 +42,7 @@ _LIKED_ADDRESSES: Final = {
     4: tuple(int(ipaddress.ip_address(one)) for one in ("192.0.2.7", "198.51.100.7", "203.0.113.7")),
     6: tuple(int(ipaddress.ip_address(one)) for one in ("2001:db8::7", "2001:db8:1::7")),
 }
+_LIKED_TYPES: Final = {4: (8 << 8, 3 << 8), 6: (128 << 8, 1 << 8)}
 """What examples are made of, where that is among what they may be."""
 
 
@@ -56,7 +56,18 @@ class Sample(NamedTuple):
         """Where it is on an axis; None for one that its family has not."""
         return self.point[self.family.axes.index(axis)] if axis in self.family.axes else None
 
+    @property
+    def origin(self) -> int:
+        """Who sent it."""
+        return self.point[self.family.axes.index(space.ORIGIN)]
+
+    def moved(self, axis: str, number: int) -> Sample:
+        """The same, elsewhere on one axis."""
+        at = self.family.axes.index(axis)
+        return self._replace(point=(*self.point[:at], number, *self.point[at + 1 :]))
+
     def box(self) -> Box:
+        """The box that has just this packet in it."""
         return tuple(((number, number),) for number in self.point)
 
 
@@ -68,6 +79,8 @@ def sample(family: Family, one: Box) -> Sample:
 def _pick(family: Family, axis: str, found: Intervals) -> int:
     is_address = axis in (space.SOURCE, space.DESTINATION)
     liked = _LIKED_ADDRESSES[family.version] if is_address else _LIKED.get(axis, ())
+    if axis == space.TYPE:
+        liked = _LIKED_TYPES[family.version]
     if axis == space.SOURCE:
         liked = tuple(reversed(liked))
     for number in liked:
@@ -257,10 +270,12 @@ def _family(version: int, protocol: int, with_link: bool) -> Family:
 def _read_frame(said: _Words, word: str) -> tuple[Family, dict[str, int]]:
     arp, other = space.families(with_link=True)[-2:]
     if word == "arp":
-        operation = words.OPERATIONS.get(said.peek())
-        if operation is not None:
+        number = words.OPERATIONS.get(said.peek())
+        if number is None and said.peek().isdigit():
+            number = values.number(said.peek(), 0, 65_535)
+        if number is not None:
             said.take("")
-        return arp, {space.OPERATION: operation or 1}
+        return arp, {space.OPERATION: words.OPERATIONS["request"] if number is None else number}
     if word == "stp":
         return other, {space.ETHERTYPE: words.STP}
     name = said.take("the ethertype")
@@ -358,8 +373,10 @@ def build(packet: Sample) -> bytes:
 def _body(protocol: int, point: Mapping[str, int]) -> bytes:
     if protocol == space.TCP:
         ports = point[space.FROM_PORT], point[space.TO_PORT]
-        acknowledges = 1 if point[space.FLAGS] & words.FLAGS["ack"] else 0
-        return struct.pack("!HHIIBBHHH", *ports, 1, acknowledges, 5 << 4, point[space.FLAGS], 65_535, 0, 0)
+        # Numbers that fit each other, whoever sends: SYN, SYN and ACK, ACK are a handshake
+        sequence = 1 if point[space.FLAGS] & words.FLAGS["syn"] else 2
+        acknowledged = 2 if point[space.FLAGS] & words.FLAGS["ack"] else 0
+        return struct.pack("!HHIIBBHHH", *ports, sequence, acknowledged, 5 << 4, point[space.FLAGS], 65_535, 0, 0)
     if protocol == space.UDP:
         return struct.pack("!HHHH", point[space.FROM_PORT], point[space.TO_PORT], 8, 0)
     if protocol in (space.ICMP, space.ICMP6):

@@ -22,6 +22,7 @@ from appliance.rules.syntax import (
     Lan,
     Node,
     Origin,
+    Protocols,
     Quantity,
     Rate,
     Rule,
@@ -31,7 +32,8 @@ from appliance.rules.syntax import (
     Words,
 )
 
-_LONGEST: Final = 1 << 16
+_MOST_PROBLEMS: Final = 100
+LONGEST: Final = 1 << 16
 """Characters of a statement."""
 
 # What the terminals of the grammar are called where one is missing
@@ -113,6 +115,9 @@ class _Tree(Transformer[Token, Node]):
     def peers(self, found: list[Any]) -> Origin:
         return Origin(found, are_peers=True)
 
+    def protocols(self, found: list[Any]) -> Protocols:
+        return Protocols(found[:-1], found[-1])
+
     def macs(self, found: list[Any]) -> list[Any]:
         return found
 
@@ -169,9 +174,13 @@ def parse(text: str, file: str, problems: list[Problem]) -> Iterator[tuple[State
     """Every statement of ``text`` that is well-formed; ``problems`` gets one for each that is not."""
     parser = _parser()
     for statement in statements(text):
-        if len(statement.text) > _LONGEST:
+        if len(problems) >= _MOST_PROBLEMS:
+            why = "too many problems; from here on nothing was looked at"
+            problems.append(Problem(file, Place(statement.line), "", why))
+            return
+        if len(statement.text) > LONGEST:
             place = Place(statement.line)
-            problems.append(Problem(file, place, "", f"is one statement of more than {_LONGEST} characters"))
+            problems.append(Problem(file, place, "", f"is one statement of more than {LONGEST} characters"))
             continue
         try:
             yield statement, parser(statement.text)
@@ -197,6 +206,8 @@ def _problem(statement: Statement, file: str, error: UnexpectedInput) -> Problem
     line, column = before.count("\n"), at - (before.rfind("\n") + 1)
     place = Place(statement.line + line, column + 1, len(word) or 1)
     why = f"{_quoted(word)} is not what can stand here" if word else "the statement ends too early"
+    if not re.match(r"\s*(nat|forward)\b", statement.text):
+        expected -= {"_ARROW"}  # the same state of the parser, another statement
     return Problem(file, place, statement.text.split("\n")[line], why, _hint(word, expected))
 
 
@@ -216,8 +227,6 @@ def _hint(word: str, expected: set[str]) -> str:
         return "the quote is not closed"
     if word.lower() in keywords and word not in keywords:
         return f"words are written small: {word.lower()!r}"
-    if near := difflib.get_close_matches(word.lower(), keywords, 1, 0.75):
-        return f"did you mean {near[0]!r}?"
     if word.lower() in words.FOREIGN:
         return f"here one writes: {words.FOREIGN[word.lower()]}"
     if near := difflib.get_close_matches(word.lower(), keywords, 1):

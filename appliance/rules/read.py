@@ -14,7 +14,6 @@ from components.filter.model import RuleSet
 MAX_BYTES: Final = 1 << 22
 """Of a file: some forty thousand lines."""
 
-_MOST_PROBLEMS: Final = 100
 _EVERY: Final = 256  # statements between two reports of how far it is
 
 Peers = Mapping[str, Sequence[int]]
@@ -31,30 +30,38 @@ class Loaded(NamedTuple):
 
 
 def from_text(
-    text: str, file: str, peers: Peers | None = None, progress: Callable[[int, int], None] | None = None
+    text: str,
+    file: str,
+    peers: Peers | None = None,
+    progress: Callable[[float], None] | None = None,
+    numbered: dict[str, int] | None = None,
 ) -> Loaded:
     """The rule set that ``text`` means; ``file`` is what to call it. Without ``peers``, any name of one is taken, and
-    numbered as it comes. ``progress`` is told the line reached and how many there are.
+    numbered as it comes, after those that are ``numbered`` already. ``progress`` is told how much is done, from 0 to 1.
 
     Errors: RulesError with every problem.
     """
     problems: list[Problem] = []
-    compiler = Compiler(file, problems, peers)
+    compiler = Compiler(file, problems, peers, numbered)
     lines = text.split("\n")
     for count, (statement, node) in enumerate(parse(text, file, problems)):
         compiler.take(statement, node)
         if progress is not None and count % _EVERY == 0:
-            progress(statement.line, len(lines))
-        if len(problems) >= _MOST_PROBLEMS:
-            problems.append(Problem(file, Place(statement.line), "", "too many problems; the rest was not looked at"))
-            break
+            progress(statement.line / len(lines))
     ruleset = compiler.done()
+    if progress is not None:
+        progress(1.0)
     if any(not problem.is_warning for problem in problems):
         raise RulesError(problem for problem in problems if not problem.is_warning)
     return Loaded(ruleset, tuple(problems), compiler.peers, tuple(lines))
 
 
-def from_file(path: Path, peers: Peers | None = None, progress: Callable[[int, int], None] | None = None) -> Loaded:
+def from_file(
+    path: Path,
+    peers: Peers | None = None,
+    progress: Callable[[float], None] | None = None,
+    numbered: dict[str, int] | None = None,
+) -> Loaded:
     """The rule set that the file at ``path`` means. Errors: RulesError, also for a file that cannot be read."""
 
     def refuse(why: str, line: int = 0) -> RulesError:
@@ -71,4 +78,4 @@ def from_file(path: Path, peers: Peers | None = None, progress: Callable[[int, i
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise refuse("is not UTF-8", raw.count(b"\n", 0, error.start) + 1) from None
-    return from_text(text, str(path), peers, progress)
+    return from_text(text, str(path), peers, progress, numbered)

@@ -48,6 +48,13 @@ class Amount(NamedTuple):
     unit: Token | None
 
 
+class Protocols(NamedTuple):
+    """Protocols, and the destination ports that may follow them."""
+
+    words: list[Token]
+    services: Items | None
+
+
 class Rate(NamedTuple):
     """``100/second burst 20``."""
 
@@ -74,7 +81,7 @@ class Quantity(NamedTuple):
     amount: Amount
 
 
-Part = End | Words | Rate | Types | Spans | Quantity
+Part = End | Protocols | Words | Rate | Types | Spans | Quantity
 
 
 class Define(NamedTuple):

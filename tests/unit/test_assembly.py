@@ -35,10 +35,15 @@ PRIVATE = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 PUBLIC = "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw="
 
 
+@pytest.fixture(autouse=True)
+def rules_beside(tmp_path: Path) -> None:
+    """The file that assemblies name stands beside those that the tests write."""
+    shutil.copy(VPN.parent / "vpn.rules", tmp_path)
+
+
 def findings(text: str, folder: Path) -> list[Finding]:
     file = folder / "box.toml"
     file.write_text(text)
-    shutil.copy(VPN.parent / "vpn.rules", folder)
     try:
         load(file)
     except AssemblyError as error:
@@ -783,6 +788,49 @@ def test_every_rule_has_a_test_that_breaks_it(request: pytest.FixtureRequest) ->
         assert BREAKS.get(validator.name) or f'"{validator.name}"' in here.split("# Where there are replicas")[1]
         assert validator.sentence.endswith(".") and validator.sentence[0].isupper()
     assert len({validator.name for validator in VALIDATORS}) == len(VALIDATORS)
+
+
+def test_a_file_of_rules_is_refused_with_its_own_places(tmp_path: Path) -> None:
+    text = TEXT.replace('"vpn.rules"', '"own.rules"')
+    (tmp_path / "own.rules").write_text("allow established related\n  alow from red\nallow from 10.0.0.300\n")
+    first, second = findings(text, tmp_path)
+    assert (first.file, first.line, first.column, first.validator) == (tmp_path / "own.rules", 2, 3, "rules")
+    assert str(first).startswith(f"{tmp_path}/own.rules:2:3: 'alow' is not") and "did you mean 'allow'?" in first.detail
+    assert first.excerpt.splitlines() == ["    2 |   alow from red", "      |   ^^^^"]
+    assert (second.line, second.column) == (3, 12)
+    (tmp_path / "own.rules").unlink()
+    (finding,) = findings(text, tmp_path)
+    assert str(finding) == f"{tmp_path}/own.rules: cannot be read: No such file or directory [rules]"
+
+
+def test_other_rules_take_the_place_of_those_that_are_named(tmp_path: Path) -> None:
+    (tmp_path / "own.rules").write_text("set a = 10.0.0.1\nallow from peer alice\nallow from black\nallow arp\n")
+    box = load(VPN, rules=tmp_path / "own.rules")
+    assert [rule.line for rule in decode(box.domain("filter").settings["ruleset"]).rules] == [2, 3, 4]  # type: ignore[arg-type]
+    said = [warning.removeprefix(f"Warning: {tmp_path}/own.rules:") for warning in box.warnings]
+    assert said == [
+        "1:5: the set 'a' is never used",
+        "3:1: this rule never matches: in this box nothing comes from black",
+        "4:1: this rule never matches: it is about Ethernet frames, and this box passes IP packets",
+    ]
+
+
+def test_peers_have_names_for_the_rules_alone(tmp_path: Path) -> None:
+    peers = "".join(
+        f'[[settings.keymgr.peers]]\nname = "{name}"\npublic_key = "{key}"\n'
+        for name, key in (("bob", PUBLIC), ("alice", "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="))
+    )
+    (tmp_path / "k").write_text(PRIVATE)
+    own = f'[network]\naddresses = ["10.0.0.1/24"]\n[settings.keymgr]\nprivate_key_file = "k"\n{peers}'
+    (tmp_path / "own.rules").write_text(f'allow from peer alice\nallow from peer "{PUBLIC}"\n')
+    (tmp_path / "box.toml").write_text(TEXT.replace('"vpn.rules"', '"own.rules"') + own)
+    box = load(tmp_path / "box.toml")
+    ruleset = decode(box.domain("filter").settings["ruleset"])  # type: ignore[arg-type]
+    assert [rule.peers for rule in ruleset.rules] == [(2,), (1,)]
+    assert "name" not in box.domain("keymgr").settings["peers"][0]  # type: ignore[index]
+    (tmp_path / "own.rules").write_text("allow from peer carol\n")
+    with pytest.raises(AssemblyError, match="there is no peer 'carol'; known: 'bob', 'alice'"):
+        load(tmp_path / "box.toml")
 
 
 def test_the_manual_is_current() -> None:

@@ -11,6 +11,7 @@ from appliance.cli.septum import plain_up
 
 def test_words_that_are_plain() -> None:
     assert plain_up(["a.conf", "--assembly", "vpn-2"]) == {"file": Path("a.conf"), "assembly": "vpn-2"}
+    assert plain_up(["a.conf", "--rules", "x"]) == {"file": Path("a.conf"), "rules": Path("x")}
     assert plain_up(["wg0.conf"]) == {"file": Path("wg0.conf")}
     assert plain_up(["--lan", "eth1", "wg0.conf", "--wan", "eth0", "--name", "a", "--foreground"]) == {
         "file": Path("wg0.conf"),

@@ -18,6 +18,7 @@ from appliance.assembly.model import ValidatedAssembly
 from appliance.assembly.settings import to_json
 from appliance.assembly.wgquick import REFUSED, from_wgquick, parse
 from appliance.guest.secret import Secret
+from components.filter.ruleset import decode
 
 # From the example of wg(8); the public key of the private one is as `wg pubkey` prints it
 PRIVATE = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
@@ -121,6 +122,18 @@ def test_a_typical_file(conf: Path) -> None:
     assert dict(assembly.domain("black").settings) == {"listen_port": 51820, "fwmark": 0xCA6C, "public_key": OWN}
     assert dict(assembly.domain("red").settings) == dict(assembly.domain("encrypt").settings) == {"mtu": 1380}
     assert assembly.domain("filter").settings == load(VPN).domain("filter").settings
+
+
+def test_rules_call_peers_what_comments_do(conf: Path) -> None:
+    rules = conf.with_name("own.rules")
+    rules.write_text("allow from peer bob\nallow from peer alice\n")
+    conf.write_text(
+        TYPICAL.replace("[Peer]", "# alice\n[Peer]", 1).replace(
+            f"PublicKey = {BOB}", f"# Name = bob\nPublicKey = {BOB}"
+        )
+    )
+    ruleset = from_wgquick(conf, rules=rules).domain("filter").settings["ruleset"]
+    assert [rule.peers for rule in decode(ruleset).rules] == [(2,), (1,)]  # type: ignore[arg-type]
 
 
 def test_secrets_do_not_show(conf: Path) -> None:
