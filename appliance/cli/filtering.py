@@ -232,8 +232,8 @@ def flows(
     """Show the connections that the filter knows: who opened them, their state, and the rule that let them."""
     peers = peer_names(_status(box))
     chosen = _chosen(protocol, address, port, side, peer, peers)
-    with the_filter(box) as running, screen.spinner("reading flows"):
-        everything = list(running.flows())
+    with the_filter(box) as running, screen.progress("reading flows") as tell:
+        everything = list(running.flows(tell))
     found = sorted(filter(chosen, everything), key=lambda row: -row.octets)
     if json_:
         screen.as_json([_flow_json(row, peers) for row in found])
@@ -339,8 +339,8 @@ def _read(file: Path, status: Mapping[str, Any]) -> Any:
     from appliance.rules.read import from_file
 
     try:
-        with screen.spinner(f"reading {file}"):
-            loaded = from_file(file, names(status["peers"]))
+        with screen.progress(f"reading {file}") as tell:
+            loaded = from_file(file, names(status["peers"]), tell)
     except RulesError as refused:
         for problem in refused.problems:
             screen.err.print(problem.show(), soft_wrap=True, markup=False)
@@ -355,8 +355,8 @@ def _differences(old: RuleSet, new: RuleSet, peers: Mapping[int, str]) -> list[d
     """What packets would be treated otherwise."""
     from appliance.rules.diff import diff
 
-    with screen.spinner("comparing with the rules in force"):
-        found = diff(old, new, time.time(), peers)
+    with screen.progress("comparing with the rules in force") as tell:
+        found = diff(old, new, time.time(), peers, tell)
     return [
         {
             "what": change.what,
@@ -410,7 +410,10 @@ def apply(
         changes = _differences(running.ruleset(), new, peers)
         if not json_:
             _show_differences(changes)
-        done = None if dry else running.apply(new)
+        done = None
+        if not dry:
+            with screen.progress("replacing") as tell:
+                done = running.apply(new, tell)
     if json_:
         answer: dict[str, Any] = {"rules": len(new.rules), "applied": done is not None, "changes": changes}
         if done is not None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -29,38 +28,6 @@ _COLOURS: Final = {"allow": "green", "drop": "red", "reject": "yellow"}
 _KIND_COLOURS: Final = {"overlap": "yellow", "never-hit": "yellow", "unused": "yellow", "redundant": "yellow"}
 _FAILED: Final = 2
 _MOST_STEPS: Final = 8
-_SLOW: Final = 2.0  # seconds after which one wants to know how far it is
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[float], None]]:
-    """How far it is, on a terminal, of what takes longer than two seconds."""
-    if not screen.err.is_terminal:
-        yield lambda done: None
-        return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    begin = time.monotonic()
-    bar = Progress(
-        TextColumn(what, markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        console=screen.err,
-        transient=True,
-    )
-    task = bar.add_task("", total=1.0)
-
-    def tell(done: float) -> None:
-        if time.monotonic() - begin > _SLOW and not bar.live.is_started:
-            bar.start()
-        bar.update(task, completed=done)
-
-    try:
-        yield tell
-    finally:
-        if bar.live.is_started:
-            bar.stop()
 
 
 def _known(peers: Path | None) -> dict[str, list[int]] | None:
@@ -81,7 +48,7 @@ def read(file: Path, peers: Path | None, numbered: dict[str, int] | None = None)
     from appliance.rules.read import from_file
 
     try:
-        with _progress(f"reading {file}") as tell:
+        with screen.progress(f"reading {file}") as tell:
             return from_file(file, _known(peers), tell, numbered)
     except RulesError as refused:
         for problem in refused.problems:
@@ -149,7 +116,7 @@ def lint(
         with the_filter(box) as running:
             rules, counted = running.rules_with_hits()
         hits = [one.packets for one in counted]
-    with _progress("comparing rules") as tell:
+    with screen.progress("comparing rules") as tell:
         found = linting.lint(rules, time.time(), names, hits, tell)
     rows = [
         {
@@ -204,7 +171,7 @@ def diff(
     numbered: dict[str, int] = {}
     before, after = read(old, peers, numbered), read(new, peers, numbered)
     names = {number: name for name, number in numbered.items()}
-    with _progress("comparing") as tell:
+    with screen.progress("comparing") as tell:
         found = comparing.diff(before.ruleset, after.ruleset, time.time(), names, tell)
     gave_up = [_place((after if is_new else before).ruleset, number) for is_new, number in found.gave_up if number >= 0]
     rows = [

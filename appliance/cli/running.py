@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -37,6 +37,8 @@ from appliance.guest.settings import SettingsError
 from components.filter import ruleset
 from components.filter.model import RuleSet
 from components.filter.operator import CHUNK, canonical, digest
+
+Progress = Callable[[float], None]
 
 MOST_FLOWS: Final = 1 << 20  # rows taken; a filter that has no end of them is bent
 _ATTEMPTS: Final = 3
@@ -79,9 +81,12 @@ class RunningFilter:
             text = self._text()
             if text is not None:
                 try:
-                    return ruleset.from_json(text)
+                    found = ruleset.from_json(text)
                 except SettingsError as error:
                     raise self._bent(f"its rules are none: {printable(str(error))}") from None
+                if not all(said.isprintable() for said in _texts(found)):
+                    raise self._bent("names that are not printable")
+                return found
         raise AskError("its rules are replaced faster than they can be read", "the same again")
 
     def _text(self) -> bytes | None:
@@ -125,8 +130,8 @@ class RunningFilter:
                 return rules, hits
         raise AskError("its rules are replaced faster than they can be read", "the same again")
 
-    def flows(self) -> Iterator[FlowRow]:
-        """Every flow, of which some may come and go meanwhile."""
+    def flows(self, progress: Progress = lambda done: None) -> Iterator[FlowRow]:
+        """Every flow, of which some may come and go meanwhile. ``progress`` is told how much is done, from 0 to 1."""
         start = 0
         while start < MOST_FLOWS:
             page = self._ask("flows", AskFlows(start=start), "flows")
@@ -137,6 +142,7 @@ class RunningFilter:
             if not page.rows:
                 return
             start += len(page.rows)
+            progress(min(1.0, start / max(page.flows, 1)))
 
     def talkers(self, most: int) -> list[Talker]:
         """Those with most bytes first."""
@@ -151,7 +157,7 @@ class RunningFilter:
 
     # replacing ------------------------------------------------------------------------------------------------------
 
-    def apply(self, rules: RuleSet) -> Replaced:
+    def apply(self, rules: RuleSet, progress: Progress = lambda done: None) -> Replaced:
         """Puts ``rules`` in the place of those in force, now and for later lives of the filter while the box is up.
 
         Errors: Rejected, and nothing has changed.
@@ -161,6 +167,7 @@ class RunningFilter:
         self._ask("begin", BeginRules(total=len(text), digest=name), "taken")
         for offset in range(0, len(text), CHUNK):
             self._ask("chunk", RulesChunk(offset=offset, data=text[offset : offset + CHUNK]), "taken")
+            progress(offset / len(text))
         with _whole():
             done: Replaced = self._ask("commit", CommitRules(digest=name), "replaced")
             if done.digest != name:
@@ -176,6 +183,13 @@ class RunningFilter:
                     f"{self._call.domain} was rebuilt meanwhile, with the rules from before", "the same again"
                 )
         return done
+
+
+def _texts(rules: RuleSet) -> Iterator[str]:
+    yield from rules.files
+    for one in rules.rules:
+        yield from (one.name, one.comment)
+    yield from (one.name for one in rules.translations)
 
 
 @contextmanager

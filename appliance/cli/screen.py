@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -14,6 +15,7 @@ from rich.text import Text
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+SLOW = 2.0  # seconds after which one wants to know how far it is
 
 COLOURS = {"RED": "red", "BLACK": "bright_black", "KEY": "yellow", "CONTROL": "cyan", "PUBLIC": "green"}
 
@@ -46,13 +48,34 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
 
 
 @contextmanager
-def spinner(what: str) -> Iterator[None]:
-    """Shows on a terminal that something goes on."""
+def progress(what: str) -> Iterator[Callable[[float], None]]:
+    """How far it is, on a terminal, of what takes longer than two seconds."""
     if not err.is_terminal:
-        yield
+        yield lambda done: None
         return
-    with err.status(Text(what)):
-        yield
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    begin = time.monotonic()
+    bar = Progress(
+        TextColumn(what, markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+    )
+    task = bar.add_task("", total=1.0)
+
+    def tell(done: float) -> None:
+        if time.monotonic() - begin >= SLOW and not bar.live.is_started:
+            bar.start()
+        bar.update(task, completed=done)
+
+    try:
+        yield tell
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def good(flag: bool, text: str) -> Text:

@@ -28,6 +28,7 @@ HEARTBEAT: Final = 0.5  # seconds: the longest sleep; also the backstop behind a
 LATCH: Final = 1.0  # seconds that an accusation stays up at least: the monitor looks four times a second
 MOST_OPENINGS: Final = 20  # of one channel in a minute; a peer that keeps dying has fewer, one that flaps has more
 OPENINGS_WINDOW: Final = 60.0  # seconds
+LONGEST_SERVER_REST: Final = 2.0  # seconds that a caller with a share waits at most for its next turn
 STALLED_LOOK: Final = 0.02  # seconds between two looks at a full ring: is its peer busy, or stuck?
 CONTROL_FD: Final = 5
 _NEVER: Final = float("inf")
@@ -137,7 +138,7 @@ class _Server:
             began = time.monotonic()
             endpoint.send(self._handler(self._port.peer, request))
             ended = time.monotonic()
-            self._not_before = ended + (ended - began) * self._rest
+            self._not_before = ended + min((ended - began) * self._rest, LONGEST_SERVER_REST)
         self._guest.has_worked = True
         return Turn.MORE
 

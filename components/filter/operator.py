@@ -1,8 +1,9 @@
 """What the operator may ask of the running filter, and how its rules are replaced: requests in, replies out.
 
-New rules come in chunks and count for nothing until they are committed: then they are decoded wholly, built wholly and
-swapped in between two packets, or refused with the reason, and nothing has changed. One set at a time; whoever begins
-another, or goes away, has given up the first. Every reply has its bound, so that no question costs the packets much.
+New rules come in chunks and count for nothing until they are committed. With the last chunk they are decoded wholly;
+with the commit they are built wholly and swapped in between two packets. What is wrong with them is said at either, and
+nothing has changed. One set at a time; whoever begins another, or goes away, has given up the first. Every reply has
+its bound, so that no question costs the packets much.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from appliance.guest.settings import SettingsError
 from components.filter import ruleset
 from components.filter.engine import Engine
 from components.filter.listing import FlowRow as FlowOf
-from components.filter.model import Side
+from components.filter.model import RuleSet, Side
 
 CHUNK: Final = 61440  # bytes, as filtering.proto has them, and the lists below too
 HITS: Final = 512
@@ -76,6 +77,7 @@ class Operator:
         self._replaced = 0
         self._coming: BeginRules | None = None
         self._untrusted_text = bytearray()
+        self._decoded: RuleSet | None = None
         self._answers: dict[str, Any] = {
             "begin": self._begin,
             "chunk": self._chunk,
@@ -99,7 +101,7 @@ class Operator:
 
     def forget(self) -> None:
         """Whoever was sending rules is gone."""
-        self._coming = None
+        self._coming = self._decoded = None
         self._untrusted_text = bytearray()
 
     # replacing ------------------------------------------------------------------------------------------------------
@@ -120,19 +122,31 @@ class Operator:
                 "", f"bytes {chunk.offset} to {chunk.offset + len(chunk.data)} after {so_far} of {total}: begin again"
             )
         self._untrusted_text += chunk.data
+        if len(self._untrusted_text) == self._coming.total:
+            self._decode(self._coming)
         return {"taken": Taken(bytes=so_far + len(chunk.data))}
 
+    def _decode(self, coming: BeginRules) -> None:
+        """All are there. Two steps, of which this is one, keep the packets waiting half as long each."""
+        try:
+            if digest(self._untrusted_text) != coming.digest:
+                raise SettingsError("", "these are not the rules that were meant: begin again")
+            self._decoded = ruleset.from_json(bytes(self._untrusted_text))
+        except SettingsError:
+            self.forget()
+            raise
+
     def _commit(self, commit: CommitRules, now: float, wall: float) -> dict[str, Any]:
-        coming, text = self._coming, bytes(self._untrusted_text)
+        coming, decoded, text = self._coming, self._decoded, bytes(self._untrusted_text)
         self.forget()
         if coming is None:
             raise SettingsError("", "no rules are expected: begin first")
-        if len(text) != coming.total or not commit.digest == coming.digest == digest(text):
+        if decoded is None or commit.digest != coming.digest:
             raise SettingsError(
                 "", f"{len(text)} bytes came of {coming.total}, or not those that were meant: begin again"
             )
         try:
-            outcome = self._engine.replace(ruleset.from_json(text), now, wall)
+            outcome = self._engine.replace(decoded, now, wall)
         except MemoryError:
             raise SettingsError("", "there is not enough memory for these rules beside those in force") from None
         self._text, self._digest = text, coming.digest

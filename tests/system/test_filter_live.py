@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
-from septum.v1.filtering import Replaced
+from septum.v1.filtering import AskTalkers, FilteringRequest, Replaced
 
-from appliance.cli.asking import Call
+from appliance.cli import asking
+from appliance.cli.asking import AskError, Call
 from appliance.cli.running import Rejected, RunningFilter
+from appliance.monitor.control import request
 from appliance.rules.read import from_text
 from components.filter.model import Hours
-from tests.system.lab import Lab, LabError, Septum, Transfer, WireguardGo, pair, reaches, wait_for
+from tests.system.lab import MARKER, Lab, LabError, Septum, Transfer, WireguardGo, pair, reaches, wait_for
+from tests.system.lab.ends.septum import PROGRAM, REPOSITORY
 
 pytestmark = pytest.mark.root
 
@@ -166,3 +178,282 @@ def _knock(scene: Scene) -> None:
         listener.listen(1)
         near.settimeout(1)
         near.connect(listener.getsockname())
+
+
+# While it is down
+
+
+class Tap:
+    """Every frame on an interface of a namespace that carries the marker, with the time it was seen."""
+
+    def __init__(self, namespace: Any, interface: str) -> None:
+        self.seen: list[float] = []
+        self._stop = threading.Event()
+        self._socket = namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+        self._socket.bind((interface, 0))
+        self._socket.settimeout(0.1)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                frame, (_, _, kind, *_) = self._socket.recvfrom(65535)
+            except TimeoutError:
+                continue
+            if kind != socket.PACKET_OUTGOING and MARKER in frame:
+                self.seen.append(time.monotonic())
+
+    def __enter__(self) -> Tap:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._socket.close()
+
+    def more(self) -> Callable[[], bool]:
+        """Whether more has been seen than until now."""
+        before = len(self.seen)
+        return lambda: len(self.seen) > before
+
+    def between(self, first: float, last: float) -> int:
+        return sum(first <= at <= last for at in self.seen)
+
+
+class Stream:
+    """The marker in UDP, 500 times a second, whether anything comes back or not."""
+
+    def __init__(self, source: Any, destination: str, port: int, source_port: int) -> None:
+        self._socket = source.socket(kind=socket.SOCK_DGRAM)
+        self._socket.bind(("", source_port))
+        self._to = (destination, port)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.002):
+            with contextlib.suppress(OSError):  # nobody listens, and says so
+                self._socket.sendto(MARKER * 4, self._to)
+
+    def __enter__(self) -> Stream:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._socket.close()
+
+
+def test_while_the_filter_is_down_nothing_passes(scene: Scene, report: list[tuple[str, str]]) -> None:
+    """Seen by a capture on each LAN: what the applied rules allow passes before and after, and nothing in between."""
+    lab, septum = scene.lab, scene.septum
+    near, far = lab.left.host, lab.right.host
+    scene.apply("allow from red udp to port 7001\nallow from tunnel udp to port 7002\n")
+    streams = (Stream(near, lab.right.host4, 7001, 6001), Stream(far, lab.left.host4, 7002, 6002))
+    with Tap(near, "eth0") as inside, Tap(far, "eth0") as outside, streams[0], streams[1]:
+        wait_for("both streams to pass", lambda: len(inside.seen) > 50 and len(outside.seen) > 50, 10)
+        down = 0.0
+        while down < 1:  # one that keeps dying is rebuilt later each time
+            pid = septum.domains()["filter"]["pid"]
+            killed = time.monotonic()
+            os.kill(pid, signal.SIGKILL)
+            wait_for("filter to be rebuilt", lambda p=pid: _is_back(septum, p), seconds=20)
+            for tap in (inside, outside):
+                wait_for("the stream to pass again", tap.more(), 10)
+            lasted = septum.domains()["filter"]["rebuild_ms"] / 1000
+            # What it had passed on is on its way for a moment, and what is rebuilt works before it is looked at
+            first, last = killed + 0.1, killed + lasted - 0.3
+            assert (inside.between(first, last), outside.between(first, last)) == (0, 0)
+            down += max(0.0, last - first)
+    assert min(len(inside.seen), len(outside.seen)) > 100
+    report.append(("nothing passed while filter was down", f"{down:.2f} s looked at, of two streams of 500 a second"))
+
+
+# Tools that misbehave
+
+
+STUCK = """
+import os, signal, sys, time
+from septum.v1.filtering import AskWhy, FilteringRequest
+from appliance.cli.asking import Call
+call = Call(sys.argv[1], "filter").__enter__()
+end = call._endpoint
+request = FilteringRequest(why=AskWhy(packet=bytes(60000), side=1))
+while True:
+    for _ in range(50):
+        end.send(request)
+    end.flush()
+    if sys.argv[2] == "stuck":
+        print("full", flush=True)
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif sys.argv[2] == "nonsense":
+        end._vchan._words[end._vchan._prod_word] = 0x12345678
+        end._wire.notify()
+        print("full", flush=True)
+        time.sleep(600)
+    else:
+        print("full", flush=True)
+        end._wire.notify()
+"""
+
+
+@contextmanager
+def tool(scene: Scene, how: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A tool of the operator's that is up to no good."""
+    command = [str(REPOSITORY / ".venv/bin/python"), "-c", STUCK, scene.septum.name, how]
+    environment = {**os.environ, **scene.septum.environment}
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"full\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def _rate(scene: Scene, seconds: float) -> tuple[float, float]:
+    """Bytes a second of a paced transfer, and its longest silence."""
+    lab = scene.lab
+    with Transfer(lab.left.host, lab.right.host, lab.right.host4, rate=2e6) as transfer:
+        time.sleep(0.5)
+        began, before = time.monotonic(), transfer.received
+        time.sleep(seconds)
+        rate = (transfer.received - before) / (time.monotonic() - began)
+        silence = transfer.longest_silence(since=began)
+    assert transfer.intact
+    return rate, silence
+
+
+@pytest.mark.parametrize("how", ["stuck", "greedy"])
+def test_a_tool_that_fills_the_ring_does_not_slow_the_packets(
+    scene: Scene, how: str, report: list[tuple[str, str]]
+) -> None:
+    lives = {name: row["pid"] for name, row in scene.septum.domains().items()}
+    usual, _ = _rate(scene, 2)
+    with tool(scene, how) as process:
+        rate, silence = _rate(scene, 3)
+        said = scene.refused("counters")
+        assert f"process {process.pid} (python) has held operator.filter" in said
+        assert "end that process" in said
+        assert scene.septum.status()["name"] == scene.septum.name  # the monitor answers everybody else
+    report.append(
+        (f"a transfer beside a {how} tool", f"{rate / usual:.0%} of its rate, silence {silence * 1e3:.0f} ms")
+    )
+    assert rate > 0.9 * usual
+    assert silence < LONGEST
+    wait_for("the end to be free", scene.in_force, 10)
+    assert {name: row["pid"] for name, row in scene.septum.domains().items()} == lives
+
+
+def test_a_tool_that_breaks_the_protocol_loses_its_end_and_nobody_dies(scene: Scene) -> None:
+    lives = {name: row["pid"] for name, row in scene.septum.domains().items()}
+    for _ in range(2):
+        with tool(scene, "nonsense"):
+            wait_for("the end to be taken back", lambda: _is_free(scene), 10)
+            assert reaches(scene.lab.left.host, scene.lab.right.host4)
+    assert "operator.filter is taken back: filter says that who holds it broke the protocol" in scene.septum.log()
+    assert {name: row["pid"] for name, row in scene.septum.domains().items()} == lives
+
+
+def _is_free(scene: Scene) -> bool:
+    try:
+        return bool(scene.in_force())
+    except AskError:
+        return False
+
+
+def test_what_the_command_shows(scene: Scene) -> None:
+    """Each command once as a user would, and once as a machine."""
+    assert reaches(scene.lab.left.host, scene.lab.right.host4)
+    name = scene.septum.name
+    for words, found in (
+        (("rules",), "allow from red"),
+        (("rules", "--unused"), "What no rule matches is dropped"),
+        (("flows", "--protocol", "icmp"), "icmp"),
+        (("top",), scene.lab.left.host4),
+        (("counters",), "passed"),
+    ):
+        assert found in scene.septum.septum("filter", *words, "--box", name)
+        assert scene.filter(*words) is not None
+    file = scene.septum.directory / "shown.rules"
+    file.write_text(NO_TCP)
+    said = scene.septum.septum("filter", "apply", str(file), "--box", name)
+    assert "3 rules" in said
+    assert f"septum up --rules {file}" in said
+    assert "unknown" in scene.refused("flows", "--peer", "unknown")
+
+
+def test_a_box_that_is_not_there() -> None:
+    done = subprocess.run(
+        [PROGRAM, "filter", "rules"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "SEPTUM_RUN_DIR": "/nowhere"},
+    )
+    assert done.returncode == 1
+    assert "no box is up" in done.stderr
+
+
+# A filter that is bent
+
+
+@pytest.fixture(scope="module")
+def bent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The run directory of a box whose filter answers nonsense."""
+    directory = tmp_path_factory.mktemp("bent")
+    conf = directory / "bent.conf"
+    conf.touch(mode=0o600)
+    keys = [base64.b64encode(os.urandom(32)).decode() for _ in range(2)]
+    conf.write_text(
+        f"[Interface]\nPrivateKey = {keys[0]}\nAddress = 10.99.0.1/24\nTable = off\n"
+        f"[Peer]\nPublicKey = {keys[1]}\nAllowedIPs = 10.99.0.2/32\n"
+    )
+    environment = {**os.environ, "SEPTUM_RUN_DIR": str(directory / "run"), "SEPTUM_STATE_DIR": str(directory / "state")}
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["unshare", "--net", sys.executable, "-m", "tests.system.hostile.bent_box", str(conf)],
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SEPTUM_RUN_DIR", str(directory / "run"))
+            wait_for("the bent box", lambda: (directory / "run/bent/control").exists() or process.poll(), 30)
+            assert process.poll() is None, (directory / "log").read_text()
+        yield directory / "run"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (1, "broke the protocol, and nothing it says is believed"),
+        (2, "broke the protocol.*at most"),
+        (3, "broke the protocol"),
+        (4, "broke the protocol"),
+        (5, "broke the protocol.*answers no request"),
+        (6, r"did not answer within 1\.5 s"),
+        (7, r"did not answer within 1\.5 s|ended while it was asked"),
+    ],
+)
+def test_a_filter_that_answers_nonsense(bent: Path, number: int, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEPTUM_RUN_DIR", str(bent))
+    monkeypatch.setattr(asking, "OPEN", 30.0)  # it may have to be rebuilt first
+    before = request("bent", "status")["pid"]
+    began = time.monotonic()
+    with Call("bent", "filter") as call:
+        assert RunningFilter(call).totals()
+        asked = time.monotonic()
+        with pytest.raises(AskError, match=why):
+            call.ask(FilteringRequest(talkers=AskTalkers(most=number)), 1.5)
+        assert time.monotonic() - asked < 5
+    assert request("bent", "status")["pid"] == before
+    assert time.monotonic() - began < 40

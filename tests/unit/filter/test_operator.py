@@ -224,8 +224,7 @@ def test_chunks_must_follow_each_other(scene: Scene) -> None:
     scene.ask(chunk=RulesChunk(offset=0, data=text[:-1]))
     assert "begin again" in scene.refused(commit=CommitRules(digest=name))
     begun(scene, text, named=bytes(32))
-    scene.ask(chunk=RulesChunk(offset=0, data=text))
-    assert "not those that were meant" in scene.refused(commit=CommitRules(digest=bytes(32)))
+    assert "not the rules that were meant" in scene.refused(chunk=RulesChunk(offset=0, data=text))
     name = begun(scene, text)
     scene.ask(chunk=RulesChunk(offset=0, data=text))
     assert "not those that were meant" in scene.refused(commit=CommitRules(digest=bytes(32)))
@@ -250,10 +249,11 @@ def test_chunks_must_follow_each_other(scene: Scene) -> None:
 )
 def test_rules_that_are_none_change_nothing(scene: Scene, text: bytes, why: str) -> None:
     scene.send(WEB)
-    name = begun(scene, text)
-    for offset in range(0, len(text), 61440):
-        scene.ask(chunk=RulesChunk(offset=offset, data=text[offset : offset + 61440]))
-    assert why in scene.refused(commit=CommitRules(digest=name))
+    begun(scene, text)
+    pieces = [(offset, text[offset : offset + 61440]) for offset in range(0, len(text), 61440)]
+    for offset, data in pieces[:-1]:
+        scene.ask(chunk=RulesChunk(offset=offset, data=data))
+    assert why in scene.refused(chunk=RulesChunk(offset=pieces[-1][0], data=pieces[-1][1]))
     assert scene.running.ruleset() == rules(OPEN)
     assert len(list(scene.running.flows())) == 1
     assert scene.running.totals().replaced == 0
