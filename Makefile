@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test bench bench-stages bench-scale benchmarks soak fuzz budgets lint check-generated proto lock clean
+.PHONY: help demo test bench bench-stages bench-scale bench-inline benchmarks soak fuzz budgets lint check-generated proto lock clean
 
 # The distribution's interpreter first: built with profile-guided and link-time optimization, it is up to 1.6 times as fast as a
 # plain build from source, and its security updates come with the others
@@ -33,6 +33,9 @@ bench-stages: packages-bench .venv/.dev .venv/.compiled  ## what a boundary cost
 
 bench-scale: packages-bench .venv/.dev .venv/.compiled  ## handshakes a second on one core; TCP with ten thousand peers against two (ARGS="--rounds 8")
 	@$(PRIVATE) $(BIN)/python -m bench.scale $(ARGS)
+
+bench-inline: packages-bench .venv/.dev .venv/.compiled bytecode  ## the transparent filter against a bridge of Linux (ARGS="--rounds 8")
+	@$(PRIVATE) $(BIN)/python -m bench.inline $(ARGS)
 
 benchmarks: bench  ## make bench, and docs/benchmarks.md with its picture from what it wrote
 	@$(BIN)/python -m bench.page

@@ -32,6 +32,16 @@ def ready_made(said: str) -> Path:
     return file
 
 
+def _meant(file: Path) -> Path:
+    """The file that a bare name means: as wg-quick has it, the one in the usual folder, else a ready-made assembly."""
+    usual, own = Path("/etc/wireguard") / f"{file.stem}.conf", ASSEMBLIES / f"{file}.toml"
+    if not file.suffix and usual.is_file():
+        return usual
+    if str(file) == file.name and own.is_file():
+        return own
+    _fail(f"{file}: there is no such file", f"septum up /path/to/wg0.conf, or put it at {usual}")
+
+
 def load(
     file: Path,
     lan: str | None = None,
@@ -44,15 +54,11 @@ def load(
     ``assembly`` is what a wg-quick file is laid over, if not the vpn assembly; ``rules`` is read in place of
     the file of rules that the assembly names.
     """
+    if not file.is_file():
+        file = _meant(file)
     if assembly and file.suffix == ".toml":
         _fail(f"{file} is an assembly itself; --assembly goes with a wg-quick file")
     base = ready_made(assembly) if assembly else VPN
-    if not file.is_file():
-        # As wg-quick has it: a bare name means the file of that name in the usual folder
-        usual = Path("/etc/wireguard") / f"{file.stem}.conf"
-        if file.suffix or not usual.is_file():
-            _fail(f"{file}: there is no such file", f"septum up /path/to/wg0.conf, or put it at {usual}")
-        file = usual
     try:
         if file.suffix == ".toml":
             loaded = from_assembly(file, lan=lan, wan=wan, rules=rules)
