@@ -56,6 +56,7 @@ from components.filter.ways import Sources, Ways
 _PLAIN4: Final = Struct("!2xH2xHxB2x8s4s8xH")
 _PLAIN6: Final = Struct("!4xHBx32s4s8xH")
 _NAMED: Final = {TCP: bytes((TCP,)), UDP: bytes((UDP,))}
+_PLAINLY: Final = SYN | FIN | RST | ACK  # of these, just ACK is what the midst of a connection has
 _TURNING: Final = SYN | FIN | RST  # flags that change a flow's state
 _ANSWERS: Final = 64.0  # a second, to each side: what rejected packets are answered with
 _ANSWERS_AT_ONCE: Final = 128.0
@@ -277,7 +278,7 @@ class Engine:
         else:
             return None
         if protocol == TCP:  # data offset, reserved, flags
-            if control & _TURNING or not 20 <= (control >> 12) * 4 <= size - start:
+            if control & _PLAINLY != ACK or not 20 <= (control >> 12) * 4 <= size - start:
                 return None
         elif protocol != UDP:
             return None
