@@ -21,6 +21,7 @@ through first is what everybody means.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 from typing import Final, NamedTuple
 
 from appliance.rules import packets, space
@@ -29,6 +30,7 @@ from appliance.rules.space import LAN, Box
 from appliance.rules.work import TooMuch, Work
 from components.filter.model import Action, Rule, RuleSet, Tracking
 
+_POINTS: Final = 32  # packets tried before the proof that there is none
 _MOST_TOLD: Final = 3  # rules named as the reason for one finding
 
 KINDS: Final = "empty expired duplicate redundant shadowed unreachable overlap never-hit unused gave-up".split()
@@ -146,21 +148,49 @@ class _Linter:
 
     def _left(self, layer: Layer, whole: Box, earlier: int, takers: set[int] | None = None) -> Box | None:
         """Some of what ``earlier`` entries leave of a box; None for nothing."""
-        left = [whole]
-        for other in space.numbers(layer.lookup.meeting(whole) & earlier):
-            taken = layer.boxes[other]
-            assert taken is not None
-            rest: list[Box] = []
-            for piece in left:
+        bits = layer.lookup.meeting(whole) & earlier
+        if not bits:
+            return whole
+        if (point := self._free(layer, whole, earlier)) is not None:
+            return point
+        others = list(space.numbers(bits))
+        waiting = [(whole, 0)]
+        while waiting:
+            piece, start = waiting.pop()
+            for at in range(start, len(others)):
                 self._work.step()
+                taken = layer.boxes[others[at]]
+                assert taken is not None
                 pieces = space.minus(piece, taken)
-                if takers is not None and pieces != [piece]:
-                    takers.add(other)
-                rest += pieces
-            left = rest
-            if not left:
-                return None
-        return left[0]
+                if pieces == [piece]:
+                    continue
+                if takers is not None:
+                    takers.add(others[at])
+                waiting += [(rest, at + 1) for rest in pieces]
+                break
+            else:
+                return piece
+        return None
+
+    def _free(self, layer: Layer, whole: Box, earlier: int) -> Box | None:
+        """A single packet that is left: one is enough to know that a rule can be reached, and mostly soon found. That
+        none was found says nothing.
+        """
+        pick = Random(0)
+        point: Box
+        for number in range(_POINTS):
+            if number:
+                point = tuple(((one, one),) for one in (pick.randint(*pick.choice(axis)) for axis in whole))
+            else:
+                point = packets.sample(layer.family, whole).box()
+            for other in space.numbers(layer.lookup.meeting(point) & earlier):
+                self._work.step()
+                taken = layer.boxes[other]
+                if taken is not None and space.within(point, taken):
+                    break
+            else:
+                return point
+        return None
 
     # What contradicts -------------------------------------------------------------------------------------------------
 
