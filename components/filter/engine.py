@@ -575,8 +575,8 @@ class Engine:
             if header.fragment:  # how long the whole is, and so what may follow it, is not known
                 tcp.lose(flow)
             state = turn.state
-            if state is State.RESET and side is not flow.opener and not flow.is_answered:
-                self.flows.forget(flow)  # nothing but a refusal: there is no connection
+            if state is State.RESET and not flow.is_answered:
+                self.flows.forget(flow)  # refused, or given up: there is no connection
                 return
         elif made.tracking == Tracking.NEW and side is not flow.opener:
             return  # a SYN from the other side, which a rule lets through: the connection's own is not changed by it
