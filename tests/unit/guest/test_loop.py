@@ -667,3 +667,20 @@ def test_an_operator_may_come_and_go_as_often_as_it_likes(monkeypatch: pytest.Mo
             other.close()
             world.turn(2)
         assert bool(world.guest._accused) is is_accused
+
+
+def test_the_fault_of_one_operator_is_not_held_against_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "HEARTBEAT", 0.0)
+    monkeypatch.setattr(loop, "LATCH", 0.05)
+    world = World(("served.operator", "nonces", "server"))
+    world.guest.serve("served", _busy(0, []))
+    world.open()
+    other = world.others["served.operator"]
+    other._vchan._words[other._vchan._prod_word] = 0x12345678
+    other._wire.notify()
+    world.turn(3)
+    assert world.guest._accused
+    other.close()
+    time.sleep(0.06)
+    world.turn(3)
+    assert not world.guest._accused  # though nobody has come since
