@@ -22,7 +22,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import machine, report
+from bench import machine, report, rules
 from bench.domains import Domains
 from bench.measures import WITH_OFFLOADS, WITHOUT_OFFLOADS, Scene, first_packet
 from tests.system.lab import (
@@ -154,6 +154,7 @@ def main() -> int:
         "seconds": round(time.monotonic() - began),
         "ratios": report.all_ratios(results),
         **domains.summary(),
+        "filter": rules.measured(),
     }
     report.show(console, results, about)
     OUTPUT.parent.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
+from bench import rules
 from bench.domains import DIRECTIONS
 from bench.measures import MEASURES, Measure
 from bench.report import (
@@ -178,6 +179,15 @@ as there are any, and leaves out caches, memory and whatever the peer needs.
 ## Memory
 
 Proportional set size under load, in MiB: {_memory(about["domains"])}.
+
+## Rules and flows
+
+What the filter's core takes for a packet hardly depends on how many rules there are: an established one does not see
+them, and a new one is looked up in tables ([decision 30](decisions/0030-what-the-filter-follows.md)).
+
+{_table(rules.HEADS, rules.rows(about["filter"]))}
+
+{rules.flows(about["filter"])}
 
 ## Doing it again
 

@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from bench import rules
 from bench.domains import DIRECTIONS, PATH, PROJECTED_CPUS, best_pairs, limit
 from bench.measures import MEASURES, Measure
 
@@ -180,6 +181,7 @@ def show(console: Console, results: Results, about: dict[str, Any]) -> None:
             console, "Projection, not measured: Mbit/s", PROJECTION, projection_rows(about["cpu_s_per_gb"]),
             "If the domain that costs the most, or all CPUs together, is what bounds a pipeline.",
         )  # fmt: skip
+    table(console, "Rules and flows", rules.HEADS, rules.rows(about["filter"]), rules.flows(about["filter"]))
     console.print(where(about))
     console.print(beside(about) + f" It took {about['seconds']} s.")
     if about["no_kernel"]:

@@ -56,6 +56,7 @@ from components.filter.ways import Sources, Ways
 _PLAIN4: Final = Struct("!2xH2xHxB2x8s4s8xH")
 _PLAIN6: Final = Struct("!4xHBx32s4s8xH")
 _NAMED: Final = {TCP: bytes((TCP,)), UDP: bytes((UDP,))}
+_PLAINLY: Final = SYN | FIN | RST | ACK  # of these, just ACK is what the midst of a connection has
 _TURNING: Final = SYN | FIN | RST  # flags that change a flow's state
 _ANSWERS: Final = 64.0  # a second, to each side: what rejected packets are answered with
 _ANSWERS_AT_ONCE: Final = 128.0
@@ -277,7 +278,7 @@ class Engine:
         else:
             return None
         if protocol == TCP:  # data offset, reserved, flags
-            if control & _TURNING or not 20 <= (control >> 12) * 4 <= size - start:
+            if control & _PLAINLY != ACK or not 20 <= (control >> 12) * 4 <= size - start:
                 return None
         elif protocol != UDP:
             return None
@@ -575,8 +576,8 @@ class Engine:
             if header.fragment:  # how long the whole is, and so what may follow it, is not known
                 tcp.lose(flow)
             state = turn.state
-            if state is State.RESET and side is not flow.opener and not flow.is_answered:
-                self.flows.forget(flow)  # nothing but a refusal: there is no connection
+            if state is State.RESET and not flow.is_answered:
+                self.flows.forget(flow)  # refused, or given up: there is no connection
                 return
         elif made.tracking == Tracking.NEW and side is not flow.opener:
             return  # a SYN from the other side, which a rule lets through: the connection's own is not changed by it

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from components.filter.headers import FIN, RST, SYN
+from components.filter.headers import ACK, FIN, RST, SYN
 
 # Columns that must be uniform, as offsets of 32-bit words. Left out are what differs within a flow: IPv4's
 # identification and header checksum (bytes 4, 10), and what follows the ports.
@@ -23,7 +23,8 @@ _COMPARED6: Final = ((0, 8), (8, 44))
 _MOST: Final = (
     64  # packets: what a group holds if it was made as groups are, and the price of a look at one that was not
 )
-_TURNS: Final = bytes(bool(flags & (SYN | FIN | RST)) for flags in range(256))  # flags that change a flow's state
+# Flags that change a flow's state, or that no segment in the midst of a connection has
+_TURNS: Final = bytes(flags & (SYN | FIN | RST | ACK) != ACK for flags in range(256))
 
 
 def run(blob: memoryview, start: int, size: int, is_tcp: bool) -> int:

@@ -189,6 +189,13 @@ class _Talk:
         self.hosts = tuple(random.choice([h for h in _HOSTS[way] if (":" in h) == (version == 6)]) for way in self.ways)
         self.version = version
         self.ports = random.choice(_CLIENT_PORTS), random.choice(_PORTS)
+        self.first = 0
+
+    def later(self) -> None:
+        """Takes ``first``, the number that a connection begins with, above those of all connections before."""
+        counted = getattr(self.random, "connections", 0) + 1
+        self.random.connections = counted  # type: ignore[attr-defined]
+        self.first = counted << 22
 
     def packet(self, end: int, *layers: Packet) -> Packet:
         """From the client (``end`` 0) or the server (1)."""
@@ -231,7 +238,10 @@ def _traffic(random: Random, size: int) -> Iterator[Item]:
 
 def _tcp_whole(talk: _Talk) -> Iterator[Item]:
     random = talk.random
-    a, b = random.randrange(2**32), random.randrange(2**32)
+    # A later connection of the same ports begins above the earlier one, as honest stacks see to (RFC 6528): one that
+    # begins below is ignored by the kernel while the first SYN waits, and followed by ours
+    talk.later()
+    a, b = talk.first, random.randrange(2**32)
     window = random.choice((1000, 65535))
     yield talk.tcp(0, "S", a, 0, window=window)
     if random.random() < 0.2:
@@ -280,7 +290,8 @@ def _tcp_pieces(talk: _Talk) -> Iterator[Item]:
 def _tcp_scan(talk: _Talk) -> Iterator[Item]:
     for port in talk.random.sample(_PORTS, 3):
         talk.ports = talk.ports[0], port
-        yield talk.tcp(0, "S", talk.random.randrange(2**32), 0)
+        talk.later()
+        yield talk.tcp(0, "S", talk.first, 0)
 
 
 def _udp(talk: _Talk) -> Iterator[Item]:

@@ -147,7 +147,7 @@ def test_a_client_that_forgot_the_connection_opens_it_anew_with_its_servers_help
     assert one.say(Side.TUNNEL, "SA", 1 << 29, (1 << 30) + 1) and one.state() is State.ANSWERING
     assert one.say(Side.RED, "A", (1 << 30) + 1, (1 << 29) + 1, 100) and one.state() is State.ESTABLISHED
     assert one.say(Side.TUNNEL, "A", (1 << 29) + 1, (1 << 30) + 101)
-    assert not one.say(Side.TUNNEL, "A", 1, 1)
+    assert not one.say(Side.TUNNEL, "A", (1 << 29) + (1 << 28), (1 << 30) + 101), "the new windows hold"
 
 
 def test_a_connection_that_is_picked_up_is_not_followed() -> None:
