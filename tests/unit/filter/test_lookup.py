@@ -130,14 +130,15 @@ def test_conditions_on_frames(match: LinkMatch, link: Link, fits: bool) -> None:
     assert matches_link(match, link) is fits
 
 
-def test_a_frame_without_ip_needs_a_rule_that_is_about_frames_alone() -> None:
+def test_a_frame_without_ip_needs_a_rule_that_names_its_type() -> None:
     made = [
         Rule(Action.ALLOW),
         Rule(Action.ALLOW, link=LinkMatch(), sources=(Prefix(4, 0, 0),)),
-        Rule(Action.ALLOW, link=LinkMatch(arp=(1,)), sides=Side.RED),
+        Rule(Action.ALLOW, link=LinkMatch(arp=(1,)), sides=Side.RED),  # names no type
+        Rule(Action.ALLOW, link=LinkMatch(ethertypes=(FRAME.ethertype,), arp=(1,)), sides=Side.RED),
     ]
     lookup, conditions = Lookup(made), Conditions(made)
-    assert lookup.first_of_frame(FRAME, Side.RED, 60, conditions, NOW, WALL) == 2
+    assert lookup.first_of_frame(FRAME, Side.RED, 60, conditions, NOW, WALL) == 3
     assert lookup.first_of_frame(FRAME, Side.BLACK, 60, conditions, NOW, WALL) == -1
 
 
