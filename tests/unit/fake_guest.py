@@ -135,7 +135,7 @@ class FakeGuest:
             if done is not None:
                 done(now)
 
-        self.handlers[port] = handled
+        self.handlers[port] = handler if done is None else handled
         self.into[port] = list(into)
 
     def readable(self, device: str, handler: Callable[[float], bool], into: Sequence[Any] = ()) -> None:
