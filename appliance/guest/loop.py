@@ -102,8 +102,9 @@ class _Gathering(_In):
     def turn(self, now: float) -> Turn:
         outcome = super().turn(now)
         if outcome is Turn.IDLE:
-            if not all(out.ready(now) for out in self._into):
-                return Turn.HELD
+            for out in self._into:
+                if not out.ready(now):
+                    return Turn.HELD
             self._done(now)
         return outcome
 
