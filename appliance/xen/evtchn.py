@@ -48,7 +48,9 @@ class EventChannel:
 
     def _bind(self, code: int, argument: bytes) -> int:
         self.unbind()
-        port = fcntl.ioctl(self.fd, code, bytearray(argument))  # of a bytearray, what comes back is the call's result
+        port: int = fcntl.ioctl(
+            self.fd, code, bytearray(argument)
+        )  # of a bytearray, what comes back is the call's result
         self._port = PORT.pack(port)
         return port
 

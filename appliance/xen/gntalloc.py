@@ -32,7 +32,7 @@ _MOST: Final = 4096  # pages in one call; the module's own limit is what bounds 
 class Lent(NamedTuple):
     """Pages that were allocated together: where they are mmapped, and the grant reference of each."""
 
-    index: int
+    offset: int
     references: tuple[int, ...]
 
 
@@ -53,10 +53,10 @@ def lend(fd: int, domid: int, count: int) -> Lent:
 
 def take_back(fd: int, lent: Lent) -> None:
     """Gives the pages up, once they are unmapped here too. Errors: OSError."""
-    fcntl.ioctl(fd, DEALLOC, bytearray(_DEALLOC.pack(lent.index, len(lent.references))))
+    fcntl.ioctl(fd, DEALLOC, bytearray(_DEALLOC.pack(lent.offset, len(lent.references))))
 
 
-def clear_at_end(fd: int, lent: Lent, offset: int, port: int) -> None:
-    """Has the kernel store 0 at ``offset`` and notify by ``port`` when the page ceases to be held here, however."""
-    argument = UNMAP_NOTIFY.pack(lent.index + offset, CLEAR_BYTE | SEND_EVENT, port)
+def clear_at_end(fd: int, lent: Lent, byte: int, port: int) -> None:
+    """Has the kernel store 0 at ``byte`` and notify by ``port`` when the page ceases to be held here, however."""
+    argument = UNMAP_NOTIFY.pack(lent.offset + byte, CLEAR_BYTE | SEND_EVENT, port)
     fcntl.ioctl(fd, SET_UNMAP_NOTIFY, bytearray(argument))

@@ -28,8 +28,8 @@ _UNMAP: Final = struct.Struct("=QI4x")
 class Borrowed(NamedTuple):
     """Pages that were named together: where they are mmapped, which is when Xen is asked for them."""
 
-    index: int
-    count: int
+    offset: int
+    pages: int
 
 
 def open_device() -> int:
@@ -50,7 +50,7 @@ def give_back(fd: int, borrowed: Borrowed) -> None:
     fcntl.ioctl(fd, UNMAP, bytearray(_UNMAP.pack(*borrowed)))
 
 
-def clear_at_end(fd: int, borrowed: Borrowed, offset: int, port: int) -> None:
-    """Has the kernel store 0 at ``offset`` and notify by ``port`` when the pages cease to be mapped here, however."""
-    argument = UNMAP_NOTIFY.pack(borrowed.index + offset, CLEAR_BYTE | SEND_EVENT, port)
+def clear_at_end(fd: int, borrowed: Borrowed, byte: int, port: int) -> None:
+    """Has the kernel store 0 at ``byte`` and notify by ``port`` when the pages cease to be mapped here, however."""
+    argument = UNMAP_NOTIFY.pack(borrowed.offset + byte, CLEAR_BYTE | SEND_EVENT, port)
     fcntl.ioctl(fd, SET_UNMAP_NOTIFY, bytearray(argument))
