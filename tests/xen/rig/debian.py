@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
+import fcntl
 import io
 import os
 import re
 import subprocess
 import tarfile
-from collections.abc import Iterable, Sequence
+import tempfile
+import urllib.parse
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .cpio import Entry, Tree, file, folder, link
-from .places import XEN, making, step
+from .places import XEN, step
 
 _LISTED = re.compile(r"^'[^']+' (\S+\.deb) \d+ (\S+)$", re.MULTILINE)
 _MERGED = ("bin", "sbin", "lib", "lib64")
@@ -50,24 +52,40 @@ def _or_update(*command: str) -> str:
         return apt(*command)
 
 
-def download(packages: Sequence[str]) -> Path:
-    """The folder with the .deb files of ``packages``, named after what is in them. The newest that apt knows of."""
+def download(packages: Sequence[str]) -> list[Path]:
+    """The .deb files of ``packages``, the newest that apt knows of: from build/xen/debs, where they stay, or the archive."""
     for attempt in (0, 1):
-        listed = _LISTED.findall(_or_update("apt-get", "--print-uris", "download", *packages))
+        listed = dict(_LISTED.findall(_or_update("apt-get", "--print-uris", "download", *packages)))
         if len(listed) < len(packages):
             raise PackageError(f"apt knows {len(listed)} of {len(packages)} packages: {' '.join(packages)}")
-        key = hashlib.sha256(repr(sorted(listed)).encode()).hexdigest()[:16]
         try:
-            with making(XEN / f"debs-{key}") as scratch:
-                if scratch:
-                    with step(f"downloading {len(packages)} Debian packages"):
-                        apt("apt-get", "download", *packages, cwd=scratch)
-            return XEN / f"debs-{key}"
+            return _into_pool(listed)
         except PackageError:  # the lists are older than the archive
             if attempt:
                 raise
             apt("apt-get", "update")
     raise AssertionError("two attempts return or raise")
+
+
+def _into_pool(listed: Mapping[str, str]) -> list[Path]:
+    """``listed``: name of a file -> its hash. A file is in the pool whole, under a name with its version, or not at all."""
+    pool = XEN / "debs"
+    pool.mkdir(parents=True, exist_ok=True)
+    with open(XEN / "debs.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        missing = [name for name in listed if not (pool / name).exists()]
+        if missing:
+            with step(f"downloading {len(missing)} Debian packages"), tempfile.TemporaryDirectory(dir=XEN) as scratch:
+                apt("apt-get", "download", *(_wanted(name) for name in missing), cwd=Path(scratch))
+                for name in missing:
+                    (Path(scratch) / name).rename(pool / name)
+    return [pool / name for name in sorted(listed)]
+
+
+def _wanted(name: str) -> str:
+    """xl_1%3a2.3-4_amd64.deb, as a package and its version: xl=1:2.3-4."""
+    package, version, _ = name.split("_")
+    return f"{package}={urllib.parse.unquote(version)}"
 
 
 def unpack(debs: Iterable[Path], leave_out: re.Pattern[str]) -> Tree:

@@ -43,8 +43,8 @@ class Dom0:
     packages: Tree
 
 
-def packages() -> tuple[Path, str]:
-    """The folder with the packages of dom0, and its kernel's version as uname has it."""
+def packages() -> tuple[list[Path], str]:
+    """The packages of dom0, and its kernel's version as uname has it."""
     kernel = debian.newest_kernel()
     return debian.download([*PACKAGES, kernel]), kernel.removeprefix("linux-image-")
 
@@ -52,11 +52,11 @@ def packages() -> tuple[Path, str]:
 def build() -> Dom0:
     """Errors: debian.PackageError; RuntimeError if a library is missing in it."""
     debs, version = packages()
-    tree = debian.unpack(debs.glob("*.deb"), _LEAVE_OUT)
+    tree = debian.unpack(debs, _LEAVE_OUT)
     kernel = tree.pop(f"boot/vmlinuz-{version}").data
     kept = {path: tree.pop(path) for path in list(tree) if path.startswith("boot/")}
     own = {path.name: path.read_bytes() for path in sorted((HERE / "dom0").iterdir()) if path.is_file()}
-    recipe = repr((debs.name, version, own)).encode() + b"".join(
+    recipe = repr(([deb.name for deb in debs], version, own)).encode() + b"".join(
         (HERE / f"{name}.py").read_bytes() for name in ("dom0", "kmods", "cpio", "debian")
     )
     target = XEN / f"dom0-{hashlib.sha256(recipe).hexdigest()[:16]}"
