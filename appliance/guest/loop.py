@@ -291,6 +291,11 @@ class Guest:
 
     # what boot.py calls -----------------------------------------------------------------------------------------------
 
+    @property
+    def ports(self) -> list[Port]:
+        """All of them, in the order of the boot description."""
+        return list(self._all)
+
     def file_descriptors(self) -> list[int]:
         """Those that the loop goes on using, for the seal to keep."""
         waiting = [port.fd for port in self._all if isinstance(port, Client | BlockingOut)]
