@@ -48,9 +48,8 @@ class EventChannel:
 
     def _bind(self, code: int, argument: bytes) -> int:
         self.unbind()
-        port: int = fcntl.ioctl(
-            self.fd, code, bytearray(argument)
-        )  # of a bytearray, what comes back is the call's result
+        # Of a bytearray, what comes back is the call's result, not the argument's bytes
+        port: int = fcntl.ioctl(self.fd, code, bytearray(argument))
         self._port = PORT.pack(port)
         return port
 
