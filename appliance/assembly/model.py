@@ -155,8 +155,8 @@ class Network:
 class Xen:
     """What the file says for the Xen back end; the process back end does not look at it.
 
-    ``xsm`` is "enforcing", or "absent" for a Xen without an enforced policy. ``type`` is the kind of guest, ``cpus`` the
-    physical CPUs that domains may run on, as xl writes them ("2-3"; "": all).
+    ``xsm`` is "enforcing", or "absent" for a Xen without an enforced policy. ``type`` is the kind of guest, ``cpus``
+    the physical CPUs that domains may run on, as xl writes them ("2-3"; "": all).
     """
 
     xsm: Literal["enforcing", "absent"] = "enforcing"

@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class Backend(StrEnum):
+    """What domains can be built of."""
+
+    PROCESS = "process"
+    XEN = "xen"
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Box = Annotated[str, typer.Argument(help="The box's name; not needed while only one is up.")]
@@ -69,13 +78,16 @@ def up(
         bool, typer.Option("--foreground", help="Stay, and log to the terminal (for systemd).")
     ] = False,
     assembly: Over = None,
+    backend: Annotated[
+        Backend, typer.Option(help="What the domains are: processes of this Linux, or guests of the Xen under it.")
+    ] = Backend.PROCESS,
 ) -> None:
     """Build the box from FILE and start it.
 
     With --lan and --wan the box is inline: both interfaces leave the host, and come back on `septum down`. Without
     them the tunnel interface appears on the host, as wg-quick makes it.
     """
-    raise typer.Exit(building.up(file, lan, wan, name, foreground, assembly))
+    raise typer.Exit(building.up(file, lan, wan, name, foreground, assembly, backend.value))
 
 
 @app.command()
