@@ -1,4 +1,4 @@
-"""The Xen back end: a domain is a guest, created paused by xl, wired in the xenstore, let go, and built anew if it dies.
+"""The Xen back end: a domain is a guest, created paused by xl, wired in the xenstore, let go; rebuilt when it dies.
 
 What the monitor does here it does between two looks: creating a guest takes xl a second and more, and meanwhile the
 others are supervised. A death is seen by the xenstore's @releaseDomain; a guest that has shut down or crashed stays
