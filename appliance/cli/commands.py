@@ -112,7 +112,10 @@ def ps(
     """List the domains of a box: what runs, since when, how much memory, how often rebuilt."""
     status = _ask(box, "status")
     if seals:
-        from appliance.cli import seals as evidence
+        if status["backend"] == "xen":
+            from appliance.cli import xenseals as evidence
+        else:
+            from appliance.cli import seals as evidence  # type: ignore[no-redef]
 
         found = evidence.seals_of(status)
         if json_:

@@ -14,7 +14,7 @@ from typing import Final
 _A_LOOK: Final = 4096  # bytes
 _KEPT: Final = 4096
 
-TERMINAL: Final = re.compile(r"/dev/pts/\d{1,6}")
+TERMINAL: Final = re.compile(r"/dev/pts/[0-9]{1,6}")
 
 
 class Console:

@@ -64,6 +64,8 @@ def _read(file: Path) -> dict[str, Any]:
             if stat.st_uid != os.geteuid() or stat.st_mode & 0o022:
                 raise ImageError(f"{file} can be written by others: chown root, chmod 644")
             index = json.loads(opened.read(_MOST))
+    except ImageError:
+        raise
     except OSError as error:
         raise ImageError(f"{file}: {error.strerror}: {_BUILD}, and copy the folder there (or set {VARIABLE})") from None
     except ValueError:

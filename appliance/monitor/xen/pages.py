@@ -25,7 +25,7 @@ from appliance.monitor.status import Report
 from appliance.xen import gntdev
 from appliance.xen.window import PAGE, Window
 
-_REFERENCES: Final = re.compile(r"\d{1,7}(,\d{1,7})*")
+_REFERENCES: Final = re.compile(r"[0-9]{1,7}(,[0-9]{1,7})*")
 
 
 def references(untrusted_text: str, pages: int) -> list[int] | None:
