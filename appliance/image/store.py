@@ -50,3 +50,8 @@ def get(out: Path, name: str, make: Callable[[Path], None]) -> Path:
                 shutil.rmtree(new, ignore_errors=True)
     (out / f".{name}.lock").unlink(missing_ok=True)
     return entry
+
+
+def digest_of(data: bytes) -> str:
+    """The SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from appliance.image import bytecode, cpio, elf, vouch
-from appliance.image.closure import ENTRY, INTERPRETER, ROOT, Module, paths
+from appliance.image.closure import INTERPRETER, ROOT, Module, paths
 
 VERSION: Final = metadata.version("septum")
 _STDLIB: Final = "usr/lib/python3.11"
@@ -62,7 +62,9 @@ def _suffix(module: Module) -> str:
 def vouched(files: Iterable[Path]) -> dict[Path, vouch.Package]:
     """The package of each file. Errors: VouchError."""
     site = Path(paths()[-1])
-    ours, bought, given = [], [], []
+    ours: list[Path] = []
+    bought: list[Path] = []
+    given: list[Path] = []
     for path in files:
         (bought if path.is_relative_to(site) else ours if path.is_relative_to(ROOT) else given).append(path)
     septum = vouch.Package("septum", "septum", VERSION)

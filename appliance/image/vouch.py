@@ -30,7 +30,11 @@ class Package(NamedTuple):
     @property
     def purl(self) -> str:
         """The package URL (purl specification)."""
-        return f"pkg:deb/debian/{self.name}@{self.version}" if self.kind == "deb" else f"pkg:pypi/{self.name}@{self.version}"
+        return (
+            f"pkg:deb/debian/{self.name}@{self.version}"
+            if self.kind == "deb"
+            else f"pkg:pypi/{self.name}@{self.version}"
+        )
 
 
 def _dpkg(*arguments: str) -> str:
@@ -78,7 +82,7 @@ def _versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def _sums(package: str) -> dict[str, str]:
-    candidates = (_DPKG / f"{package}.md5sums", _DPKG / f"{package.split(':')[0]}.md5sums")
+    candidates = (_DPKG / f"{package}.md5sums", _DPKG / f"{package.partition(':')[0]}.md5sums")
     file = next((path for path in candidates if path.is_file()), None)
     if file is None:
         return {}
