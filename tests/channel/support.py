@@ -43,6 +43,9 @@ class MemoryWire:
     def notify(self) -> None:
         self.notified += 1
 
+    def hear(self) -> None:
+        pass
+
 
 def small(name: str = "records", order: int = 10) -> Schema:
     """A schema with a ring that is soon full: of order 10, both rings lie within the one shared page."""
