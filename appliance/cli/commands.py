@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance.cli import building, keys, screen
+from appliance.cli import building, images, keys, screen
 
 app = typer.Typer(
     name="septum",
@@ -21,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(images.app)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Box = Annotated[str, typer.Argument(help="The box's name; not needed while only one is up.")]
