@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance.cli import building, keys, screen
+from appliance.cli import building, images, keys, screen
 
 app = typer.Typer(
     name="septum",
@@ -22,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(images.app)
 
 
 class Backend(StrEnum):

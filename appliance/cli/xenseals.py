@@ -1,4 +1,4 @@
-"""The seals of a box on Xen: what Xen and the xenstore say each guest is, held against the plan that the monitor made."""
+"""The seals of a box on Xen: what Xen and the xenstore say each guest is, held against the monitor's plan."""
 
 from __future__ import annotations
 

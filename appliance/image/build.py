@@ -24,6 +24,7 @@ Progress = Callable[[str, str, float], None]
 """Is told of each piece of work its name, what it is at, and which share of it is done: 0 to 1."""
 
 _NETWORK_ROLES: Final = frozenset({"red", "black"})
+_FOR_NETWORK: Final = ("appliance.guest.xennet",)  # imported only where there is an interface
 _COMPRESS: Final = ("zstd", "-19", "-q", "-c", "--no-progress", "--single-thread")
 _KERNEL_ARGS: Final = "console=hvc0 quiet xen_gntalloc.limit=16384"
 
@@ -78,7 +79,9 @@ def _build_all(roles: dict[str, Role], out: Path, progress: Progress, entry: str
             name: pool.submit(_image, role, kernels[flavour(role)], source, out, progress, entry)
             for name, role in roles.items()
         }
-        return {name: future.result() for name, future in images.items()}
+        built = {name: future.result() for name, future in images.items()}
+    manifest.index(out, {f"{roles[name].component}/{name}": each for name, each in built.items()})
+    return built
 
 
 def _kernel(flavour: kernel.Flavour, source: kernel.Source, out: Path, progress: Progress) -> kernel.Kernel:
@@ -92,7 +95,8 @@ def _image(
     role: Role, of: Future[kernel.Kernel], source: kernel.Source, out: Path, progress: Progress, entry: str
 ) -> Image:
     progress(role.name, "measuring what it imports", 0)
-    made_of = tree.sources(measure(role, entry))
+    also = _FOR_NETWORK if flavour(role) == "net" else ()
+    made_of = tree.sources(measure(role, (entry, *also)))
     digests = {path: store.digest(path) for path in made_of.files()}
     budget = budgets.of(role.name)
     name = store.key(

@@ -24,7 +24,7 @@ ENTRY: Final = "appliance.guest.boot_xen"
 _PROBE: Final = """
 import sys
 sys.path.extend({paths!r})
-import {entry}
+import {runtime}
 from appliance.guest.imports import close_gate
 close_gate({component!r}, {declared!r})
 import {main}
@@ -72,13 +72,15 @@ def paths() -> list[str]:
     return [str(ROOT), str(ROOT / "proto"), site]
 
 
-def measure(role: Role, entry: str = ENTRY) -> tuple[Module, ...]:
-    """Every module of ``role``'s image, by name. Errors: ClosureError, with the last words of the interpreter."""
-    return _measure(entry, role.component, role.imports, role.main)
+def measure(role: Role, runtime: Sequence[str] = (ENTRY,)) -> tuple[Module, ...]:
+    """Every module of ``role``'s image, by name: those of ``runtime``, and what the role brings.
 
-
-def _measure(entry: str, component: str, declared: Sequence[str], main: str) -> tuple[Module, ...]:
-    script = _PROBE.format(paths=paths(), entry=entry, component=component, declared=list(declared), main=main)
+    Errors: ClosureError, with the last words of the interpreter.
+    """
+    main = role.main
+    script = _PROBE.format(
+        paths=paths(), runtime=", ".join(runtime), component=role.component, declared=list(role.imports), main=main
+    )
     command = [str(INTERPRETER), "-I", "-S", "-B", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:

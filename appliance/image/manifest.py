@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from appliance.image import cpio, store
+from appliance.image import store
 
 KERNEL: Final = "kernel"
 RAMDISK: Final = "initramfs.cpio.zst"
 SBOM: Final = "sbom.json"
 MANIFEST: Final = "manifest.json"
+INDEX: Final = "images.json"
 
 _VERSION: Final = 1
 
@@ -87,13 +88,22 @@ def image(folder: Path) -> Image:
         raise ImageError(f"{folder / MANIFEST} lacks {error}: septum image build makes it anew") from None
 
 
-def ramdisk(of: Image, description: bytes) -> bytes:
-    """What one domain boots: the image's ramdisk, as checked here, and its description behind it. Errors: ImageError.
+def index(out: Path, images: Mapping[str, Image]) -> None:
+    """Adds to ``images.json`` in ``out``, by component and role: what a monitor needs that builds nothing itself.
 
-    The bytes that were checked are the bytes that are returned: a file that changes meanwhile changes nothing.
+    The folder can be copied as it is; paths are relative to it, and what the file says is what a boot is checked by.
     """
-    data = of.ramdisk.read_bytes()
-    if store.digest_of(data) != of.ramdisk_sha256:
-        of.check()
-        raise ImageError(f"{of.ramdisk} changed while it was read")
-    return cpio.padded(data) + cpio.archive([cpio.file("description.json", description, 0o400)])
+    file = out / INDEX
+    known = json.loads(file.read_bytes()) if file.exists() else {}
+    for name, each in images.items():
+        known[name] = {
+            "kernel": str(each.kernel.relative_to(out)),
+            "kernel_sha256": each.kernel_sha256,
+            "ramdisk": str(each.ramdisk.relative_to(out)),
+            "ramdisk_sha256": each.ramdisk_sha256,
+            "kernel_args": each.kernel_args,
+            "memory_mib": each.memory_mib,
+        }
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    new.replace(file)

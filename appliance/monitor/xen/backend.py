@@ -11,7 +11,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,6 @@ from appliance.monitor.xen.guest import Guest, Stage
 from appliance.monitor.xen.images import Boot
 from appliance.monitor.xen.pages import StatusPages, references
 from appliance.monitor.xen.plan import Plan, Side, plans_of, with_sides
-from appliance.monitor.xen.ramdisk import ImageError
 from appliance.monitor.xen.xl import Xl, XlError
 from appliance.xen import gntdev
 from appliance.xen.xenstore import Xenstore
@@ -44,6 +43,33 @@ _FAILURES: Final = (OSError, ValueError)
 
 class XenError(OSError):
     """This machine's Xen cannot carry the box as asked; the text says what to do."""
+
+
+def policy_amiss(assembly: ValidatedAssembly) -> list[str]:
+    """Where the policy that Xen enforces is not what the channels say, a sentence each; asked of Xen itself."""
+    from appliance.xsm.state import Xsm, differences
+
+    xsm = Xsm()
+    try:
+        return list(differences(assembly, xsm.allowed))
+    finally:
+        xsm.close()
+
+
+def _see_enforced(assembly: ValidatedAssembly, xl: Xl, amiss: Callable[[ValidatedAssembly], list[str]]) -> None:
+    """Errors: XenError unless this Xen enforces the policy of ``assembly``."""
+    then = (
+        "Boot a Xen with XSM, the policy of this assembly and flask=enforcing (docs/xen.md), "
+        'or say xsm = "absent" under [xen] in the assembly'
+    )
+    if not xl.enforces():
+        raise XenError(
+            "this Xen enforces no policy (`xl getenforce` does not say Enforcing): two of its guests that collude "
+            f"could make a channel nobody declared. {then}"
+        )
+    if found := amiss(assembly):
+        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+        raise XenError(f"Xen enforces another policy than this assembly's: {'; '.join(found[:3])}{more}. {then}")
 
 
 class XenBackend:
@@ -65,14 +91,11 @@ class XenBackend:
         journal: int,
         xl: Xl | None = None,
         store: Xenstore | None = None,
+        amiss: Callable[[ValidatedAssembly], list[str]] = policy_amiss,
     ) -> None:
         self._xl = xl or Xl()
-        if assembly.xen.xsm == "enforcing" and not self._xl.enforces():
-            raise XenError(
-                "this Xen enforces no policy (`xl getenforce` does not say Enforcing): two of its guests that "
-                "collude could make a channel nobody declared. Boot a Xen with XSM, the policy of this assembly and "
-                'flask=enforcing (docs/xen.md), or say xsm = "absent" under [xen] in the assembly'
-            )
+        if assembly.xen.xsm == "enforcing":
+            _see_enforced(assembly, self._xl, amiss)
         self._plans = with_sides(plans_of(assembly, box), dict(sides))
         self._images = images
         self._directory = directory
@@ -89,7 +112,7 @@ class XenBackend:
     # building -------------------------------------------------------------------------------------------------------
 
     def start(self, name: str) -> int:
-        """Has xl begin to create ``name``."""
+        """Has ``name`` created, as soon as xl is done with those before it: it takes one at a time anyway."""
         plan, image = self._plans[name], self._images[name]
         identity = str(uuid.uuid4())
         fds: list[int] = []
@@ -107,14 +130,12 @@ class XenBackend:
                 memory_mib=image.memory_mib,
             )
             fds.append(ramdisk.sealed("septum-config", config.render(written)))
-            job = self._xl.create(fds[2], fds[:2])
-        except ImageError as error:
-            raise XenError(str(error)) from None
-        finally:
+        except OSError:
             for fd in fds:
                 os.close(fd)
+            raise
         gone = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        guest = Guest(identity, job, self._views[name], gone)
+        guest = Guest(identity, tuple(fds), self._views[name], gone)
         guest.memory_mib, guest.image_sha256 = image.memory_mib, image.ramdisk_sha256
         self._guests[name] = guest
         return gone
@@ -122,9 +143,9 @@ class XenBackend:
     def turn(self) -> None:
         """Goes on with those that are being created, and sees who has died."""
         for name, guest in self._guests.items():
-            if guest.stage is Stage.CREATING and guest.job is not None and guest.job.is_over and not guest.is_dead:
+            if guest.stage is Stage.CREATING and not guest.is_dead:
                 try:
-                    self._built(name, guest)
+                    self._create(name, guest)
                 except _FAILURES as error:
                     guest.dies(f"could not be built: {error}")
             if guest.console is not None:
@@ -139,11 +160,20 @@ class XenBackend:
                     self._let_go(name, guest)
         self._mourn()
 
+    def _create(self, name: str, guest: Guest) -> None:
+        """The next step of the creation of ``guest``, if it is due."""
+        if guest.job is None:
+            if not any(other.job is not None for other in self._guests.values()):
+                kernel, image, configuration = guest.fds
+                guest.job = self._xl.create(configuration, (kernel, image))
+                guest.let_go_of_fds()
+        elif guest.job.is_over:
+            job, guest.job = guest.job, None
+            job.wait()
+            self._built(name, guest)
+
     def _built(self, name: str, guest: Guest) -> None:
         """xl is done: the guest is there, paused. Wires it, and tells those peers that are there."""
-        assert guest.job is not None
-        job, guest.job = guest.job, None
-        job.wait()
         domid = guest.domid = self._domid_of(guest.uuid)
         plan, domids = self._plans[name], self._domids(besides=name)
         home = self._store.home(domid)
@@ -257,8 +287,9 @@ class XenBackend:
     def bury(self, name: str) -> str:
         guest = self._guests.pop(name)
         if guest.job is not None:
-            guest.job.end()
-        # xl may have been ended half way: whatever has its title is what there is of it
+            # An xl that is ended half way leaves a guest without a name. What it has made in the end goes the usual way
+            with suppress(OSError):
+                guest.job.wait()
         domid = guest.domid if guest.domid is not None else self._find(self._plans[name].title)
         untrusted_words = b""
         if guest.console is not None:

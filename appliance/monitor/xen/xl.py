@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final, NamedTuple
 
 from appliance.monitor.process import printable
@@ -61,7 +60,9 @@ class Job:
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.end()
+            self._process.kill()
+            self._process.wait()
+            os.close(self._output)
             raise XlError(f"`xl {self.arguments[0]}` was not done after {seconds:g} s") from None
         said = os.pread(self._output, _MOST, 0)
         os.close(self._output)
@@ -69,13 +70,6 @@ class Job:
             quoted = " ".join(printable(said[-_QUOTED:]).split())
             raise XlError(f"`xl {' '.join(self.arguments[:2])}` failed ({status}): {quoted or 'it said nothing'}")
         return said.decode("ascii", "replace")
-
-    def end(self) -> None:
-        """Ends it, wherever it is."""
-        self._process.kill()
-        self._process.wait()
-        with suppress(OSError):
-            os.close(self._output)
 
 
 class Xl:

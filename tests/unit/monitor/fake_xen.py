@@ -77,9 +77,6 @@ class FakeJob:
         self._effect()
         return ""
 
-    def end(self) -> None:
-        pass
-
 
 class FakeXl:
     """The toolstack. ``configurations`` are those it was given, by the guest's name; ``asked`` all that it was told."""

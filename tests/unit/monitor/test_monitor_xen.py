@@ -64,18 +64,19 @@ def images(assembly: ValidatedAssembly, where: Path) -> dict[str, Boot]:
 class Machine:
     """A back end on a fake Xen."""
 
-    def __init__(self, assembly: ValidatedAssembly, where: Path, mode: str = "Enforcing") -> None:
+    def __init__(self, assembly: ValidatedAssembly, where: Path, mode: str = "Enforcing", amiss: str = "") -> None:
         self.store = FakeStore()
         self._pty = os.openpty()
         self.xl = FakeXl(self.store, os.ttyname(self._pty[1]), mode)
         self.journal = os.memfd_create("journal")
         arguments: Any = (assembly, "wg0", where, images(assembly, where), SIDES, self.journal, self.xl, self.store)
-        self.backend = XenBackend(*arguments)
+        self.backend = XenBackend(*arguments, amiss=lambda _: [amiss] if amiss else [])
 
     def up(self) -> None:
         for name in self.backend.neighbours:
             self.backend.start(name)
-        self.backend.turn()
+        for _ in range(2 * len(self.backend.neighbours)):
+            self.backend.turn()
 
     def close(self) -> None:
         self.backend.close()
@@ -92,7 +93,7 @@ def machine(assembly: ValidatedAssembly, tmp_path: Path, monkeypatch: pytest.Mon
     made.close()
 
 
-# what a guest is given ------------------------------------------------------------------------------------------------
+# what a guest is given -----------------------------------------------------------------------------------------------
 
 
 def made(plan: Plan) -> dict[str, Any]:
@@ -164,7 +165,7 @@ def test_the_description_stands_before_the_image(assembly: ValidatedAssembly, ma
     )
 
 
-# who may read and write what -------------------------------------------------------------------------------------------
+# who may read and write what -----------------------------------------------------------------------------------------
 
 
 def test_a_guest_writes_its_offers_and_its_status_and_owns_nothing(plans: dict[str, Plan]) -> None:
@@ -211,7 +212,7 @@ def test_what_was_offered_to_a_dead_guest_is_withdrawn(plans: dict[str, Plan]) -
     assert all(len(changes[domids["filter"], path].permissions) == 2 for path in wiring.offers(n))
 
 
-# a life ----------------------------------------------------------------------------------------------------------------
+# a life --------------------------------------------------------------------------------------------------------------
 
 
 def test_all_are_created_and_wired_before_one_runs(machine: Machine) -> None:
@@ -244,6 +245,7 @@ def test_one_that_dies_is_built_anew_alone_and_its_peers_are_told(machine: Machi
     assert told and all(value == "" for _, value in told)
     assert machine.backend.all_wait("filter", ("red",))
     machine.backend.start("filter")
+    machine.backend.turn()
     machine.backend.turn()
     new = machine.xl.domid("wg0-filter")
     assert new != old
@@ -289,7 +291,7 @@ def test_nothing_is_left_behind(assembly: ValidatedAssembly, tmp_path: Path, mac
     machine.backend = Machine(assembly, tmp_path).backend  # for the fixture to close
 
 
-# refusals --------------------------------------------------------------------------------------------------------------
+# refusals ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["Permissive", "Disabled", ""])
@@ -298,6 +300,13 @@ def test_a_xen_that_enforces_nothing_is_refused(
 ) -> None:
     with pytest.raises(XenError, match='xsm = "absent"'):
         Machine(assembly, tmp_path, mode)
+
+
+def test_a_xen_that_enforces_another_policy_is_refused(
+    assembly: ValidatedAssembly, tmp_path: Path, machine: Machine
+) -> None:
+    with pytest.raises(XenError, match="another policy than this assembly's: red may too much"):
+        Machine(assembly, tmp_path, amiss="red may too much")
 
 
 def test_unless_the_assembly_says_so(assembly: ValidatedAssembly, tmp_path: Path, machine: Machine) -> None:
