@@ -19,7 +19,7 @@ def _since(seconds: float | None) -> str:
 
 
 def domains(status: dict[str, Any]) -> None:
-    """One line a domain. A Xen guest has a number of Xen's in place of a process, and its memory is its own for good."""
+    """One line a domain. A Xen guest has a number of Xen's in place of a process, and memory of its own for good."""
     is_xen = status["backend"] == "xen"
     rows = [
         (

@@ -57,24 +57,8 @@ def show(evidence: list[dict[str, Any]]) -> bool:
         )
         for entry in evidence
     ]
-    screen.table(
-        "Seals, as Xen and the xenstore have them (the image: as it was checked before it booted)",
-        (
-            "domain",
-            "domid",
-            "seal",
-            "type",
-            "label",
-            "memory",
-            "grants",
-            "maptrack",
-            "events",
-            "devices",
-            "xenstore",
-            "image",
-        ),
-        rows,
-    )
+    columns = "domain domid seal type label memory grants maptrack events devices xenstore image".split()
+    screen.table("Seals, as Xen and the xenstore have them (image: checked before it booted)", columns, rows)
     for entry in evidence:
         for row in entry["attributes"]:
             if not row["ok"]:

@@ -321,7 +321,7 @@ def test_unless_the_assembly_says_so(assembly: ValidatedAssembly, tmp_path: Path
 
 def test_an_image_that_was_changed_does_not_boot(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(b"an imagE")
-    with pytest.raises(XenError, match="is not what was built"):
+    with pytest.raises(ImageError, match="is not what was built"):
         machine.backend.start("rng")
 
 
