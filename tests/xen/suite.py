@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.xen.rig import Rig
+from tests.xen.rig.bytecode import compiled
 from tests.xen.rig.cpio import Tree, archive, file
 
 SITE: Final = "suite/site"
@@ -27,7 +28,7 @@ def _libraries() -> Tree:
 
 def put(rig: Rig) -> None:
     """Lays pytest beside the checkout that dom0 has."""
-    rig.put("/suite.cpio", archive(_libraries()))
+    rig.put("/suite.cpio", archive(compiled(_libraries())))
     rig.run("cd / && cpio -idum < /suite.cpio && rm /suite.cpio", 120, check=True)
 
 
