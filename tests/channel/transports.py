@@ -20,7 +20,7 @@ from appliance.xen import gntalloc, gntdev
 
 NAME: Final = os.environ.get("SEPTUM_TRANSPORT", "memfd")
 OWN_DOMID: Final = 0
-PACE: Final = {"memfd": 1, "grants": 20}.get(NAME, 1)
+PACE: Final = {"memfd": 1, "grants": 60}.get(NAME, 1)
 """How many times less is done of what is done thousands of times: an emulated machine is that much slower."""
 _MOST_PAIRS: Final = 32
 
