@@ -34,11 +34,18 @@ from appliance.monitor.xen.xl import Xl, XlError
 from appliance.xen import gntdev
 from appliance.xen.xenstore import Xenstore
 
-# xl creates one guest after the other, and each then has a kernel and an interpreter to start
-PACE: Final = Pace(quick=0.1, slow=0.25, limits=LIMITS._replace(start=120.0, reset=1.0))
+PATIENCE: Final = "SEPTUM_PATIENCE"
+"""An environment variable: how many times as long as on a real machine everything may take (on an emulated one)."""
 _RELEASE: Final = "@releaseDomain"
 _CONNECTED: Final = "connected"
 _FAILURES: Final = (OSError, ValueError)
+
+
+def pace() -> Pace:
+    """Of this machine. xl creates one guest after the other, and each then has a kernel and an interpreter to start."""
+    factor = max(1.0, float(os.environ.get(PATIENCE) or 1))
+    limits = LIMITS._replace(start=60.0 * factor, heartbeat=LIMITS.heartbeat * factor, reset=1.0)
+    return Pace(quick=min(1.0, 0.1 * factor), slow=min(1.0, 0.25 * factor), limits=limits)
 
 
 class XenError(OSError):
@@ -79,7 +86,6 @@ class XenBackend:
     """
 
     name: Final = "xen"
-    pace: Final = PACE
 
     def __init__(
         self,
@@ -96,6 +102,7 @@ class XenBackend:
         self._xl = xl or Xl()
         if assembly.xen.xsm == "enforcing":
             _see_enforced(assembly, self._xl, amiss)
+        self.pace = pace()
         self._plans = with_sides(plans_of(assembly, box), dict(sides))
         self._images = images
         self._directory = directory

@@ -6,12 +6,12 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final, NamedTuple
 
 from appliance.monitor.process import printable
 
-PATIENCE: Final = 60.0  # seconds; a guest of many gigabytes may take that long to be torn down
+PATIENCE: Final = 300.0  # seconds; xl waits for netback and for other toolstacks, and is never left half way
 _MOST: Final = 1 << 20  # bytes of an answer
 _QUOTED: Final = 600  # bytes of what it said, in an error
 
@@ -55,8 +55,8 @@ class Job:
     def is_over(self) -> bool:
         return self._process.poll() is not None
 
-    def wait(self, seconds: float = PATIENCE) -> str:
-        """What it printed. Errors: XlError if it failed, or is not done in time; then it is ended."""
+    def wait(self, seconds: float = PATIENCE, good: Container[int] = (0,)) -> str:
+        """What it printed. Errors: XlError if its exit code is not ``good``, or it is not done in time and ended."""
         try:
             status = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -66,7 +66,7 @@ class Job:
             raise XlError(f"`xl {self.arguments[0]}` was not done after {seconds:g} s") from None
         said = os.pread(self._output, _MOST, 0)
         os.close(self._output)
-        if status != 0:
+        if status not in good:
             quoted = " ".join(printable(said[-_QUOTED:]).split())
             raise XlError(f"`xl {' '.join(self.arguments[:2])}` failed ({status}): {quoted or 'it said nothing'}")
         return said.decode("ascii", "replace")
@@ -103,6 +103,6 @@ class Xl:
     def enforces(self) -> bool:
         """Whether an XSM policy is enforced. One that cannot tell does not."""
         try:
-            return self.run("getenforce").strip() == "Enforcing"
+            return self.start("getenforce").wait(good=(0, 1)).strip() == "Enforcing"  # the exit code is the mode
         except XlError:
             return False
