@@ -184,7 +184,7 @@ class XenBackend:
         domid = guest.domid = self._domid_of(guest.uuid)
         plan, domids = self._plans[name], self._domids(besides=name)
         home = self._store.home(domid)
-        self._take(home, domid)
+        self._own(home, domid)
         self._write([(domid, node) for node in wiring.home(plan, domid, domids)])
         guest.console = Console(self._store.read(f"{home}/console/tty") or "")
         if plan.side is not None:
@@ -206,16 +206,8 @@ class XenBackend:
             if name != besides and guest.domid is not None and guest.stage is not Stage.CREATING and not guest.is_dead
         }
 
-    def _take(self, home: str, domid: int) -> None:
-        """What xl leaves to the guest in its home becomes dom0's, but for its devices' ends."""
-        for entry in self._store.directory(home):
-            path = f"{home}/{entry}"
-            if entry == "device":
-                continue
-            if self._store.permissions(path)[0] == f"n{domid}":
-                self._own(path, domid)
-
     def _own(self, path: str, domid: int) -> None:
+        """What xl leaves to the guest in its home becomes dom0's, all of it."""
         self._store.set_permissions(path, wiring.reads(domid))
         for entry in self._store.directory(path):
             self._own(f"{path}/{entry}", domid)
@@ -232,7 +224,14 @@ class XenBackend:
                     raise
 
     def _plug(self, side: Side, domid: int) -> None:
-        """The other end of its interface goes into its bridge, and netback is told so, as a script would."""
+        """The other end of its interface goes into its bridge, and netback is told so, as a script would. Of its own
+        end the guest writes what a front end writes.
+        """
+        for leaf in wiring.NETFRONT:
+            path = f"{self._store.home(domid)}/{leaf}"
+            if self._store.read(path) is None:
+                self._store.write(path, "")
+            self._store.set_permissions(path, wiring.writes(domid))
         bridges.join(side.bridge, domid)
         self._store.write(f"/local/domain/0/backend/vif/{domid}/0/hotplug-status", _CONNECTED)
 

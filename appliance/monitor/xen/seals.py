@@ -39,8 +39,8 @@ def wanted(plan: Plan, memory_mib: int) -> dict[str, str]:
 
 
 def writable(plan: Plan) -> str:
-    """How many nodes of its home it may write, beside its devices' ends."""
-    leaves = 1 + 2 * sum(link.is_server for link in plan.links)
+    """How many nodes of its home it may write."""
+    leaves = 1 + 2 * sum(link.is_server for link in plan.links) + (len(wiring.NETFRONT) if plan.side else 0)
     return f"dom0's; writes {leaves} leaves"
 
 
@@ -90,8 +90,7 @@ def _writable(domid: int, store: Permissions) -> str:
         owner, *others = store.permissions(path)
         own += owner[1:] == str(domid)
         leaves += any(entry in (f"b{domid}", f"w{domid}") for entry in others)
-        if path != f"{home}/device":
-            pending += [f"{path}/{entry}" for entry in store.directory(path)]
+        pending += [f"{path}/{entry}" for entry in store.directory(path)]
     if own:
         return f"{own} nodes are the guest's own"
     return f"dom0's; writes {leaves} leaves"

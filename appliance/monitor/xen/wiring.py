@@ -17,6 +17,16 @@ GO: Final = "septum/go"
 STATUS: Final = "data/status"
 
 
+VIF: Final = "device/vif/0"
+NETFRONT: Final = tuple(
+    f"{VIF}/{leaf}"
+    for leaf in """state tx-ring-ref rx-ring-ref event-channel event-channel-tx event-channel-rx request-rx-copy
+    feature-rx-notify feature-sg feature-gso-tcpv4 feature-gso-tcpv6 feature-ipv6-csum-offload multi-queue-num-queues
+    xdp-headroom""".split()
+)
+"""All that Linux' netfront writes (drivers/net/xen-netfront.c). An empty one is to netback as one that is not there."""
+
+
 class Node(NamedTuple):
     """One node: below the guest's home, its value, and its permissions as the xenstore writes them."""
 

@@ -177,7 +177,8 @@ def test_a_guest_writes_its_offers_and_its_status_and_owns_nothing(plans: dict[s
         written = {node.path for node in nodes if f"b{own}" in node.permissions}
         served = [link for link in plan.links if link.is_server]
         assert written == {"data/status"} | {path for link in served for path in wiring.offers(link.number)}
-        assert seals.writable(plan) == f"dom0's; writes {len(written)} leaves"
+        more = len(wiring.NETFRONT) if name in ("red", "black") else 0
+        assert seals.writable(plan) == f"dom0's; writes {len(written) + more} leaves"
         for link in served:
             for path in wiring.offers(link.number):
                 (node,) = (node for node in nodes if node.path == path)
@@ -227,7 +228,10 @@ def test_all_are_created_and_wired_before_one_runs(machine: Machine) -> None:
         assert len(peers) == len(machine.backend.neighbours[name]) and all(peers)
         assert machine.store.nodes[f"{home}/septum/go"] == ""
     vif = machine.xl.domid("wg0-red")
-    assert machine.store.owners[f"/local/domain/{vif}/device/vif/0"] == [f"n{vif}", "r0"]
+    front = f"/local/domain/{vif}/device/vif/0"
+    assert machine.store.owners[front] == ["n0", f"r{vif}"]
+    assert machine.store.owners[f"{front}/state"] == ["n0", f"b{vif}"] and machine.store.nodes[f"{front}/state"] == "1"
+    assert machine.store.owners[f"{front}/tx-ring-ref"] == ["n0", f"b{vif}"]
     assert machine.store.nodes[f"/local/domain/0/backend/vif/{vif}/0/hotplug-status"] == "connected"
 
 
