@@ -10,7 +10,6 @@ times a second, and a failure is the same as not being there.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -106,7 +105,7 @@ class Neighbours:
             is_met = self._accept(neighbour, neighbour.wire, domid)
         if not is_met:
             neighbour.is_pending = True
-            neighbour.not_before = time.monotonic() + _REST
+            neighbour.not_before = now + _REST
 
     def _leave(self, neighbour: Neighbour) -> None:
         neighbour.wire.detach()

@@ -59,6 +59,10 @@ class _GrantWire:
     def hear(self) -> None:
         self._event.hear()
 
+    def close(self) -> None:
+        """The end of it, for who has many in turn. Detach first; ``memory`` stays good, and shows zeros."""
+        self._event.close()
+
     def _part(self) -> None:
         """Shows zeros, and the peer is not heard of any more. The kernel stores our last byte for it and wakes it."""
         self._window.blank()

@@ -10,7 +10,7 @@ from appliance.xsm.compile import compiled, module
 
 def upstream(tree: Path) -> bytes:
     """Every module that Xen's modules.conf has switched on. Errors: PolicyError."""
-    enabled = re.findall(r"^\s*([a-zA-Z_]+)\s*=\s*on", module(tree, "modules.conf"), re.MULTILINE)
+    enabled = re.findall(r"^\s*([a-zA-Z0-9_]+)\s*=\s*on", module(tree, "modules.conf"), re.MULTILINE)
     constraints = [path.read_text() for name in enabled if (path := tree / f"modules/{name}.cons").exists()]
     rest = [(tree / "policy" / name).read_text() for name in ("users", "initial_sids", "device_contexts")]
     tunables = (tree / "policy/global_tunables").read_text()

@@ -93,12 +93,11 @@ def compiled_policy(assembly: ValidatedAssembly, tree: Path, *, locked: bool = T
 def policy(assembly: ValidatedAssembly, *, locked: bool = True) -> str:
     """The module of ``assembly``, in the language of Xen's policy sources: its rules, then its walls."""
     rules = [_PREAMBLE, *(_domain(domain) for domain in assembly.domains), "".join(_channels(assembly))]
-    kinds = " ".join(name for domain in assembly.domains for name in (kind(domain.name), f"{kind(domain.name)}_building"))
-    rules.append(f"\nrole system_r types {{ domU_t dm_dom_t {kinds} }};\n")
+    rules.append("\nrole system_r types { domain_type domU_t dm_dom_t };\n")
     walls = [_WALLS, *_undeclared(assembly)]
     if locked:
         walls.append(f"neverallow * security_t:security {{ {' '.join(_FOREVER)} }};\n")
-    walls.append(f"neverallow * xen_t:xen kexec;\nneverallow * xen_t:xen2 livepatch_op;\n")
+    walls.append("neverallow * xen_t:xen kexec;\nneverallow * xen_t:xen2 livepatch_op;\n")
     return "".join([*rules, *walls])
 
 

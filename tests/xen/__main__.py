@@ -31,7 +31,7 @@ from tests.xen.rig.places import XEN, step
 def boot(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     policy = Path(options.policy).read_bytes() if options.policy else None
-    with Rig(xsm=not options.stock, policy=policy, memory=options.memory, name=options.name) as rig:
+    with Rig(xsm=not options.stock, policy=policy, memory=options.memory, guest_logs=True, name=options.name) as rig:
         print(f"up: namespaces {rig.lan.name} and {rig.wan.name}; console in {rig.folder}/console.log; Ctrl-C ends it")
         rig.disconnect()
         try:

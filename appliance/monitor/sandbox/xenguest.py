@@ -120,6 +120,9 @@ def _root(plan: SealPlan, progress: object) -> None:
 
 def _unlink_everything() -> None:
     """Removes the files of the first file system, the image; what is mounted over it is left."""
+    with open("/proc/self/mounts", "rb") as file:
+        if file.readline().split()[1:3] != [b"/", b"rootfs"]:
+            raise _fail("the root is not the image that the kernel was started with, and nothing of it is removed")
     device = os.stat("/").st_dev
     waiting = ["/"]
     while waiting:

@@ -5,6 +5,7 @@ the host. Boots from nothing but Debian's package archive:
 
     places.py      where things are kept under build/xen
     debian.py      packages -> the files in them, downloaded once
+    bytecode.py    Python compiled beforehand
     kmods.py       the modules dom0 loads, and those they need
     elf.py         does every program find its libraries?
     cpio.py        files -> an initramfs

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from . import debian, elf, kmods
+from .bytecode import compiled
 from .cpio import Tree, archive, character, file, folder, link
 from .places import XEN, making, step
 
@@ -19,7 +20,7 @@ HERE: Final = Path(__file__).parent
 PACKAGES: Final = """
 xen-hypervisor-4.17-amd64 xen-utils-4.17 xen-utils-common xenstore-utils libxenmisc4.17 libxencall1 libxendevicemodel1
 libxenevtchn1 libxenforeignmemory1 libxengnttab1 libxenhypfs1 libxenstore4 libxentoolcore1 libxentoollog1
-busybox-static bash iproute2 python3.11-minimal python3.11 libpython3.11-minimal libpython3.11-stdlib
+busybox-static bash dash iproute2 python3.11-minimal python3.11 libpython3.11-minimal libpython3.11-stdlib
 libc6 libgcc-s1 libstdc++6 libcrypt1 zlib1g libzstd1 liblzma5 libbz2-1.0 liblzo2-2 libexpat1 libffi8 libjson-c5 libtinfo6
 libncurses6 libncursesw6 libssl3 libuuid1 libyajl2 libnl-3-200 libnl-route-3-200 libaio1 libfdt1 libmnl0 libelf1 libbpf1 libcap2 libselinux1
 libpcre2-8-0 libdb5.3 libbsd0 libmd0 libxtables12 libsqlite3-0 libreadline8 libnsl2 libtirpc3 libgssapi-krb5-2 libkrb5-3
@@ -57,7 +58,7 @@ def build() -> Dom0:
     kept = {path: tree.pop(path) for path in list(tree) if path.startswith("boot/")}
     own = {path.name: path.read_bytes() for path in sorted((HERE / "dom0").iterdir()) if path.is_file()}
     recipe = repr(([deb.name for deb in debs], version, own)).encode() + b"".join(
-        (HERE / f"{name}.py").read_bytes() for name in ("dom0", "kmods", "cpio", "debian")
+        (HERE / f"{name}.py").read_bytes() for name in ("dom0", "kmods", "cpio", "debian", "bytecode")
     )
     target = XEN / f"dom0-{hashlib.sha256(recipe).hexdigest()[:16]}"
     with making(target) as scratch:
@@ -68,7 +69,7 @@ def build() -> Dom0:
                     lines = [f"{library}: {', '.join(sorted(users)[:3])}" for library, users in sorted(absent.items())]
                     raise RuntimeError("libraries missing in dom0, a package for each belongs in PACKAGES:\n" + "\n".join(lines))
                 (scratch / "vmlinuz").write_bytes(kernel)
-                (scratch / "initramfs").write_bytes(archive(tree))
+                (scratch / "initramfs").write_bytes(archive(compiled(tree)))
     return Dom0(target / "vmlinuz", target / "initramfs", kept)
 
 
@@ -79,6 +80,7 @@ def _furnish(tree: Tree, version: str, own: dict[str, bytes]) -> None:
     tree["dev/null"] = character(1, 3, 0o666)
     for path in ("proc", "sys", "run", "tmp", "root", "var/log/xen/console", "var/lib/xen", "var/lib/xenstored", "etc/xen"):
         tree[path] = folder()
+    tree["usr/bin/sh"] = link("dash")  # BusyBox's would take its own applets before the programs of the same name
     tree["var/run"] = link("/run")
     tree["init"] = file(own["init"], 0o755)
     tree["usr/bin/rig-agent"] = file(own["agent.py"], 0o755)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from .cpio import Tree, file
 
@@ -15,8 +16,8 @@ _MODULE = re.compile(r"usr/lib/modules/[^/]+/kernel/.*/([^/]+)\.ko$")
 _NEEDS = re.compile(rb"\0depends=([^\0]*)\0")
 
 
-def keep(tree: Tree, kernel: str) -> None:
-    """Leaves those modules in ``tree`` and no other, with what modprobe reads and the order to load them in.
+def keep(tree: Tree, kernel: str, wanted: Sequence[str] = WANTED) -> None:
+    """Leaves ``wanted`` modules and what they need in ``tree`` and no other, with what modprobe reads and the order to load them in.
 
     Errors: KeyError, with the name of a module that this kernel has not got.
     """
@@ -32,7 +33,7 @@ def keep(tree: Tree, kernel: str) -> None:
                 add(need)
             order[path] = [modules[need] for need in needs]
 
-    for name in WANTED:
+    for name in wanted:
         add(name)
     for path in modules.values():
         if path not in order:

@@ -28,6 +28,7 @@ class Machine:
     memory: int = 2048
     dom0_memory: int = 640
     cores: int = 2
+    guest_logs: bool = False
 
 
 def start(machine: Machine, taps: dict[str, int], folder: Path) -> subprocess.Popen[bytes]:
@@ -36,9 +37,10 @@ def start(machine: Machine, taps: dict[str, int], folder: Path) -> subprocess.Po
     ``taps`` are descriptors of TAP interfaces by side; QEMU gets copies. It dies with the thread that starts it.
     """
     xen = f"console=com1 com1=115200,8n1 dom0_mem={machine.dom0_memory}M,max:{machine.dom0_memory}M dom0_max_vcpus=1 "
-    xen += "loglvl=warning guest_loglvl=warning noreboot "
+    xen += "loglvl=warning guest_loglvl=warning noreboot bootscrub=false "  # QEMU's memory is zero as it is
     xen += "flask=enforcing" if machine.policy else ""
-    modules = [f"{machine.kernel} console=hvc0 rdinit=/init quiet", str(machine.ramdisk)]
+    options = " rig.guest_logs" if machine.guest_logs else ""
+    modules = [f"{machine.kernel} console=hvc0 rdinit=/init quiet{options}", str(machine.ramdisk)]
     modules += [str(machine.policy)] if machine.policy else []
     command = [tool("setpriv"), "--pdeathsig", "KILL", tool("qemu-system-x86_64")]
     command += ["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", CPU]

@@ -30,7 +30,8 @@ class Rig:
 
     ``xsm``: Xen with XSM/FLASK, enforcing ``policy`` (a compiled FLASK policy); without it, Debian's own build of Xen.
     ``lan`` and ``wan`` are namespaces on the host; the interface tap0 in each leads to the card of that name in dom0.
-    ``memory`` and ``dom0_memory`` in MiB.
+    ``memory`` and ``dom0_memory`` in MiB. ``guest_logs``: what guests print on their consoles is kept in dom0's
+    /var/log/xen/console, without a bound.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Rig:
         policy: bytes | None = None,
         memory: int = 2048,
         dom0_memory: int = 640,
+        guest_logs: bool = False,
         name: str | None = None,
     ) -> None:
         if policy and not xsm:
@@ -47,6 +49,7 @@ class Rig:
         self.xsm = xsm
         self.folder = XEN / f"run/{name or os.getpid()}"
         self._policy = policy
+        self._guest_logs = guest_logs
         self._memory, self._dom0_memory = memory, dom0_memory
         self._stack = contextlib.ExitStack()
         self._channel: Channel | None = None
@@ -92,7 +95,15 @@ class Rig:
             self._stack.callback(nets.remove, space)
             setattr(self, side, space)
             taps[side] = nets.tap(space)
-        machine = qemu.Machine(xen.xen, domain.kernel, ramdisk, policy, self._memory, self._dom0_memory)
+        machine = qemu.Machine(
+            xen.xen,
+            domain.kernel,
+            ramdisk,
+            policy,
+            self._memory,
+            self._dom0_memory,
+            guest_logs=self._guest_logs,
+        )
         with step("booting Xen and dom0"):
             self._process = qemu.start(machine, taps, self.folder)
             self._stack.callback(self._end)
