@@ -98,7 +98,7 @@ def policy(assembly: ValidatedAssembly, *, locked: bool = True) -> str:
     walls = [_WALLS, *_undeclared(assembly)]
     if locked:
         walls.append(f"neverallow * security_t:security {{ {' '.join(_FOREVER)} }};\n")
-    walls.append(f"neverallow * xen_t:xen kexec;\nneverallow * xen_t:xen2 livepatch_op;\n")
+    walls.append("neverallow * xen_t:xen kexec;\nneverallow * xen_t:xen2 livepatch_op;\n")
     return "".join([*rules, *walls])
 
 
