@@ -1,6 +1,9 @@
 """Every domain of an assembly as a guest that an attacker owns: each tries everything on each other. Runs in dom0, prints JSON.
 
-    python3.11 -m tests.xen.intruder.matrix ASSEMBLY KERNEL RAMDISK labels|bare DOMAIN…
+    python3.11 -m tests.xen.intruder.matrix ASSEMBLY GUESTS DOMAIN…
+
+Each domain NAMED is a small guest. In the place of the last one there is then one more of the same label whose kernel is the
+attacker's too. GUESTS is a folder with small.kernel, small.ramdisk, large.kernel, large.ramdisk.
 
 What is found is only written down here; tests/xen/test_intruders.py says what it should have been.
 """
@@ -12,7 +15,6 @@ import time
 from pathlib import Path
 
 from appliance.assembly.load import load
-from appliance.xsm.labels import building_label, label
 from tests.xen.intruder import probe, xs
 from tests.xen.intruder.crew import Crew, xl
 
@@ -61,6 +63,7 @@ def store(crew, names):
                 seen["remove"] = crew.ask(one, "store", "remove", f"{home}/data")
                 seen["permit"] = crew.ask(one, "store", "set_permissions", f"{home}/data", "n0", f"r{crew.ids[one]}")
                 found[f"{one} {victim}"] = seen
+        found[f"{victim} itself"] = {path.removeprefix(home): crew.ask(victim, "store", "read", path) for path in secret}
         found[f"dom0 {victim}"] = {path.removeprefix(home): bool(ours.read(path)) for path in secret}
     return found
 
@@ -93,10 +96,13 @@ def dump(name):
 
 
 def main():
-    file, kernel, ramdisk, how, *names = sys.argv[1:]
+    file, guests, *names = sys.argv[1:]
     assembly = load(Path(file))
     names = names or [domain.name for domain in assembly.domains]
-    crew, found = Crew(kernel, ramdisk), {"names": names, "seconds": {}}
+    images = {
+        kind: (f"{guests}/{kind}.kernel", f"{guests}/{kind}.ramdisk", memory) for kind, memory in (("small", 64), ("large", 160))
+    }
+    crew, found = Crew(assembly, images), {"names": names, "seconds": {}}
     begun = time.monotonic()
 
     def lap(what):
@@ -104,27 +110,32 @@ def main():
         print(f"{what}: {found['seconds'][what]} s", file=sys.stderr, flush=True)
 
     try:
-        for number, name in enumerate(names):
-            labels = (label(name), building_label(name)) if how == "labels" else (None, None)
-            # The last one with hardware's help: its memory is numbered as the guest sees it, and so can be named
-            crew.create(name, *labels, kind="pvh" if number == len(names) - 1 else "pv")
+        *_, victim, intruder = names
+        for name in names:
+            # The memory of a PVH guest is numbered as it sees it itself, and so can be named by others
+            crew.create(name, type="pvh" if name == victim else "pv")
         lap("created")
-        found["before"] = {name: dump(name) for name in names[:1]}
         crew.start(*names)
         lap("ready")
-        found["list"] = xl("list", "-Z") if how == "labels" else xl("list")
+        found["labels"] = xl("list", "-Z") if assembly.xen.xsm == "enforcing" else ""
         found["collusion"] = collusion(crew, names)
         lap("collusion")
         found["guesses"] = guesses(crew, names)
         lap("guesses")
         found["store"] = store(crew, names)
         lap("store")
-        victim = names[-1]
-        found["powers"] = {name: powers(crew, name, victim, None) for name in names[:-1]}
-        found["powers"]["dom0"] = powers(crew, "dom0", victim, probe.Probe())
-        lap("powers")
-        found["dump"] = {name: dump(name) for name in names[:3]}
+        found["dump"] = {name: dump(crew.plans[name].title) for name in names}
         lap("dump")
+        xl("destroy", crew.plans[intruder].title)
+        crew.create(intruder, "large", type="pv")
+        crew.start(intruder)
+        lap("ready with a kernel of its own")
+        found["powers"] = {
+            "guest": powers(crew, intruder, victim, None),
+            "dom0": powers(crew, "dom0", victim, probe.Probe()),
+        }
+        lap("powers")
+        # Whatever was tried: all are still there, and answer
         found["alive"] = {name: crew.probe(name, "port_for", 0) for name in names}
     finally:
         crew.destroy()

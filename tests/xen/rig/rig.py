@@ -39,8 +39,8 @@ class Rig:
         *,
         xsm: bool = True,
         policy: bytes | None = None,
-        memory: int = 2048,
-        dom0_memory: int = 640,
+        memory: int = 2560,
+        dom0_memory: int = 896,
         guest_logs: bool = False,
         name: str | None = None,
     ) -> None:
