@@ -11,7 +11,7 @@ from appliance.assembly import addresses, schemas
 from appliance.assembly.catalogue import Catalogue, Component
 from appliance.assembly.document import EITHER, TABLE, TEXT, TEXTS, WHOLE, Document, Key, Shape, take
 from appliance.assembly.lines import Path as Way
-from appliance.assembly.model import Domain, End, Network, Port, Role
+from appliance.assembly.model import Domain, End, Network, Port, Role, Xen
 
 VERSION: Final = 1
 """Of the assembly format. A file says which one it is written in."""
@@ -25,6 +25,7 @@ ASSEMBLY: Final[Shape] = {
     "settings": Key(TABLE),
     "limits": Key(TABLE),
     "network": Key(TABLE),
+    "xen": Key(TABLE),
 }
 DOMAIN: Final[Shape] = {
     "component": Key(TEXT, required=True),
@@ -56,6 +57,12 @@ NETWORK: Final[Shape] = {
     "lan_addresses": _ADDRESSES,
     "wan_addresses": _ADDRESSES,
     "wan_gateways": _ADDRESSES,
+}
+XEN: Final[Shape] = {
+    # A box whose policy is not enforced says so in so many words: on stock Xen two colluding guests can make a channel
+    "xsm": Key(TEXT, default="enforcing", known=("enforcing", "absent")),
+    "type": Key(TEXT, default="pvh", known=("pv", "pvh")),
+    "cpus": Key(TEXT, default="", pattern=r"[0-9]{1,4}([-,][0-9]{1,4}){0,15}", looks="a list of CPUs, as 2-3 or 0,2"),
 }
 NETWORK_RULE: Final = (
     "network",
@@ -105,6 +112,7 @@ class Draft:
     limits: Mapping[str, int]
     network: Network | None
     catalogue: Catalogue
+    xen: Xen
     warnings: list[str] = field(default_factory=list)
 
     def port(self, end: End) -> Port | None:
@@ -169,6 +177,7 @@ def draft(document: Document, catalogue: Catalogue) -> Draft:
         limits=limits,
         network=_network(document) if "network" in document.tables else None,
         catalogue=catalogue,
+        xen=_xen(document, taken["xen"]),
     )
 
 
@@ -200,6 +209,11 @@ def _joins(channels: Mapping[str, object]) -> tuple[list[Join], list[tuple[Way, 
             else:
                 joins.append(Join(client, server, way))
     return joins, malformed
+
+
+def _xen(document: Document, table: object) -> Xen:
+    taken: Any = take(document, ("xen",), table, XEN)
+    return Xen(**taken)
 
 
 def _network(document: Document) -> Network:

@@ -77,6 +77,7 @@ def validate(document: Document, *, source: Path | None = None, warnings: tuple[
         network=drafted.network,
         source=source or document.file,
         warnings=tuple(drafted.warnings),
+        xen=drafted.xen,
         proof=model._PROOF,
     )
 

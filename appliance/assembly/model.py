@@ -151,6 +151,19 @@ class Network:
     wan_gateways: tuple[Address, ...] = ()
 
 
+@dataclass(frozen=True)
+class Xen:
+    """What the file says for the Xen back end; the process back end does not look at it.
+
+    ``xsm`` is "enforcing", or "absent" for a Xen without an enforced policy. ``type`` is the kind of guest, ``cpus``
+    the physical CPUs that domains may run on, as xl writes them ("2-3"; "": all).
+    """
+
+    xsm: Literal["enforcing", "absent"] = "enforcing"
+    type: Literal["pv", "pvh"] = "pvh"
+    cpus: str = ""
+
+
 _PROOF: Final = object()
 
 
@@ -170,6 +183,7 @@ class ValidatedAssembly:
     network: Network | None
     source: Path
     warnings: tuple[str, ...] = ()
+    xen: Xen = Xen()
     proof: InitVar[object] = None
 
     def __post_init__(self, proof: object) -> None:

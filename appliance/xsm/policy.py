@@ -52,6 +52,7 @@ manage_domain(dom0_t, {kind})
 create_channel(dom0_t, {kind}_building, dom0_t_channel)
 create_channel(dom0_t, {kind}, dom0_t_channel)
 create_channel({kind}, dom0_t, {kind}_channel)
+allow dom0_t {kind}_building:hvm gethvmc;
 allow dom0_t {kind}_building:grant {{ map_read map_write unmap }};
 allow dom0_t {kind}:grant {{ map_read map_write unmap{copy} }};
 """
@@ -97,7 +98,7 @@ def policy(assembly: ValidatedAssembly, *, locked: bool = True) -> str:
     walls = [_WALLS, *_undeclared(assembly)]
     if locked:
         walls.append(f"neverallow * security_t:security {{ {' '.join(_FOREVER)} }};\n")
-    walls.append(f"neverallow * xen_t:xen kexec;\nneverallow * xen_t:xen2 livepatch_op;\n")
+    walls.append("neverallow * xen_t:xen kexec;\nneverallow * xen_t:xen2 livepatch_op;\n")
     return "".join([*rules, *walls])
 
 

@@ -13,6 +13,26 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `pytest` as 
 
 from tests.xen.rig import Rig
 
+ROWS = pytest.StashKey[list[tuple[str, str]]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[ROWS] = []
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> list[tuple[str, str]]:
+    """(what, figure) rows appended here are printed as a table when the run ends, passed or not."""
+    return request.config.stash[ROWS]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if rows := config.stash[ROWS]:
+        terminalreporter.section("measured")
+        width = max(len(what) for what, _ in rows)
+        for what, figure in rows:
+            terminalreporter.write_line(f"{what:{width}}  {figure}")
+
 
 @pytest.fixture(scope="session")
 def rig() -> Iterator[Rig]:

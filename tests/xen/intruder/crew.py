@@ -18,7 +18,7 @@ class Crew:
         self.ids = {}
         self._number = 0
 
-    def create(self, name, label=None, building=None, kind="pv", memory=96):
+    def create(self, name, label=None, building=None, kind="pv", memory=128):
         """A paused guest. Errors: CalledProcessError with what xl said."""
         lines = [f'name = "{name}"', f'type = "{kind}"', f'kernel = "{self.kernel}"', f'ramdisk = "{self.ramdisk}"']
         lines += ['extra = "console=hvc0 rdinit=/init quiet"', f"memory = {memory}", f"maxmem = {memory}", "vcpus = 1"]

@@ -21,7 +21,7 @@ from . import dom0, hypervisor, nets, qemu, sources
 from .channel import Channel, RigError
 from .places import XEN, step
 
-BOOT: Final = 300.0
+BOOT: Final = 600.0
 """Seconds that booting may take. On a quiet machine of two cores it takes 15."""
 
 
