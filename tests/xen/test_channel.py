@@ -1,4 +1,4 @@
-"""Channels over grants and event channels: the suites of tests/channel inside Xen, and a peer that is C's libxenvchan."""
+"""Channels inside Xen: the suites of tests/channel over grants, a peer that is libxenvchan, two guests."""
 
 from __future__ import annotations
 
