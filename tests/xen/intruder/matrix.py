@@ -18,7 +18,7 @@ from appliance.assembly.load import load
 from tests.xen.intruder import probe, xs
 from tests.xen.intruder.crew import Crew, xl
 
-REFS, PORTS = 48, 24
+REFS, PORTS = 24, 24
 FRAMES = [0x100, 0x1000, 0x2000]
 
 

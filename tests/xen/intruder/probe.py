@@ -35,6 +35,11 @@ def attempt(action):
         return {"error": errno.errorcode.get(error.errno, str(error.errno))}
 
 
+def _asked(device, request, structure):
+    """What the ioctl returns: a number, where Python would give the structure back."""
+    return fcntl.ioctl(device, request, bytearray(structure))
+
+
 class Probe:
     def __init__(self):
         self._alloc = os.open("/dev/xen/gntalloc", os.O_RDWR)
@@ -54,13 +59,13 @@ class Probe:
         page[: len(text)] = text.encode()
         events = os.open("/dev/xen/evtchn", os.O_RDWR)
         self._kept += [page, events]
-        return {"ref": ref, "port": attempt(lambda: fcntl.ioctl(events, BIND_UNBOUND, struct.pack("<I", peer)))}
+        return {"ref": ref, "port": attempt(lambda: _asked(events, BIND_UNBOUND, struct.pack("<I", peer)))}
 
     def port_for(self, peer):
         """An event channel alone, left open for ``peer``."""
         events = os.open("/dev/xen/evtchn", os.O_RDWR)
         self._kept.append(events)
-        return fcntl.ioctl(events, BIND_UNBOUND, struct.pack("<I", peer))
+        return _asked(events, BIND_UNBOUND, struct.pack("<I", peer))
 
     def map(self, peer, ref):
         """The text on the page that ``peer`` granted under ``ref``, after writing to it."""
@@ -80,7 +85,7 @@ class Probe:
         """Binds an event channel that ``peer`` has left open, sends an event, and lets go."""
         events = os.open("/dev/xen/evtchn", os.O_RDWR)
         try:
-            own = fcntl.ioctl(events, BIND_INTERDOMAIN, struct.pack("<II", peer, port))
+            own = _asked(events, BIND_INTERDOMAIN, struct.pack("<II", peer, port))
             fcntl.ioctl(events, NOTIFY, struct.pack("<I", own))
             return own
         finally:
@@ -113,7 +118,7 @@ class Probe:
 
     def _call(self, number, *arguments):
         request = struct.pack("<6Q", number, *arguments, *(0,) * (5 - len(arguments)))
-        return fcntl.ioctl(self._privcmd, HYPERCALL, request)
+        return _asked(self._privcmd, HYPERCALL, request)
 
     def _structure(self, data):
         # Xen reads it at its address: the page must be there
@@ -133,11 +138,6 @@ class Probe:
 
     def stop_enforcing(self):
         _, address = self._structure(struct.pack("<III", 3, 1, 0))
-        return self._call(XSM_OP, address)
-
-    def load_policy(self, policy):
-        data, at = self._structure(policy[:PAGE])
-        _, address = self._structure(struct.pack("<IIQI", 1, 1, at, len(policy[:PAGE])))
         return self._call(XSM_OP, address)
 
     def print_on_xen(self, text):
