@@ -24,14 +24,14 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Store = Annotated[
     Path | None,
-    typer.Option("--store", help="Folder of images; /var/cache/septum/images for root, else ~/.cache/septum/images."),
+    typer.Option("--store", help="Folder of images; /var/lib/septum/images for root, else ~/.cache/septum/images."),
 ]
 
 
 def _store(said: Path | None) -> Path:
     if said is not None:
         return said
-    return (Path("/var/cache") if os.geteuid() == 0 else Path.home() / ".cache") / "septum/images"
+    return Path("/var/lib/septum/images") if os.geteuid() == 0 else Path.home() / ".cache/septum/images"
 
 
 @contextmanager
@@ -71,11 +71,11 @@ def _figures(name: str, of: Image) -> dict[str, Any]:
         "name": name,
         "role": contents["role"],
         "kernel": kernel["flavour"],
-        "kernel_bytes": kernel["bytes"],
+        "kernel_bytes": kernel["compressed_bytes"],
         "ramdisk_bytes": ramdisk["bytes"],
-        "bytes": kernel["bytes"] + ramdisk["bytes"],
+        "bytes": kernel["compressed_bytes"] + ramdisk["bytes"],
         "budget_bytes": contents["budget"]["bytes"],
-        "unpacked_bytes": ramdisk["unpacked_bytes"],
+        "unpacked_bytes": kernel["bytes"] + ramdisk["unpacked_bytes"],
         "memory_mib": contents["memory_mib"],
         "modules": sum(file["path"].endswith(".pyc") for file in contents["files"]),
         "libraries": sum(".so" in file["path"] for file in contents["files"]),
