@@ -305,10 +305,12 @@ class Guest:
         """Gives ``source`` a turn whenever the monitor says something, and as often as every other source."""
         self._add(self._control_fd, source)
 
-    def wait_for_go(self, is_go: Callable[[], bool] = lambda: True) -> None:
-        """Sleeps until the monitor says that the whole box is built: something by the control descriptor, that
-        ``is_go`` takes for it."""
-        while not (any(fd == self._control_fd for fd, _ in self._epoll.poll(HEARTBEAT)) and is_go()):
+    def wait_for_go(self, is_go: Callable[[], bool] | None = None) -> None:
+        """Sleeps until the monitor says that all of the box is built: by the control descriptor, or as ``is_go`` says."""
+        while True:
+            is_woken = any(fd == self._control_fd for fd, _ in self._epoll.poll(HEARTBEAT))
+            if is_woken if is_go is None else is_go():
+                return
             self._page.beat()
 
     def run(self) -> None:

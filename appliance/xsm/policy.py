@@ -52,6 +52,7 @@ manage_domain(dom0_t, {kind})
 create_channel(dom0_t, {kind}_building, dom0_t_channel)
 create_channel(dom0_t, {kind}, dom0_t_channel)
 create_channel({kind}, dom0_t, {kind}_channel)
+allow dom0_t {kind}_building:hvm gethvmc;
 allow dom0_t {kind}_building:grant {{ map_read map_write unmap }};
 allow dom0_t {kind}:grant {{ map_read map_write unmap{copy} }};
 """

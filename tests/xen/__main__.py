@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=600, help="seconds that a command may take")
     parser.add_argument("--stock", action="store_true", help="boot: Debian's Xen, which has no XSM")
     parser.add_argument("--policy", help="boot: a compiled FLASK policy")
-    parser.add_argument("--memory", type=int, default=2048, help="boot: MiB of the machine")
+    parser.add_argument("--memory", type=int, default=2560, help="boot: MiB of the machine")
     parser.add_argument("do", choices=["boot", "run", "shell", "put", "get", "sync"])
     parser.add_argument("words", nargs=argparse.REMAINDER)
     options = parser.parse_args()

@@ -57,8 +57,9 @@ class Channel:
         """True once the agent has answered; False if it has not within ``timeout`` seconds."""
         over = time.monotonic() + timeout
         said = secrets.token_bytes(16)
-        self._send(b"H", said)
         try:
+            self._socket.settimeout(timeout)
+            self._send(b"H", said)
             while True:
                 kind, data = self._receive(over)
                 if (kind, data) == (b"H", said):

@@ -25,8 +25,8 @@ class Machine:
     kernel: Path
     ramdisk: Path
     policy: Path | None = None
-    memory: int = 2048
-    dom0_memory: int = 640
+    memory: int = 2560
+    dom0_memory: int = 896
     cores: int = 2
     guest_logs: bool = False
 
@@ -40,7 +40,7 @@ def start(machine: Machine, taps: dict[str, int], folder: Path) -> subprocess.Po
     xen += "loglvl=warning guest_loglvl=warning noreboot bootscrub=false "  # QEMU's memory is zero as it is
     xen += "flask=enforcing" if machine.policy else ""
     options = " rig.guest_logs" if machine.guest_logs else ""
-    modules = [f"{machine.kernel} console=hvc0 rdinit=/init quiet{options}", str(machine.ramdisk)]
+    modules = [f"{machine.kernel} console=hvc0 rdinit=/init rootfstype=ramfs quiet{options}", str(machine.ramdisk)]
     modules += [str(machine.policy)] if machine.policy else []
     command = [tool("setpriv"), "--pdeathsig", "KILL", tool("qemu-system-x86_64")]
     command += ["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", CPU]

@@ -21,7 +21,7 @@ from . import dom0, hypervisor, nets, qemu, sources
 from .channel import Channel, RigError
 from .places import XEN, step
 
-BOOT: Final = 300.0
+BOOT: Final = 600.0
 """Seconds that booting may take. On a quiet machine of two cores it takes 15."""
 
 
@@ -39,8 +39,8 @@ class Rig:
         *,
         xsm: bool = True,
         policy: bytes | None = None,
-        memory: int = 2048,
-        dom0_memory: int = 640,
+        memory: int = 2560,
+        dom0_memory: int = 896,
         guest_logs: bool = False,
         name: str | None = None,
     ) -> None:
