@@ -47,6 +47,7 @@ class Pair:
         self.gntdev = gntdev.open_device()
         self.ids: dict[str, int] = {}
         self.pages: dict[str, Any] = {}
+        self.windows: dict[str, tuple[Window, gntdev.Borrowed]] = {}
 
     def create(self, name: str) -> None:
         config = Path(f"/tmp/{name}.cfg")
@@ -116,6 +117,14 @@ class Pair:
             lambda: self.pages[name][WORD_STATE] >= State.SEALED,
         )
 
+    def destroy(self, name: str) -> int:
+        """Ends ``name``, lets its pages go and returns the id that it had."""
+        subprocess.run(["xl", "destroy", name], check=True)
+        window, borrowed = self.windows.pop(name)
+        window.blank()
+        gntdev.give_back(self.gntdev, borrowed)
+        return self.ids.pop(name)
+
     def go(self, name: str) -> None:
         self.store.write(f"/local/domain/{self.ids[name]}/septum/go", "1")
 
@@ -137,6 +146,9 @@ class Pair:
             return True
 
         self.until(f"{server} offers nothing", attempt)
+
+    def listed(self) -> str:
+        return subprocess.run(["xl", "list"], capture_output=True, text=True, check=True).stdout
 
     def break_the_rules(self, end: Endpoint) -> None:
         """As a client gone mad: an index that the ring cannot hold. Then dies, as far as rng can see."""
@@ -204,8 +216,7 @@ def main(kernel: str, rng: str, log: str, kind: str = "pv") -> None:
 
     # log dies, and another one takes its place: rng does not, and its records arrive again
     began = time.monotonic()
-    subprocess.run(["xl", "destroy", "log"], check=True)
-    old = pair.ids.pop("log")
+    old = pair.destroy("log")
     pair.introduce(1, "rng", None)
     seen["rng answers while log is gone"] = len(call(end, 16)) == 16
     pair.create("log")
@@ -224,12 +235,20 @@ def main(kernel: str, rng: str, log: str, kind: str = "pv") -> None:
     seen["rebuilt after s"] = round(time.monotonic() - began, 1)
     seen["consoles"] = pair.consoles()
     # what rng granted to the old log and what it maps of the old log is let go: Xen has no ghost of it
-    listed = subprocess.run(["xl", "list"], capture_output=True, text=True, check=True).stdout
-    seen["no ghost"] = "(null)" not in listed
-    seen["list"] = listed
-    end.close()
-    for name in ("rng", "log"):
-        subprocess.run(["xl", "destroy", name], check=False)
+    seen["list"] = pair.listed()
+    seen["no ghost"] = "(null)" not in seen["list"]
+
+    # rng dies under the hands of its client: what that has mapped stays memory until it lets go
+    pair.destroy("rng")
+    seen["a dead server's pages stay"] = end._wire.memory[layout.SRV_LIVE] == layout.LIVE
+    assert end.send(RandomRequest(length=1))
+    end.flush()
+    end.arm(space=True)
+    seen["a ghost while they are mapped"] = "(null)" in pair.listed()
+    wire.detach()
+    seen["closed"] = end.progress() == "closed"
+    pair.destroy("log")
+    pair.until(f"ghosts are left: {pair.listed()}", lambda: "(null)" not in pair.listed())
     print(json.dumps(seen))
 
 
