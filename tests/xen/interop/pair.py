@@ -111,6 +111,7 @@ class Pair:
         borrowed = gntdev.borrow(self.gntdev, self.ids[name], [int(number) for number in references])
         window = Window(len(references) * PAGE)
         window.show(self.gntdev, borrowed.offset)
+        self.windows[name] = window, borrowed
         self.pages[name] = window.memory.cast("Q")
         self.until(
             f"{name} is not sealed: {self.pages[name][WORD_STATE]}",
