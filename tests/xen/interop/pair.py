@@ -240,6 +240,8 @@ def main(kernel: str, rng: str, log: str, kind: str = "pv") -> None:
     seen["no ghost"] = "(null)" not in seen["list"]
 
     # rng dies under the hands of its client: what that has mapped stays memory until it lets go
+    pair.until("the session with rng does not open a third time", lambda: opened(end))
+    call(end, 16)
     pair.destroy("rng")
     seen["a dead server's pages stay"] = end._wire.memory[layout.SRV_LIVE] == layout.LIVE
     assert end.send(RandomRequest(length=1))
