@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test bench bench-stages bench-scale bench-inline benchmarks soak fuzz budgets lint check-generated proto lock clean
+.PHONY: help demo test bench bench-stages bench-scale bench-inline benchmarks soak fuzz budgets xen-test lint check-generated proto lock clean
 
 # The distribution's interpreter first: built with profile-guided and link-time optimization, it is up to 1.6 times as fast as a
 # plain build from source, and its security updates come with the others
@@ -46,6 +46,9 @@ soak: packages-bench .venv/.dev .venv/.compiled bytecode  ## a transfer of an ho
 fuzz: packages-fuzz .venv/.dev  ## the compiled loops under sanitizers, MINUTES=1 of damaged inputs (ARGS="--seed 7": the same again)
 	@$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),1) $(ARGS)
 
+xen-test: packages-xen .venv/.dev .venv/.compiled bytecode  ## the same components on real Xen, emulated: images, isolation, the gateway (ARGS="-k intruders")
+	@$(BIN)/python -m pytest tests/xen $(ARGS)
+
 budgets: packages-test .venv/.dev .venv/.compiled  ## count anew what a packet may cost each domain, after a change that was meant to
 	@$(PRIVATE) $(BIN)/python -m tests.budgets.count
 
@@ -75,8 +78,8 @@ check-generated: .venv/.dev  ## is the committed Python of the schemas what they
 
 # Set-up -------------------------------------------------------------------------------------------------------------
 
-.PHONY: packages-demo packages-test packages-bench packages-fuzz
-packages-demo packages-test packages-bench packages-fuzz: packages-%:
+.PHONY: packages-demo packages-test packages-bench packages-fuzz packages-xen
+packages-demo packages-test packages-bench packages-fuzz packages-xen: packages-%:
 	@tools/packages $*
 
 .venv/.runtime: requirements.lock pyproject.toml | packages

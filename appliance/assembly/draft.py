@@ -12,7 +12,7 @@ from appliance.assembly.catalogue import Catalogue, Component
 from appliance.assembly.document import EITHER, KEYS, TABLE, TEXT, TEXTS, WHOLE, Document, Key, Shape, take
 from appliance.assembly.findings import show
 from appliance.assembly.lines import Path as Way
-from appliance.assembly.model import OPERATOR_ROLE, Domain, End, Network, Port, Role
+from appliance.assembly.model import OPERATOR_ROLE, Domain, End, Network, Port, Role, Xen
 from appliance.guest.outside import OPERATOR
 
 VERSION: Final = 1
@@ -28,6 +28,7 @@ ASSEMBLY: Final[Shape] = {
     "limits": Key(TABLE),
     "bypass": Key(TABLE),
     "network": Key(TABLE),
+    "xen": Key(TABLE),
 }
 DOMAIN: Final[Shape] = {
     "component": Key(TEXT, required=True),
@@ -60,6 +61,12 @@ NETWORK: Final[Shape] = {
     "lan_addresses": _ADDRESSES,
     "wan_addresses": _ADDRESSES,
     "wan_gateways": _ADDRESSES,
+}
+XEN: Final[Shape] = {
+    # A box whose policy is not enforced says so in so many words: on stock Xen two colluding guests can make a channel
+    "xsm": Key(TEXT, default="enforcing", known=("enforcing", "absent")),
+    "type": Key(TEXT, default="pvh", known=("pv", "pvh")),
+    "cpus": Key(TEXT, default="", pattern=r"[0-9]{1,4}([-,][0-9]{1,4}){0,15}", looks="a list of CPUs, as 2-3 or 0,2"),
 }
 NETWORK_RULE: Final = (
     "network",
@@ -110,6 +117,7 @@ class Draft:
     network: Network | None
     bypasses: dict[End, str]
     catalogue: Catalogue
+    xen: Xen
     warnings: list[str] = field(default_factory=list)
     peer_names: dict[str, str] = field(default_factory=dict)
 
@@ -188,6 +196,7 @@ def draft(document: Document, catalogue: Catalogue) -> Draft:
         network=_network(document) if "network" in document.tables else None,
         bypasses=_bypasses(document, taken["bypass"]),
         catalogue=catalogue,
+        xen=_xen(document, taken["xen"]),
     )
 
 
@@ -232,6 +241,11 @@ def _bypasses(document: Document, table: Mapping[str, object]) -> dict[End, str]
         else:
             found[end] = str(reason)
     return found
+
+
+def _xen(document: Document, table: object) -> Xen:
+    taken: Any = take(document, ("xen",), table, XEN)
+    return Xen(**taken)
 
 
 def _network(document: Document) -> Network:

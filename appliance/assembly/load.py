@@ -92,6 +92,7 @@ def validate(
         warnings=tuple(drafted.warnings),
         bypasses=tuple(Bypass(end, reason) for end, reason in drafted.bypasses.items()),
         peer_names=MappingProxyType(drafted.peer_names),
+        xen=drafted.xen,
         proof=model._PROOF,
     )
 

@@ -195,6 +195,19 @@ class Network:
     clear: tuple[Prefix, ...] = ()
 
 
+@dataclass(frozen=True)
+class Xen:
+    """What the file says for the Xen back end; the process back end does not look at it.
+
+    ``xsm`` is "enforcing", or "absent" for a Xen without an enforced policy. ``type`` is the kind of guest, ``cpus``
+    the physical CPUs that domains may run on, as xl writes them ("2-3"; "": all).
+    """
+
+    xsm: Literal["enforcing", "absent"] = "enforcing"
+    type: Literal["pv", "pvh"] = "pvh"
+    cpus: str = ""
+
+
 _PROOF: Final = object()
 
 
@@ -217,6 +230,7 @@ class ValidatedAssembly:
     warnings: tuple[str, ...] = ()
     bypasses: tuple[Bypass, ...] = ()
     peer_names: Mapping[str, str] = field(default_factory=dict)
+    xen: Xen = Xen()
     proof: InitVar[object] = None
 
     def __post_init__(self, proof: object) -> None:
@@ -229,6 +243,11 @@ class ValidatedAssembly:
             if domain.name == name:
                 return domain
         raise KeyError(name)
+
+    @property
+    def wired(self) -> tuple[Channel, ...]:
+        """The channels between domains: all but the operator's."""
+        return tuple(one for one in self.channels if OPERATOR not in (one.client.domain, one.server.domain))
 
     @property
     def devices(self) -> frozenset[str]:

@@ -97,8 +97,12 @@ def up(
     foreground: bool = False,
     assembly: str | None = None,
     rules: Path | None = None,
+    backend: str = "process",
 ) -> int:
-    """Builds the box and starts it; the exit code. In the foreground it returns once the box is down."""
+    """Builds the box and starts it; the exit code. In the foreground it returns once the box is down.
+
+    ``backend`` is what its domains are: "process" or "xen".
+    """
     from appliance.assembly.resolve import ResolveError, resolve
     from appliance.monitor.main import BuildError, run, start_background
 
@@ -107,8 +111,8 @@ def up(
     try:
         resolved = resolve(loaded)
         if foreground:
-            return run(resolved, name=box)
-        start_background(resolved, name=box)
+            return run(resolved, name=box, backend=backend)
+        start_background(resolved, name=box, backend=backend)
     except (BuildError, ResolveError) as error:
         _fail(str(error), "as root: building namespaces and interfaces needs it" if os.geteuid() else "")
     print(_coloured(f"{box} is up: {len(resolved.domains)} sealed domains", "32", sys.stdout))

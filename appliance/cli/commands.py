@@ -6,12 +6,13 @@ import json
 import os
 import stat
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from appliance.cli import building, filteroffline, keys, screen
+from appliance.cli import building, filteroffline, images, keys, screen
 from appliance.cli.filtering import app as filtering
 
 app = typer.Typer(
@@ -25,6 +26,16 @@ app = typer.Typer(
 for command in (filteroffline.explain, filteroffline.lint, filteroffline.diff):
     filtering.command()(command)
 app.add_typer(filtering)
+
+app.add_typer(images.app)
+
+
+class Backend(StrEnum):
+    """What domains can be built of."""
+
+    PROCESS = "process"
+    XEN = "xen"
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Box = Annotated[str, typer.Argument(help="The box's name; not needed while only one is up.")]
@@ -81,13 +92,16 @@ def up(
     ] = False,
     assembly: Over = None,
     rules: Rules = None,
+    backend: Annotated[
+        Backend, typer.Option(help="What the domains are: processes of this Linux, or guests of the Xen under it.")
+    ] = Backend.PROCESS,
 ) -> None:
     """Build the box from FILE and start it.
 
     With --lan and --wan the box is inline: both interfaces leave the host, and come back on `septum down`. Without
     them the tunnel interface appears on the host, as wg-quick makes it.
     """
-    raise typer.Exit(building.up(file, lan, wan, name, foreground, assembly, rules))
+    raise typer.Exit(building.up(file, lan, wan, name, foreground, assembly, rules, backend.value))
 
 
 @app.command()
@@ -112,7 +126,10 @@ def ps(
     """List the domains of a box: what runs, since when, how much memory, how often rebuilt."""
     status = ask(box, "status")
     if seals:
-        from appliance.cli import seals as evidence
+        if status["backend"] == "xen":
+            from appliance.cli import xenseals as evidence
+        else:
+            from appliance.cli import seals as evidence  # type: ignore[no-redef]
 
         found = evidence.seals_of(status)
         if json_:

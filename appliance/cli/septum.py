@@ -9,7 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+BACKENDS: Final = ("process", "xen")
 
 
 def plain_up(words: Sequence[str]) -> dict[str, Any] | None:
@@ -19,9 +21,9 @@ def plain_up(words: Sequence[str]) -> dict[str, Any] | None:
     for word in rest:
         if word == "--foreground":
             found["foreground"] = True
-        elif word in ("--lan", "--wan", "--name", "--assembly", "--rules"):
+        elif word in ("--lan", "--wan", "--name", "--assembly", "--rules", "--backend"):
             value = next(rest, "")
-            if not value or value.startswith("-"):
+            if not value or value.startswith("-") or (word == "--backend" and value not in BACKENDS):
                 return None
             found[word.removeprefix("--")] = Path(value) if word == "--rules" else value
         elif word.startswith("-") or not word or "file" in found:

@@ -19,20 +19,22 @@ def _since(seconds: float | None) -> str:
 
 
 def domains(status: dict[str, Any]) -> None:
-    """One line a domain."""
+    """One line a domain. A Xen guest has a number of Xen's in place of a process, and memory of its own for good."""
+    is_xen = status["backend"] == "xen"
     rows = [
         (
             domain["name"],
-            domain["pid"] or "-",
+            domain["domid" if is_xen else "pid"] or "-",
             screen.good(domain["state"] == "running", domain["state"]),
             _since(domain["uptime"]),
             domain["restarts"],
-            f"{domain['pss_kib'] / 1024:.1f}" if domain["pss_kib"] else "-",
+            domain["memory_mib"] if is_xen else f"{domain['pss_kib'] / 1024:.1f}" if domain["pss_kib"] else "-",
             " ".join(label for label in screen.COLOURS if label in domain["clearance"]),
         )
         for domain in status["domains"]
     ]
-    columns = ("domain", "pid", "state", "up", "rebuilt", "PSS MiB", "cleared for")
+    number, memory = ("domid", "MiB") if is_xen else ("pid", "PSS MiB")
+    columns = ("domain", number, "state", "up", "rebuilt", memory, "cleared for")
     screen.table(f"Domains of {status['name']}", columns, rows)
 
 

@@ -201,6 +201,7 @@ class Guest:
         self.devices = devices
         self._page = page
         self._patience = patience
+        patience.look_soon = self._look_soon
         self._accused: dict[int, _Accusation] = {}
         self._openings: dict[int, deque[float]] = {port.index: deque(maxlen=MOST_OPENINGS + 1) for port in ports}
         self._ports: dict[str, list[Port]] = {}
@@ -338,14 +339,26 @@ class Guest:
 
     # what boot.py calls -----------------------------------------------------------------------------------------------
 
+    @property
+    def ports(self) -> list[Port]:
+        """All of them, in the order of the boot description."""
+        return list(self._all)
+
     def file_descriptors(self) -> list[int]:
         """Those that the loop goes on using, for the seal to keep."""
         waiting = [port.fd for port in self._all if isinstance(port, Client | BlockingOut)]
         return [self._epoll.fileno(), self._control_fd, *waiting, *self.devices.values()]
 
-    def wait_for_go(self) -> None:
-        """Sleeps until the monitor says that the whole box is built."""
-        while not any(fd == self._control_fd for fd, _ in self._epoll.poll(HEARTBEAT)):
+    def attend(self, source: Source) -> None:
+        """Gives ``source`` a turn whenever the monitor says something, and as often as every other source."""
+        self._add(self._control_fd, source)
+
+    def wait_for_go(self, is_go: Callable[[], bool] | None = None) -> None:
+        """Sleeps until the monitor says that all of the box is built: by the control descriptor, or as ``is_go`` says."""
+        while True:
+            is_woken = any(fd == self._control_fd for fd, _ in self._epoll.poll(HEARTBEAT))
+            if is_woken if is_go is None else is_go():
+                return
             self._page.beat()
 
     def run(self) -> None:
@@ -405,7 +418,8 @@ class Guest:
         if handler is not None:
             handler(now)
 
-    def _progress(self, port: Port) -> None:
+    def progress(self, port: Port) -> None:
+        """Follows the opening and closing of ``port``, and tells the component."""
         try:
             change = port.endpoint.progress()
         except PeerViolation as violation:
@@ -457,6 +471,9 @@ class Guest:
             self.has_worked = False
             self._keep_time(now)
 
+    def _look_soon(self) -> None:
+        self._next_look = 0.0
+
     def _look_everywhere(self, now: float) -> None:
         """Twice a second: the counters, and, as the backstop behind a lost wake, every channel and every source."""
         self._next_look = now + HEARTBEAT
@@ -466,7 +483,7 @@ class Guest:
             for name, counter in counters.items():
                 counter.set(totals[name])
         for port in self._all:
-            self._progress(port)
+            self.progress(port)
         self._ready.update(dict.fromkeys(self._sources.values()))
 
     def _keep_time(self, now: float) -> None:
@@ -494,7 +511,7 @@ class Guest:
             if fd in ports:
                 port = ports[fd]
                 if not port.endpoint.disarm():
-                    self._progress(port)
+                    self.progress(port)
 
     def _longest_sleep(self) -> float:
         """Seconds to sleep at most, now that no source has work it can do; those still ready are held up."""

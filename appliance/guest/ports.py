@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import select
 import time
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from appliance.vchan.endpoint import Endpoint
@@ -37,6 +38,8 @@ class Patience:
 
     def __init__(self) -> None:
         self.spent = 0.0
+        self.look_soon: Callable[[], None] = lambda: None
+        """To be called by who has heard, in the midst of a turn, of what the loop must see to."""
 
     def renew(self) -> None:
         """A new turn."""
@@ -65,7 +68,8 @@ class _Waiting:
             return False
         if self._endpoint.arm(space):
             self._epoll.poll(until - began, 1)
-        self._endpoint.disarm()
+        if not self._endpoint.disarm():
+            self._patience.look_soon()
         self._patience.spent += time.monotonic() - began
         return True
 

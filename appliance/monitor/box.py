@@ -1,4 +1,4 @@
-"""The shell around the supervisor: one thread, one epoll over the domains' pidfds, the control socket and signals.
+"""The shell around the supervisor: one thread, one epoll over the domains' ends, the control socket and signals.
 
 It builds the box all or nothing, then does what the supervisor decides until it is told to stop.
 """
@@ -17,14 +17,11 @@ from typing import Any, Final
 
 from appliance.assembly.model import ValidatedAssembly
 from appliance.monitor import control, notify, peers, privileges
+from appliance.monitor.backend import Backend, Maker, Place
 from appliance.monitor.lending import Lending
-from appliance.monitor.network import BoxNetwork, NetworkError
+from appliance.monitor.network import NetworkError
 from appliance.monitor.notify import CRITICAL, INFO, NOTICE, WARNING
-from appliance.monitor.process import ProcessBackend
 from appliance.monitor.supervisor import Action, Alarm, Go, HangUp, Kill, Phase, Reset, Start, Supervisor
-
-_QUICK: Final = 0.002  # seconds between two looks while something starts or ends
-_SLOW: Final = 0.25  # ... and while everything runs
 
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -36,6 +33,7 @@ class BuildError(Exception):
 class Box:
     """One box, from ``build()`` to ``close()``. ``directory`` is its run directory, whose lock the caller holds.
 
+    ``place`` and ``make`` are what the network and the domains are built of, both the box's own from here on.
     ``devices`` are further descriptors by name (store, journal), the caller's. ``log(priority, text)`` gets lines.
     """
 
@@ -44,9 +42,10 @@ class Box:
         assembly: ValidatedAssembly,
         name: str,
         directory: Path,
+        place: Place,
+        make: Maker,
         *,
         devices: dict[str, int],
-        first_id: int | None,
         log: Callable[[int, str], None],
     ) -> None:
         if assembly.network is None:
@@ -55,12 +54,12 @@ class Box:
         self._name = name
         self._directory = directory
         self._devices = devices
-        self._first_id = first_id
+        self._make = make
         self._log = log
         self._born = time.monotonic()
         self._marks: dict[str, float] = {}
-        self._network = BoxNetwork(assembly.network, assembly.devices, directory)
-        self._backend: ProcessBackend | None = None
+        self._network = place
+        self._backend: Backend | None = None
         self._poll = select.epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._supervisor = Supervisor({domain.name: () for domain in assembly.domains}, self._born)
@@ -70,7 +69,7 @@ class Box:
         self._stopping = False
         self._held: list[str] | None = []  # those sealed before all are; None once the box runs
         self._events: list[Action] = []
-        self._pidfds: dict[str, int] = {}
+        self._gone: dict[str, int] = {}
         self._death: dict[str, str] = {}
         self._died_at: dict[str, float] = {}
         self._started_at: dict[str, float] = {}
@@ -99,11 +98,11 @@ class Box:
     def _build(self) -> None:
         self._network.open()
         self._mark("devices")
-        self._backend = ProcessBackend(self._assembly, {**self._devices, **self._network.devices}, self._first_id)
+        self._backend = self._make({**self._devices, **self._network.devices})
         self._mark("rings")
         # The helper imports pyroute2 while the domains import theirs
         self._network.begin()
-        self._supervisor = Supervisor(self._backend.neighbours, time.monotonic())
+        self._supervisor = Supervisor(self._backend.neighbours, time.monotonic(), self._backend.pace.limits)
         for domain in self._assembly.domains:
             self._start(domain.name)
         self._mark("spawned")
@@ -150,7 +149,9 @@ class Box:
     def turn(self) -> None:
         """Waits for the next event or the next look, and does what is due."""
         assert self._backend is not None
-        for fd, _ in self._poll.poll(_SLOW if self._supervisor.is_settled else _QUICK):
+        pace = self._backend.pace
+        self._backend.turn()
+        for fd, _ in self._poll.poll(pace.slow if self._supervisor.is_settled else pace.quick):
             callback = self._callbacks.get(fd)
             if callback is not None:  # an earlier event of this turn may have closed it
                 callback()
@@ -199,7 +200,7 @@ class Box:
         assert self._backend is not None
         now = self._started_at[name] = time.monotonic()
         try:
-            pidfd = self._backend.start(name)
+            gone = self._backend.start(name)
         except OSError as error:
             if self._held is not None:
                 raise
@@ -207,8 +208,8 @@ class Box:
             self._log(CRITICAL, f"{name} cannot be started: {error}")
             self._do(self._supervisor.died(name, now))
             return
-        self._pidfds[name] = pidfd
-        self._watch(pidfd, lambda: self._died(name))
+        self._gone[name] = gone
+        self._watch(gone, lambda: self._died(name))
 
     def _hang_up(self, name: str) -> None:
         if self._control is None or self._lending is None:
@@ -235,7 +236,7 @@ class Box:
     def _died(self, name: str) -> None:
         assert self._backend is not None
         now = time.monotonic()
-        self._forget(self._pidfds.pop(name))
+        self._forget(self._gone.pop(name))
         self._death[name] = self._backend.bury(name)
         if self._held is not None:
             raise BuildError(f"{name} {self._death[name]}")
@@ -287,6 +288,7 @@ class Box:
             "name": self._name,
             "assembly": self._assembly.name,
             "source": str(self._assembly.source),
+            "backend": self._backend.name,
             "pid": os.getpid(),
             "uptime": time.monotonic() - self._born,
             "start_ms": {step: round(at, 1) for step, at in self._marks.items()},

@@ -25,6 +25,7 @@ from appliance.monitor.places import PlaceError, checked_name, run_base, run_dir
 
 SOCKET: Final = "control"
 LOCK: Final = "lock"
+GUESTS: Final = "xen.json"  # the names of a box's Xen guests, as long as there may be any (xen/backend.py)
 
 _LONGEST_REQUEST: Final = 4096
 _LONGEST_REPLY: Final = 1 << 26  # bytes: tens of thousands of peers
@@ -427,16 +428,28 @@ def clean(directory: Path) -> None:
     """Undoes what a killed monitor has left in ``directory``, whose lock the caller has. Errors: NetworkError."""
     from appliance.monitor import network
 
+    if (directory / GUESTS).exists():
+        from appliance.monitor.xen.backend import recover
+
+        try:
+            recover(directory)  # first: a guest holds its interface
+        except OSError as error:
+            raise network.NetworkError(str(error)) from None
     if network.is_left_over(directory):
         network.recover(directory)
     (directory / SOCKET).unlink(missing_ok=True)
 
 
-def unlock(directory: Path, lock: int) -> None:
-    """Lets go of the lock, and removes the directory if nothing is left in it that is still needed."""
+def is_left_over(directory: Path) -> bool:
+    """Whether a monitor that was killed left something to be undone here."""
     from appliance.monitor import network
 
-    if not network.is_left_over(directory):
+    return (directory / GUESTS).exists() or network.is_left_over(directory)
+
+
+def unlock(directory: Path, lock: int) -> None:
+    """Lets go of the lock, and removes the directory if nothing is left in it that is still needed."""
+    if not is_left_over(directory):
         (directory / LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # somebody else's file, or a new monitor's: not ours to remove
             directory.rmdir()

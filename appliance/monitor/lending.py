@@ -5,23 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from appliance.assembly.model import OPERATOR_ROLE, REPLACED_SETTINGS
-from appliance.monitor.channels import Attachment
+from appliance.monitor.backend import Backend
 from appliance.monitor.notify import NOTICE
 
 Json = dict[str, Any]
-
-
-class Backend(Protocol):
-    """What has the channels, and builds the domains."""
-
-    def lend(self, port: str) -> Attachment | None: ...
-
-    def hang_up(self, port: str) -> None: ...
-
-    def replace_setting(self, domain: str, name: str, untrusted_fd: int) -> None: ...
 
 
 class _Held(NamedTuple):
@@ -51,7 +41,7 @@ class Lending:
             return {"error": f"{who}; it is lent to one at a time", "busy": True}, ()
         lent = self._backend.lend(port)
         if lent is None:
-            return {"error": f"its assembly joins operator.{port} to nothing", "unjoined": True}, ()
+            return {"error": f"this box joins operator.{port} to nothing", "unjoined": True}, ()
         self._held[port] = _Held(pid, time.monotonic(), lent.peer)
         return {"ok": True, "schema": lent.schema, "domain": lent.peer}, lent.descriptors
 
@@ -84,4 +74,4 @@ def _name(pid: int) -> str:
     return f" ({''.join(chr(byte) if 32 <= byte < 127 else '?' for byte in found)})"
 
 
-__all__ = ["Backend", "Lending"]
+__all__ = ["Lending"]

@@ -12,10 +12,12 @@ from typing import Final
 
 from appliance.assembly.model import ValidatedAssembly
 from appliance.monitor import control, devices, notify
+from appliance.monitor.backend import Maker, Place
 from appliance.monitor.box import Box, BuildError
-from appliance.monitor.network import NetworkError
+from appliance.monitor.network import BoxNetwork, NetworkError
 from appliance.monitor.notify import ERROR, NOTICE, LogFile, Logger
 from appliance.monitor.places import PlaceError, checked_name, is_system, make_private, run_dir, state_base
+from appliance.monitor.process import ProcessBackend
 from appliance.monitor.sandbox.kernel import PR_SET_DUMPABLE, prctl
 from appliance.monitor.sandbox.plan import FIRST_OUTER_ID
 
@@ -31,11 +33,13 @@ def run(
     assembly: ValidatedAssembly,
     *,
     name: str,
+    backend: str = "process",
     ready: Callable[[], None] | None = None,
     chore: Callable[[], None] | None = None,
 ) -> int:
     """Builds the box, calls ``ready``, and supervises it until SIGTERM, SIGINT or `septum down`. Returns the exit code.
 
+    ``backend`` is what the domains are built of: "process" or "xen".
     ``chore`` is called at every look at the box, a few times a second. Errors: BuildError, and what ``ready``
     raises (whom it tells may have gone); then nothing of the box is left.
     """
@@ -58,8 +62,16 @@ def run(
         _clean(directory, log)
         held = {"store": _store(state), "journal": journal}
         stack.callback(os.close, held["store"])
-        first_id = _first_id(directory.parent, stack)
-        box = Box(assembly, name, directory, devices=held, first_id=first_id, log=log)
+        if assembly.network is None:
+            raise BuildError(f"{assembly.name} has no [network]: it can be checked and drawn, not run")
+        try:
+            if backend == "xen":
+                place, make = _on_xen(assembly, name, directory, journal)
+            else:
+                place, make = _of_processes(assembly, directory, _first_id(directory.parent, stack))
+        except (NetworkError, OSError) as error:
+            raise BuildError(str(error)) from None
+        box = Box(assembly, name, directory, place, make, devices=held, log=log)
         box.build()
         try:
             box.drop_privileges()
@@ -72,6 +84,24 @@ def run(
             failed = _close(box, log)
         log(NOTICE, "down")
         return 1 if failed else 0
+
+
+def _of_processes(assembly: ValidatedAssembly, directory: Path, first_id: int | None) -> tuple[Place, Maker]:
+    assert assembly.network is not None
+    place = BoxNetwork(assembly.network, assembly.devices, directory)
+    return place, lambda devices: ProcessBackend(assembly, devices, first_id)
+
+
+def _on_xen(assembly: ValidatedAssembly, name: str, directory: Path, journal: int) -> tuple[Place, Maker]:
+    # Only here: what runs guests is no part of the memory of a monitor that runs processes
+    from appliance.monitor.xen.backend import XenBackend
+    from appliance.monitor.xen.bridges import Bridges
+    from appliance.monitor.xen.images import boots_of
+
+    assert assembly.network is not None
+    images = boots_of(assembly)
+    place = Bridges(assembly.network, name, directory)
+    return place, lambda devices: XenBackend(assembly, name, directory, images, place.sides, journal)
 
 
 def _refuse_dumps() -> None:
@@ -90,9 +120,7 @@ def _close(box: Box, log: Logger) -> bool:
 
 
 def _clean(directory: Path, log: Logger) -> None:
-    from appliance.monitor import network
-
-    if not network.is_left_over(directory):
+    if not control.is_left_over(directory):
         return
     log(NOTICE, "the last monitor was killed: bringing back what it had taken")
     try:
@@ -124,7 +152,7 @@ def _first_id(base: Path, stack: ExitStack) -> int | None:
     raise BuildError(f"{_MOST_BOXES} boxes are up already")
 
 
-def start_background(assembly: ValidatedAssembly, *, name: str) -> int:
+def start_background(assembly: ValidatedAssembly, *, name: str, backend: str = "process") -> int:
     """Builds the box in a process of its own and returns that monitor's pid once the box runs.
 
     The monitor logs to ``log`` in the box's state directory. Errors: BuildError with the reason.
@@ -133,7 +161,7 @@ def start_background(assembly: ValidatedAssembly, *, name: str) -> int:
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        _daemon(assembly, name, writer)
+        _daemon(assembly, name, backend, writer)
     os.close(writer)
     with open(reader, "rb") as pipe:
         word = pipe.read(1 << 16)
@@ -143,7 +171,7 @@ def start_background(assembly: ValidatedAssembly, *, name: str) -> int:
     raise BuildError(word.decode("utf-8", "replace") or "the monitor died without a word")
 
 
-def _daemon(assembly: ValidatedAssembly, name: str, writer: int) -> None:
+def _daemon(assembly: ValidatedAssembly, name: str, backend: str, writer: int) -> None:
     status = 1
     try:
         os.setsid()
@@ -157,7 +185,7 @@ def _daemon(assembly: ValidatedAssembly, name: str, writer: int) -> None:
             os.close(writer)
 
         os.chdir("/")
-        status = run(assembly, name=name, ready=ready, chore=log.trim)
+        status = run(assembly, name=name, backend=backend, ready=ready, chore=log.trim)
     except BaseException as error:
         try:
             os.write(writer, (str(error) or type(error).__name__).encode())

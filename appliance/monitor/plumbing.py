@@ -259,6 +259,11 @@ def undo(record: Path, home: int, namespaces: dict[str, int]) -> Json:
     if found["home"] != netns.identity(home):
         return {"errors": ["the interfaces belong to another network namespace: run this where the box was started"]}
     errors: list[str] = []
+    if "bridges" in found:
+        from appliance.monitor.xen import bridging
+
+        with IPRoute() as netlink:
+            bridging.undo(netlink, found, errors)
     for state in found["links"]:
         try:
             _bring_home(state, home, namespaces.values())

@@ -26,11 +26,13 @@ from appliance.assembly.model import Domain, ValidatedAssembly
 from appliance.assembly.settings import to_json
 from appliance.guest.status import ROW_SIZE, PeerRow
 from appliance.guest.status import SIZE as STATUS_SIZE
+from appliance.monitor.backend import Pace
 from appliance.monitor.channels import Attachment, Channels
 from appliance.monitor.sandbox import evidence
 from appliance.monitor.sandbox.plan import SealPlan, plan_for
 from appliance.monitor.spawn import BOOT, Child, spawn
 from appliance.monitor.status import Report, StatusMemory
+from appliance.monitor.supervisor import LIMITS
 
 # docs/architecture.md, "File descriptors of a domain"
 _NULL_IN, _NULL_OUT, _LAST_WORDS, _DESCRIPTION, _STATUS, _CONTROL, _FIRST_PORT = range(7)
@@ -86,6 +88,9 @@ class ProcessBackend:
     ``first_id`` is the user id of the first domain, the next has the next; None in a user namespace with a single id.
     This decides nothing: see supervisor.py. Errors of the constructor: OSError, ValueError.
     """
+
+    name: Final = "process"
+    pace: Final = Pace(quick=0.002, slow=0.25, limits=LIMITS)
 
     def __init__(
         self,
@@ -203,6 +208,9 @@ class ProcessBackend:
             os.close(end)
         self._lives[name] = _Life(child, status, control, last_words, started)
         return child.pidfd
+
+    def turn(self) -> None:
+        """Nothing: the kernel tells of every end."""
 
     def check(self, name: str) -> list[str]:
         """Looks from outside whether ``name`` is sealed as planned; what is amiss, if anything."""

@@ -65,6 +65,7 @@ class Endpoint:
         self.schema = schema
         self.side = side
         self._wire = wire
+        self._hear = wire.hear
         kind = SecretVchan if "KEY" in schema.labels else Vchan
         self._vchan = kind(wire.memory, side, schema.orders, first)
         into, out = (schema.forward, schema.backward) if side is Side.SERVER else (schema.backward, schema.forward)
@@ -294,6 +295,7 @@ class Endpoint:
 
     def disarm(self) -> bool:
         """Awake: the peer need not notify. Returns whether the session is open and well; else ``progress`` is due."""
+        self._hear()
         self._vchan.want(0)
         return self._violation is None and self._vchan.is_live
 

@@ -53,6 +53,9 @@ class MemfdWire(NamedTuple):
         except BlockingIOError:
             pass
 
+    def hear(self) -> None:
+        """Nothing: an eventfd that was written is an edge, read or not."""
+
 
 def _memfd() -> int:
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING

@@ -13,7 +13,10 @@ class Wire(Protocol):
         """The shared pages: writable bytes, ``layout.size(orders)`` of them, the same at both ends."""
 
     def fileno(self) -> int:
-        """Each notification makes it readable anew: to be waited for edge-triggered (EPOLLET), and never read."""
+        """To be waited for edge-triggered (EPOLLET), and never read but by ``hear``."""
 
     def notify(self) -> None:
         """Wakes the peer. Never blocks; notifying a peer that is awake, or gone, does nothing."""
+
+    def hear(self) -> None:
+        """Awake: takes note of the notifications so far. Each one behind it makes ``fileno`` readable anew."""

@@ -22,6 +22,7 @@ from appliance.vchan.ring import PeerViolation, Side
 from appliance.vchan.schema import Schema, schema
 from appliance.vchan.wire import Wire
 from tests.channel.support import Child, drain, open_both, record, small, wait
+from tests.channel.transports import PACE
 
 
 class Transport(Protocol):
@@ -136,7 +137,7 @@ class Conformance:
     def test_groups_of_packets_at_full_size(self) -> None:
         server, client = self.open_pair(schema("packets"), 2**32 - 300_000)
         blob = random.Random(2).randbytes(65535)
-        for number in range(200):
+        for number in range(200 // PACE):
             sent = Packets(memoryview(blob)[: 65535 - number], 1420, number)
             assert client.send(sent)
             assert server.receive() == sent
@@ -163,7 +164,7 @@ class Conformance:
         """Megabytes through a ring that is full or empty all the time; only notifications end a sleep."""
         shape = small(order=order)
         server_wire, client_wire = self.transport.make_pair(shape.orders)
-        count = 30_000
+        count = 30_000 // PACE
         child = Child(produce, client_wire, shape, count)
         hits, received = consume(server_wire, shape, count)
         assert received == count
@@ -271,9 +272,10 @@ class Conformance:
     def test_calls(self) -> None:
         shape = schema("random")
         server_wire, client_wire = self.transport.make_pair(shape.orders)
-        child = Child(answer, server_wire, shape, 3000)
+        count = 3000 // PACE
+        child = Child(answer, server_wire, shape, count)
         client = opened(Endpoint(client_wire, Side.CLIENT, shape))
-        for number in range(3000):
+        for number in range(count):
             length = number % 4096 + 1
             reply = call(client, RandomRequest(length=length))
             assert reply == RandomReply(random=bytes((number & 0xFF,)) * length)

@@ -26,8 +26,10 @@ from appliance.vchan.messages import Packets
 from appliance.vchan.ring import PeerViolation, Side
 from appliance.vchan.schema import Schema, schema
 from appliance.vchan.wire import Wire
-from tests.channel.support import Child, MemoryWire, ends, open_both, record, small
+from tests.channel.support import Child, ends, one_process_pair, open_both, record, small
+from tests.channel.transports import transport
 
+PATIENCE = 60  # seconds
 ROUNDS = 64  # the smallest frame takes 11 bytes: no ring of 1 KiB yields more messages than this without a refill
 
 
@@ -115,7 +117,7 @@ class Bench:
 
     def __init__(self, shape: Schema) -> None:
         self.shape = shape
-        self.wires = MemoryWire.pair(shape.orders)
+        self.wires = one_process_pair(shape.orders)
 
     def ends(self) -> tuple[Endpoint, Endpoint]:
         memory = self.wires[0].memory
@@ -361,11 +363,10 @@ def _scribbler(wire: Wire, shape: Schema, seed: int, until: float) -> None:
 @pytest.mark.parametrize("shape", [small(order=12), small("packets", 17)], ids=["records", "packets"])
 def test_a_child_that_rewrites_what_is_being_read(shape: Schema) -> None:
     orders: Orders = shape.orders
-    fds = memfd.create(orders)
-    until = time.monotonic() + 60
-    wire = memfd.attach(fds.memory_fd, fds.client_event_fd, fds.server_event_fd, orders)
+    server_wire, wire = transport().make_pair(orders)
+    until = time.monotonic() + PATIENCE
     child = Child(_scribbler, wire, shape, 5, until)
-    server = Endpoint(memfd.attach(*fds, orders), Side.SERVER, shape)
+    server = Endpoint(server_wire, Side.SERVER, shape)
     codec = Codec(shape.forward)
     received = violations = opened = 0
     while (received < 1000 or violations < 20) and time.monotonic() < until:
@@ -375,7 +376,7 @@ def test_a_child_that_rewrites_what_is_being_read(shape: Schema) -> None:
         except PeerViolation:
             violations += 1
             assert not server.is_open
-            memfd.mark_dead(wire.memory, Side.CLIENT)  # the monitor's part; the child does not even notice
+            memfd.mark_dead(server_wire.memory, Side.CLIENT)  # the monitor's part; the child does not even notice
             continue
         if message is not None:
             received += 1

@@ -1,4 +1,4 @@
-"""The process transport: through the conformance suite, and what is its own."""
+"""What is the process transport's own."""
 
 from __future__ import annotations
 
@@ -10,21 +10,6 @@ import pytest
 from appliance.vchan import layout, memfd
 from appliance.vchan.layout import Orders
 from appliance.vchan.ring import Side
-from appliance.vchan.wire import Wire
-from tests.channel.conformance import Conformance
-
-
-class MemfdTransport:
-    def make_pair(self, orders: Orders) -> tuple[Wire, Wire]:
-        fds = memfd.create(orders)
-        server = memfd.attach(fds.memory_fd, fds.server_event_fd, fds.client_event_fd, orders)
-        client = memfd.attach(fds.memory_fd, fds.client_event_fd, fds.server_event_fd, orders)
-        return server, client
-
-
-class TestMemfd(Conformance):
-    transport = MemfdTransport()
-
 
 ORDERS = Orders(14, 10)
 

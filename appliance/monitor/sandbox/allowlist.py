@@ -7,7 +7,7 @@ holds always. What no rule allows kills the domain.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 # How much of an argument the kernel looks at: an int's upper half is never read, and libraries leave it to chance.
@@ -90,12 +90,14 @@ LIMITED: Final[dict[str, Rule]] = {
 }
 
 
-def rules(declared: Iterable[str]) -> dict[str, Rule]:
+def rules(declared: Iterable[str], further: Mapping[str, Rule] | None = None) -> dict[str, Rule]:
     """The allow-list of a role that declares these system calls: name -> rule, in the order of comparison.
 
-    Errors: ValueError, naming the calls, if one is not declarable.
+    ``further`` are more alternatives of what the surroundings need, by name. Errors: ValueError, naming the calls, if
+    one is not declarable.
     """
     wanted = tuple(declared)
     if refused := sorted(set(wanted) - DECLARABLE - set(LIMITED)):
         raise ValueError(f"no role may declare the system calls {', '.join(refused)}")
-    return {**BASE, **{name: LIMITED.get(name, ANY) for name in wanted}}
+    base = {**BASE, **{name: (*BASE.get(name, ()), *rule) for name, rule in (further or {}).items()}}
+    return {**base, **{name: LIMITED.get(name, ANY) for name in wanted}}

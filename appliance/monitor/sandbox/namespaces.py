@@ -24,7 +24,8 @@ _MS_NOEXEC: Final = 8
 _MS_REMOUNT: Final = 32
 _MS_REC: Final = 0x4000
 _MS_PRIVATE: Final = 1 << 18
-_BARE: Final = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+BARE: Final = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC  # flags of a mount with nothing in it to run
+REMOUNT_READ_ONLY: Final = _MS_REMOUNT | _MS_RDONLY | BARE
 _MNT_DETACH: Final = 2
 
 # The only id of the user namespace. Not 0: nothing that looks for root shall find it.
@@ -69,12 +70,12 @@ def empty_root() -> None:
     mount namespace's may not create user namespaces: that ends them even if the seccomp filter should not.
     """
     call("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
-    call("mount", b"septum", b"/proc", b"tmpfs", _BARE, b"size=4k,nr_inodes=2,mode=0555")
+    call("mount", b"septum", b"/proc", b"tmpfs", BARE, b"size=4k,nr_inodes=2,mode=0555")
     os.chdir("/proc")
     os.mkdir("empty", 0o555)
     call("pivot_root", b".", b".")
     call("umount2", b".", _MNT_DETACH)
     os.chdir("/")
-    call("mount", None, b"/", None, _MS_REMOUNT | _MS_RDONLY | _BARE, None)
+    call("mount", None, b"/", None, REMOUNT_READ_ONLY, None)
     os.chroot("/empty")
     os.chdir("/")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from appliance.monitor.sandbox.allowlist import Alternative, Match, Rule, rules
@@ -81,9 +81,12 @@ def _rule(number: int, rule: Rule) -> Code:
     return [_op(JUMP_EQUAL, number, 0, len(code)), *code]
 
 
-def program(declared: Iterable[str], architecture: Architecture | None = None) -> bytes:
+def program(
+    declared: Iterable[str], architecture: Architecture | None = None, further: Mapping[str, Rule] | None = None
+) -> bytes:
     """The filter of a role that declares these system calls, as an array of ``struct sock_filter``.
 
+    ``further``: as ``allowlist.rules``.
     Errors: ValueError for a call that no role may declare, LookupError for one that the architecture lacks.
     """
     on = architecture or this_architecture()
@@ -91,7 +94,7 @@ def program(declared: Iterable[str], architecture: Architecture | None = None) -
     code = [_op(LOAD, _ARCHITECTURE), _op(JUMP_EQUAL, on.audit, 1, 0), kill, _op(LOAD, _NUMBER)]
     if on.name == "x86_64":
         code += [_op(JUMP_NOT_LESS, _X32_BIT, 0, 1), kill]
-    for name, rule in rules(declared).items():
+    for name, rule in rules(declared, further).items():
         code += _rule(on.number(name), rule)
     code.append(kill)
     if len(code) > _LONGEST_PROGRAM:

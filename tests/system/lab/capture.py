@@ -68,13 +68,14 @@ def dissect(when: float, frame: bytes) -> Datagram | Other:
 
 
 class Capture:
-    """dumpcap on the WAN's bridge, which sees every frame once, from entry to exit.
+    """dumpcap on the WAN's bridge, or another interface that sees every frame once, from entry to exit.
 
     `length` bytes of each frame are kept: 128 hold all of a handshake's type, index and the head of any plaintext.
     """
 
-    def __init__(self, lab: Lab, length: int = 128) -> None:
+    def __init__(self, lab: Lab, length: int = 128, interface: str = BRIDGE) -> None:
         self._lab = lab
+        self._interface = interface
         self._length = length
         self._directory = tempfile.TemporaryDirectory(prefix="septum-capture-")
         self.path = Path(self._directory.name) / "wan.pcap"
@@ -84,7 +85,7 @@ class Capture:
         if not self._lab.plain_nic:
             raise LabError("with offloads on, a capture shows superpackets, not datagrams: use Lab(plain_nic=True)")
         # Not tcpdump: that wants to become another user, and in a user namespace there is none
-        command = ["dumpcap", "-P", "-i", BRIDGE, "-w", str(self.path), "-s", str(self._length), "-B", "32"]
+        command = ["dumpcap", "-P", "-i", self._interface, "-w", str(self.path), "-s", str(self._length), "-B", "32"]
         self._process = self._lab.wan.start(*command, stderr=subprocess.PIPE)
         wait_for("dumpcap to open its file", lambda: self.path.exists() and self.path.stat().st_size >= 24)
         return self

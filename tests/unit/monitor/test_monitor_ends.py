@@ -29,9 +29,9 @@ class Failing:
 
 def test_a_back_end_that_cannot_be_closed_keeps_no_interface(tmp_path: Path) -> None:
     ring = assembly({"nodes": {"one": "steady"}, "network": {"tunnel": "t"}})
-    box = Box(ring, "box", tmp_path, devices={}, first_id=None, log=lambda *_: None)
     attempts: list[Any] = []
-    box._network.close()
+    place: Any = None
+    box = Box(ring, "box", tmp_path, place, lambda _: place, devices={}, log=lambda *_: None)
     box._backend = Failing(ChildProcessError(), attempts)  # type: ignore[assignment]
     box._network = Failing(NetworkError("and then this"), attempts)  # type: ignore[assignment]
     with pytest.raises(NetworkError, match="and then this"):

@@ -162,7 +162,7 @@ def test_there_is_nothing_else_to_borrow(box: Box, tmp_path: Path, monkeypatch: 
     without.mkdir()
     monkeypatch.setenv("SEPTUM_RUN_DIR", str(without))
     other = Box(without, joined=False)
-    with pytest.raises(ControlError, match=r"its assembly joins operator\.filter to nothing"):
+    with pytest.raises(ControlError, match=r"this box joins operator\.filter to nothing"):
         borrow(NAME, "filter")
     other.close()
 

@@ -1,0 +1,68 @@
+"""The seals of a box on Xen: what Xen and the xenstore say each guest is, held against the monitor's plan."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from appliance.cli import screen
+from appliance.monitor.sandbox.evidence import Row
+
+_COLUMNS = ("type", "label", "memory", "grant frames", "maptrack frames", "event channels", "devices", "xenstore")
+
+
+def seals_of(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """For each domain of ``status``: its name, and every attribute of its seal as wanted and as seen."""
+    from appliance.monitor.xen.seals import compare, seen
+    from appliance.monitor.xen.xl import Xl
+    from appliance.xen.xenstore import Xenstore
+
+    found = []
+    with ExitStack() as stack:
+        xl, store = Xl(), Xenstore()
+        stack.callback(store.close)
+        for domain in status["domains"]:
+            entry: dict[str, Any] = {
+                "domain": domain["name"],
+                "domid": domain["domid"],
+                "kernel_sha256": domain["kernel_sha256"],
+                "image_sha256": domain["image_sha256"],
+                "sealed": False,
+                "attributes": [],
+            }
+            if domain["domid"] is not None:
+                try:
+                    rows = compare(domain["seal"], seen(domain["domid"], xl, store))
+                except OSError:
+                    rows = [Row("guest", "alive", "gone; the monitor is rebuilding it", False)]
+                entry["attributes"] = [row._asdict() for row in rows]
+                entry["sealed"] = all(row.ok for row in rows)
+            found.append(entry)
+    return found
+
+
+def _seen(entry: dict[str, Any], attribute: str) -> str:
+    return next((row["seen"] for row in entry["attributes"] if row["attribute"] == attribute), "?")
+
+
+def show(evidence: list[dict[str, Any]]) -> bool:
+    """Prints one line a domain, then every attribute that is not as planned. Returns whether all are sealed."""
+    rows = [
+        (
+            entry["domain"],
+            entry["domid"] or "-",
+            screen.good(entry["sealed"], "sealed" if entry["sealed"] else "NOT SEALED"),
+            *(_seen(entry, column) for column in _COLUMNS),
+            entry["image_sha256"][:12],
+        )
+        for entry in evidence
+    ]
+    columns = "domain domid seal type label memory grants maptrack events devices xenstore image".split()
+    screen.table("Seals, as Xen and the xenstore have them (image: checked before it booted)", columns, rows)
+    for entry in evidence:
+        for row in entry["attributes"]:
+            if not row["ok"]:
+                screen.err.print(
+                    f"{entry['domain']}: {row['attribute']} is {row['seen']}, not {row['wanted']}", style="bold red"
+                )
+    return all(entry["sealed"] for entry in evidence)

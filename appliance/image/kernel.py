@@ -1,0 +1,194 @@
+"""The two kernels, from Debian's source package and the small configurations in ``kernel/``.
+
+``plain`` is for domains that have channels and nothing else, ``net`` for those that face a network. A kernel is built
+once for what goes into it: source package, configuration, compiler. The same goes in, the same bytes come out: time,
+user, host and path of the build are said to be others than they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from appliance.image import store
+
+Flavour = Literal["plain", "net"]
+FLAVOURS: Final[tuple[Flavour, ...]] = ("plain", "net")
+PACKAGE: Final = "linux-source-6.1"
+
+_CONFIGS: Final = Path(__file__).with_name("kernel")
+_FRAGMENTS: Final[dict[Flavour, tuple[str, ...]]] = {"plain": ("plain",), "net": ("plain", "net")}
+_LINES: Final = 900
+"""About as many lines as a build prints: only for the display of progress."""
+
+# Of the source, what no configuration here can want; Kconfig files stay, for they are read in any case
+_LEAVE_OUT: Final = (
+    *(f"*/{folder}/*.[chS]" for folder in ("drivers/gpu/drm/*", "drivers/media/*", "sound", "tools/testing")),
+    *(f"*/drivers/net/{folder}/*.[ch]" for folder in ("ethernet/*", "wireless/*")),
+    "*/arch/[a-wyz]*/*.[chS]",
+    "*/arch/*/boot/dts/*",
+    "*/Documentation/*",
+)
+
+# Time and place of the build, and the locale that sorts its lists (Documentation/kbuild/reproducible-builds.rst)
+_ENVIRONMENT: Final = {
+    "KBUILD_BUILD_TIMESTAMP": "@0",
+    "KBUILD_BUILD_USER": "septum",
+    "KBUILD_BUILD_HOST": "septum",
+    "KBUILD_BUILD_VERSION": "1",
+    "LC_ALL": "C",
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+}
+
+Progress = Callable[[str, float], None]
+"""Is told what is being done, and which share of it is done: 0 to 1."""
+
+
+class KernelError(Exception):
+    """A kernel cannot be built; the text says what to do."""
+
+
+class Source(NamedTuple):
+    """The source package that apt would fetch now."""
+
+    file: str
+    version: str
+    sha256: str
+
+
+class Kernel(NamedTuple):
+    """A kernel that was built: its file, of what, and the hash of its whole configuration.
+
+    The file is the ELF program as it is loaded, so that Xen's tools have nothing to unpack each time a domain is built;
+    ``compressed`` is its size in bytes on a medium that compresses.
+    """
+
+    file: Path
+    compressed: int
+    flavour: Flavour
+    version: str
+    source_sha256: str
+    config_sha256: str
+
+
+def source() -> Source:
+    """Errors: KernelError."""
+    said = _run("apt-get", "download", "--print-uris", PACKAGE)
+    found = re.search(r"^'[^']*' (\S+_(\S+)_all\.deb) \d+ SHA256:([0-9a-f]{64})$", said, re.MULTILINE)
+    if found is None:
+        raise KernelError(f"apt knows no package {PACKAGE}: apt-get update, on Debian 12")
+    return Source(found[1], found[2].replace("%3a", ":"), found[3])
+
+
+def configuration(flavour: Flavour) -> str:
+    """What is switched on; all else is off."""
+    texts = [(_CONFIGS / f"{name}.config").read_text() for name in _FRAGMENTS[flavour]]
+    return "".join(texts) + f'CONFIG_LOCALVERSION="-septum-{flavour}"\n'
+
+
+def _run(*command: str, cwd: Path | None = None) -> str:
+    environment = {**_ENVIRONMENT, "HOME": "/nonexistent"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise KernelError(f"{' '.join(command[:3])}: {' / '.join(said[-3:]) or f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def key(flavour: Flavour, of: Source) -> str:
+    """What the kernel follows from, as one hash."""
+    tools = _run("gcc", "--version").splitlines()[0] + _run("ld", "--version").splitlines()[0]
+    recipe = Path(__file__).read_bytes()
+    return store.key("kernel", of.sha256, configuration(flavour), tools, hashlib.sha256(recipe).hexdigest())
+
+
+def get(flavour: Flavour, out: Path, progress: Progress) -> Kernel:
+    """The kernel of ``flavour``, from the store below ``out`` or built now. Errors: KernelError, OSError."""
+    return build(flavour, source(), out, progress)
+
+
+def build(flavour: Flavour, of: Source, out: Path, progress: Progress) -> Kernel:
+    """As ``get``, of a known source."""
+    folder = store.get(out, key(flavour, of), lambda new: _make(flavour, of, out, new, progress))
+    config = (folder / "config").read_bytes()
+    compressed = (folder / "kernel.zst").stat().st_size
+    return Kernel(folder / "kernel", compressed, flavour, of.version, of.sha256, hashlib.sha256(config).hexdigest())
+
+
+def _fetch(of: Source, out: Path) -> Path:
+    """The package, checked against the hash that apt's signed lists have."""
+    folder = store.get(out, store.key("package", of.sha256), lambda new: _download(of, new))
+    return folder / "package.deb"
+
+
+def _download(of: Source, new: Path) -> None:
+    _run("apt-get", "download", "-o", "APT::Sandbox::User=root", PACKAGE, cwd=new)
+    (new / of.file).rename(new / "package.deb")
+    found = store.digest(new / "package.deb")
+    if found != of.sha256:
+        raise KernelError(f"{of.file} has the hash {found}, and its list says {of.sha256}: apt-get update")
+
+
+def _unpack(package: Path, into: Path) -> None:
+    into.mkdir(parents=True)
+    leave_out = [f"--exclude={pattern}" for pattern in _LEAVE_OUT]
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as whole:
+        inner = ["tar", "-xO", "--wildcards", "./usr/src/linux-source-*.tar.xz"]
+        with subprocess.Popen(inner, stdin=whole.stdout, stdout=subprocess.PIPE) as packed:
+            unpack = ["tar", "-xJ", "--strip-components=1", "--no-same-owner", *leave_out]
+            done = subprocess.run(unpack, stdin=packed.stdout, cwd=into, check=False)
+    if done.returncode or packed.returncode or whole.returncode:
+        raise KernelError(f"{package} cannot be unpacked: is there no room left in {into}?")
+    # Kconfig reads it, and the rest of the documentation was left out
+    (into / "Documentation").mkdir(exist_ok=True)
+    (into / "Documentation/Kconfig").touch()
+
+
+def _make(flavour: Flavour, of: Source, out: Path, new: Path, progress: Progress) -> None:
+    progress("fetching the source", 0)
+    package = _fetch(of, out)
+    work = new / "work"
+    progress("unpacking the source", 0.02)
+    _unpack(package, work)
+    wanted = new / "wanted"
+    wanted.write_text(configuration(flavour))
+    _run("make", "-s", f"KCONFIG_ALLCONFIG={wanted}", "allnoconfig", cwd=work)
+    config = (work / ".config").read_text()
+    refused = _refused(wanted.read_text(), config)
+    if refused:
+        raise KernelError(f"the kernel's configuration did not take {', '.join(refused)}: what do they depend on?")
+    for number, line in enumerate(_compile(work)):
+        progress(line, 0.1 + 0.9 * min(1, number / _LINES))
+    _run("strip", "-s", "-o", str(new / "kernel"), str(work / "vmlinux"))
+    _run("zstd", "-19", "-q", "--single-thread", str(new / "kernel"), "-o", str(new / "kernel.zst"))
+    (new / "config").write_text(config)
+    wanted.unlink()
+    shutil.rmtree(work)
+
+
+def _refused(wanted: str, config: str) -> list[str]:
+    """The settings of ``wanted`` that ``config`` does not have: an unmet dependency switches one off without a word."""
+    has = set(config.splitlines())
+    return [line for line in wanted.splitlines() if line.startswith("CONFIG_") and line not in has]
+
+
+def _compile(work: Path) -> Iterator[str]:
+    """Runs the build, at the lowest priority; what it is at, line by line."""
+    command = ["nice", "make", f"-j{os.cpu_count() or 1}", "vmlinux"]
+    environment = {**_ENVIRONMENT, "HOME": "/nonexistent"}
+    last: list[str] = []
+    with subprocess.Popen(
+        command, cwd=work, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as made:
+        assert made.stdout is not None
+        for line in made.stdout:
+            last = [*last[-20:], line.strip()]
+            yield line.strip()
+    if made.returncode:
+        raise KernelError("the kernel does not compile: " + " / ".join(last))

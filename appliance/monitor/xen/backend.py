@@ -1,0 +1,442 @@
+"""The Xen back end: a domain is a guest, created paused by xl, wired in the xenstore, let go; rebuilt when it dies.
+
+What the monitor does here it does between two looks: creating a guest takes xl a second and more, and meanwhile the
+others are supervised. A death is seen by the xenstore's @releaseDomain; a guest that has shut down or crashed stays
+until then, so that its last words can be read, and is destroyed here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from appliance.assembly.model import ValidatedAssembly
+from appliance.assembly.settings import to_json
+from appliance.guest.status import PeerRow
+from appliance.monitor.backend import Pace
+from appliance.monitor.control import GUESTS
+from appliance.monitor.process import printable
+from appliance.monitor.status import Report
+from appliance.monitor.supervisor import LIMITS
+from appliance.monitor.xen import bridges, config, ramdisk, seals, wiring
+from appliance.monitor.xen.console import Console
+from appliance.monitor.xen.guest import Guest, Stage
+from appliance.monitor.xen.images import Boot
+from appliance.monitor.xen.pages import StatusPages, references
+from appliance.monitor.xen.plan import Plan, Side, plans_of, with_sides
+from appliance.monitor.xen.xl import Xl, XlError
+from appliance.xen import gntdev
+from appliance.xen.xenstore import Xenstore
+
+PATIENCE: Final = "SEPTUM_PATIENCE"
+"""An environment variable: how many times as long as on a real machine everything may take (on an emulated one)."""
+_RELEASE: Final = "@releaseDomain"
+_CONNECTED: Final = "connected"
+_FAILURES: Final = (OSError, ValueError)
+
+
+def pace() -> Pace:
+    """Of this machine. xl creates one guest after the other, and each then has a kernel and an interpreter to start."""
+    factor = max(1.0, float(os.environ.get(PATIENCE) or 1))
+    limits = LIMITS._replace(start=60.0 * factor, heartbeat=LIMITS.heartbeat * factor, reset=1.0)
+    return Pace(quick=min(1.0, 0.1 * factor), slow=min(1.0, 0.25 * factor), limits=limits)
+
+
+class XenError(OSError):
+    """This machine's Xen cannot carry the box as asked; the text says what to do."""
+
+
+def policy_amiss(assembly: ValidatedAssembly) -> list[str]:
+    """Where the policy that Xen enforces is not what the channels say, a sentence each; asked of Xen itself."""
+    from appliance.xsm.state import Xsm, differences
+
+    xsm = Xsm()
+    try:
+        return list(differences(assembly, xsm.allowed))
+    finally:
+        xsm.close()
+
+
+def _see_enforced(assembly: ValidatedAssembly, xl: Xl, amiss: Callable[[ValidatedAssembly], list[str]]) -> None:
+    """Errors: XenError unless this Xen enforces the policy of ``assembly``."""
+    then = (
+        "Boot a Xen with XSM, the policy of this assembly and flask=enforcing (docs/xen.md), "
+        'or say xsm = "absent" under [xen] in the assembly'
+    )
+    if not xl.enforces():
+        raise XenError(
+            "this Xen enforces no policy (`xl getenforce` does not say Enforcing): two of its guests that collude "
+            f"could make a channel nobody declared. {then}"
+        )
+    if found := amiss(assembly):
+        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
+        raise XenError(f"Xen enforces another policy than this assembly's: {'; '.join(found[:3])}{more}. {then}")
+
+
+class XenBackend:
+    """Builds and ends the domains of ``assembly`` as Xen guests. ``images`` and ``sides`` by domain and by side.
+
+    ``journal`` is a descriptor for the lines of the domain that holds the journal. Errors: OSError, ValueError.
+    """
+
+    name: Final = "xen"
+
+    def __init__(
+        self,
+        assembly: ValidatedAssembly,
+        box: str,
+        directory: Path,
+        images: Mapping[str, Boot],
+        sides: Mapping[str, Side],
+        journal: int,
+        xl: Xl | None = None,
+        store: Xenstore | None = None,
+        amiss: Callable[[ValidatedAssembly], list[str]] = policy_amiss,
+    ) -> None:
+        self._xl = xl or Xl()
+        if assembly.xen.xsm == "enforcing":
+            _see_enforced(assembly, self._xl, amiss)
+        self.pace = pace()
+        self._plans = with_sides(plans_of(assembly, box), dict(sides))
+        self._images = images
+        self._directory = directory
+        self._journal = journal
+        self._store = store or Xenstore()
+        self._store.watch(_RELEASE, "death")
+        self._grants = gntdev.open_device()
+        self._views = {name: StatusPages(self._grants, plan.status_pages) for name, plan in self._plans.items()}
+        self._guests: dict[str, Guest] = {}
+        self._all_built = False
+        self.neighbours = {name: tuple(link.peer for link in plan.links) for name, plan in self._plans.items()}
+        _record(directory, [plan.title for plan in self._plans.values()])
+
+    # building -------------------------------------------------------------------------------------------------------
+
+    def start(self, name: str) -> int:
+        """Has ``name`` created, as soon as xl is done with those before it: it takes one at a time anyway."""
+        plan, image = self._plans[name], self._images[name]
+        identity = str(uuid.uuid4())
+        fds: list[int] = []
+        try:
+            kernel = ramdisk.checked(image.kernel, image.kernel_sha256)
+            base = ramdisk.checked(image.ramdisk, image.ramdisk_sha256)
+            fds.append(ramdisk.sealed("septum-kernel", kernel))
+            fds.append(ramdisk.sealed("septum-ramdisk", ramdisk.archive(ramdisk.NAME, describe(plan)), base))
+            written = config.of(
+                plan,
+                uuid=identity,
+                kernel=f"/proc/self/fd/{fds[0]}",
+                ramdisk=f"/proc/self/fd/{fds[1]}",
+                extra=image.extra,
+                memory_mib=image.memory_mib,
+            )
+            fds.append(ramdisk.sealed("septum-config", config.render(written)))
+        except OSError:
+            for fd in fds:
+                os.close(fd)
+            raise
+        gone = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        guest = Guest(identity, tuple(fds), self._views[name], gone)
+        guest.memory_mib, guest.image_sha256 = image.memory_mib, image.ramdisk_sha256
+        self._guests[name] = guest
+        return gone
+
+    def turn(self) -> None:
+        """Goes on with those that are being created, and sees who has died."""
+        for name, guest in self._guests.items():
+            if guest.stage is Stage.CREATING and not guest.is_dead:
+                try:
+                    self._create(name, guest)
+                except _FAILURES as error:
+                    guest.dies(f"could not be built: {error}")
+            if guest.console is not None:
+                self._listen(name, guest)
+        if not self._all_built:
+            self._all_built = all(
+                name in self._guests and self._guests[name].stage is Stage.PAUSED for name in self._plans
+            )
+        if self._all_built:
+            for name, guest in self._guests.items():
+                if guest.stage is Stage.PAUSED and not guest.is_dead:
+                    self._let_go(name, guest)
+        self._mourn()
+
+    def _create(self, name: str, guest: Guest) -> None:
+        """The next step of the creation of ``guest``, if it is due."""
+        if guest.job is None:
+            if not any(other.job is not None for other in self._guests.values()):
+                kernel, image, configuration = guest.fds
+                guest.job = self._xl.create(configuration, (kernel, image))
+                guest.let_go_of_fds()
+        elif guest.job.is_over:
+            job, guest.job = guest.job, None
+            job.wait()
+            self._built(name, guest)
+
+    def _built(self, name: str, guest: Guest) -> None:
+        """xl is done: the guest is there, paused. Wires it, and tells those peers that are there."""
+        domid = guest.domid = self._domid_of(guest.uuid)
+        plan, domids = self._plans[name], self._domids(besides=name)
+        home = self._store.home(domid)
+        self._own(home, domid)
+        self._write([(domid, node) for node in wiring.home(plan, domid, domids)])
+        guest.console = Console(self._store.read(f"{home}/console/tty") or "")
+        if plan.side is not None:
+            self._plug(plan.side, domid)
+        self._write(wiring.arrival(plan, domid, self._plans, domids))
+        guest.stage = Stage.PAUSED
+
+    def _domid_of(self, identity: str) -> int:
+        for entry in self._store.directory("/local/domain"):
+            if self._store.read(f"/local/domain/{entry}/vm") == f"/vm/{identity}":
+                return int(entry)
+        raise XenError("xl made a guest that the xenstore does not know")
+
+    def _domids(self, besides: str = "") -> dict[str, int]:
+        """Of those that are built and not dead."""
+        return {
+            name: guest.domid
+            for name, guest in self._guests.items()
+            if name != besides and guest.domid is not None and guest.stage is not Stage.CREATING and not guest.is_dead
+        }
+
+    def _own(self, path: str, domid: int) -> None:
+        """What xl leaves to the guest in its home becomes dom0's, all of it."""
+        self._store.set_permissions(path, wiring.reads(domid))
+        for entry in self._store.directory(path):
+            self._own(f"{path}/{entry}", domid)
+
+    def _write(self, changes: Iterable[tuple[int, wiring.Node]]) -> None:
+        """Values and permissions, in this order of nodes. A peer that is just going takes its home with it."""
+        for domid, node in changes:
+            path = f"{self._store.home(domid)}/{node.path}"
+            try:
+                self._store.write(path, node.value)
+                self._store.set_permissions(path, node.permissions)
+            except OSError:
+                if self._store.is_introduced(domid):
+                    raise
+
+    def _plug(self, side: Side, domid: int) -> None:
+        """The other end of its interface goes into its bridge, and netback is told so, as a script would. Of its own
+        end the guest writes what a front end writes.
+        """
+        for leaf in wiring.NETFRONT:
+            path = f"{self._store.home(domid)}/{leaf}"
+            if self._store.read(path) is None:
+                self._store.write(path, "")
+            self._store.set_permissions(path, wiring.writes(domid))
+        bridges.join(side.bridge, domid)
+        self._store.write(f"/local/domain/0/backend/vif/{domid}/0/hotplug-status", _CONNECTED)
+
+    def _let_go(self, name: str, guest: Guest) -> None:
+        try:
+            self._xl.run("unpause", str(guest.domid))
+            guest.stage = Stage.LET_GO
+        except _FAILURES as error:
+            guest.dies(f"could not be let go: {error}")
+
+    # watching -------------------------------------------------------------------------------------------------------
+
+    def _listen(self, name: str, guest: Guest) -> None:
+        """A look at what it says. The journal's domain speaks for the log, printable characters only."""
+        assert guest.console is not None
+        untrusted = guest.console.look()
+        if untrusted and "journal" in self._plans[name].domain.role.devices:
+            with suppress(OSError):
+                os.write(self._journal, printable(untrusted.replace(b"\r", b"")).encode())
+
+    def _mourn(self) -> None:
+        """Who has died since the last look."""
+        self._store.hear()
+        if not self._store.events:
+            return
+        self._store.events.clear()
+        over = {row.domid for row in self._xl.list() if row.is_over}
+        for guest in self._guests.values():
+            if guest.domid is not None and (guest.domid in over or not self._store.is_introduced(guest.domid)):
+                guest.dies("is gone" if guest.domid not in over else "has ended")
+
+    def check(self, name: str) -> list[str]:
+        """Looks from outside whether ``name`` is sealed as planned."""
+        guest = self._guests[name]
+        try:
+            rows = self.evidence(name)
+        except _FAILURES as error:
+            return [f"its seal cannot be read: {error}"]
+        return [f"{row.attribute}: {row.seen}, not {row.wanted}" for row in rows if not row.ok] if guest.domid else []
+
+    def evidence(self, name: str) -> list[seals.Row]:
+        """The seal of a living ``name``, attribute by attribute. Errors: OSError, ValueError."""
+        guest = self._guests[name]
+        assert guest.domid is not None
+        wanted = seals.wanted(self._plans[name], guest.memory_mib)
+        return seals.compare(wanted, seals.seen(guest.domid, self._xl, self._store))
+
+    def release(self, name: str) -> None:
+        guest = self._guests[name]
+        if guest.domid is not None and not guest.is_dead:
+            self._store.write(f"{self._store.home(guest.domid)}/{wiring.GO}", "1")
+
+    # the end of one -------------------------------------------------------------------------------------------------
+
+    def kill(self, name: str) -> None:
+        """Ends it at once; ``bury`` does the rest."""
+        self._guests[name].dies("was destroyed")
+
+    def bury(self, name: str) -> str:
+        guest = self._guests.pop(name)
+        if guest.job is not None:
+            # An xl that is ended half way leaves a guest without a name. What it has made in the end goes the usual way
+            with suppress(OSError):
+                guest.job.wait()
+        domid = guest.domid if guest.domid is not None else self._find(self._plans[name].title)
+        untrusted_words = b""
+        if guest.console is not None:
+            guest.console.drain()
+            untrusted_words = guest.console.untrusted_words
+        guest.status.close()
+        if domid is not None and self._store.is_introduced(domid):
+            with suppress(OSError):  # somebody else's destroy was quicker
+                self._xl.run("destroy", str(domid))
+        guest.close()
+        return "\n  ".join([guest.why or "is gone", *_last_lines(untrusted_words)])
+
+    def _find(self, title: str) -> int | None:
+        with suppress(OSError):
+            return next((row.domid for row in self._xl.list() if row.name == title), None)
+        return None
+
+    def reset(self, name: str) -> None:
+        self._write(wiring.departure(self._plans[name], self._domids(besides=name)))
+
+    def all_wait(self, name: str, survivors: Iterable[str]) -> bool:
+        """At once: a new life has new pages, and no peer can take the old ones for them."""
+        return True
+
+    # looking --------------------------------------------------------------------------------------------------------
+
+    @property
+    def living(self) -> tuple[str, ...]:
+        return tuple(name for name, guest in self._guests.items() if not guest.is_dead)
+
+    def report(self, name: str) -> Report:
+        guest = self._guests[name]
+        if not guest.status.is_mapped and guest.stage is Stage.LET_GO and guest.domid is not None:
+            try:
+                untrusted = self._store.read(f"{self._store.home(guest.domid)}/{wiring.STATUS}")
+                found = references(untrusted or "", guest.status.pages)
+                if found is not None:
+                    guest.status.map(guest.domid, found)
+            except _FAILURES as error:
+                guest.dies(str(error))
+        return guest.status.report()
+
+    def describe(self, name: str) -> dict[str, Any]:
+        plan, guest = self._plans[name], self._guests.get(name)
+        role = plan.domain.role
+        found: dict[str, Any] = {
+            "name": name,
+            "component": role.component,
+            "role": role.name,
+            "summary": role.summary,
+            "clearance": sorted(role.clearance),
+            "memory_mib": self._images[name].memory_mib,
+            "seal": seals.wanted(plan, self._images[name].memory_mib),
+            "image_sha256": self._images[name].ramdisk_sha256,
+            "kernel_sha256": self._images[name].kernel_sha256,
+            "pid": None,
+            "domid": None,
+            "type": plan.type,
+            "label": plan.label,
+            "uptime": None,
+            "counters": {},
+            "pss_kib": None,
+            "sealed": None,
+        }
+        if guest is not None and guest.domid is not None:
+            found["domid"] = guest.domid
+            found["uptime"] = time.monotonic() - guest.started
+            found["counters"] = guest.status.counters(role.counters)
+            found["sealed"] = guest.status.sealed()._asdict()
+        return found
+
+    def peers(self, name: str, count: int) -> list[PeerRow | None]:
+        guest = self._guests.get(name)
+        return [None] * count if guest is None else guest.status.rows(count)
+
+    # the end of all -------------------------------------------------------------------------------------------------
+
+    def lend(self, port: str) -> None:
+        """The operator's ends are not joined yet: dom0 would be a peer of the filter, with a label and grants of its own."""
+
+    def hang_up(self, port: str) -> None:
+        """Nobody holds one."""
+
+    def replace_setting(self, domain: str, name: str, untrusted_fd: int) -> None:
+        """Only who holds an end may ask for it. Errors: ValueError, always."""
+        raise ValueError("is nobody's to replace on Xen")
+
+    def close(self) -> None:
+        try:
+            for name in tuple(self._guests):
+                self.bury(name)
+        finally:
+            os.close(self._grants)
+            self._store.close()
+        if all(self._find(plan.title) is None for plan in self._plans.values()):
+            (self._directory / GUESTS).unlink(missing_ok=True)
+
+
+def describe(plan: Plan) -> bytes:
+    """The boot description (docs/xen.md). The settings may hold secrets and are put in as the bytes they are."""
+    role = plan.domain.role
+    described: dict[str, Any] = {
+        "domain": plan.domain.name,
+        "role": role.name,
+        "component": role.component,
+        "main": role.main,
+        "imports": role.imports,
+        "ports": [
+            {"port": one.port, "peer": one.peer, "schema": one.schema, "end": one.end, "channel": one.number}
+            for one in plan.links
+        ],
+        "devices": role.devices,
+        "counters": role.counters,
+        "status_pages": plan.status_pages,
+        "seal": {"syscalls": role.syscalls, "memory_mib": plan.domain.memory_mib},
+    }
+    if plan.side is not None:
+        described["network"] = plan.side.settings
+    head = json.dumps(described).encode()
+    return b"".join([head[:-1], b', "settings": ', to_json(plan.domain), b"}"])
+
+
+def _last_lines(untrusted_words: bytes) -> list[str]:
+    return [line for line in printable(untrusted_words.replace(b"\r", b"")).splitlines() if line.strip()][-24:]
+
+
+def _record(directory: Path, titles: list[str]) -> None:
+    new = directory / f"{GUESTS}.new"
+    new.write_text(json.dumps(titles))
+    new.replace(directory / GUESTS)
+
+
+def recover(directory: Path) -> None:
+    """Destroys them. The caller holds the box's lock. Errors: OSError."""
+    titles = set(json.loads((directory / GUESTS).read_text()))
+    xl = Xl()
+    for row in xl.list():
+        if row.name in titles:
+            with suppress(XlError):
+                xl.run("destroy", str(row.domid))
+    left = sorted(row.name for row in xl.list() if row.name in titles)
+    if left:
+        raise XlError(f"these guests cannot be destroyed: {', '.join(left)}")
+    (directory / GUESTS).unlink()

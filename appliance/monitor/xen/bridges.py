@@ -1,0 +1,145 @@
+"""The box's place in the network where red and black are guests: a bridge for each side, and dom0 on neither.
+
+A side's interface of the host loses its addresses, as it does where it moves into a namespace of red's or black's; the
+guest gets them. It becomes a port of a bridge that has no address itself, neither given nor made up by IPv6, and whose
+only other port is the guest's interface. So dom0 carries frames between the two and has no part in what they say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from appliance.assembly.model import Interface, Network
+from appliance.monitor import netns, network
+from appliance.monitor.helper import Helper, HelperError
+from appliance.monitor.network import NetworkError
+from appliance.monitor.xen.plan import Side
+
+# Of the 15 characters of an interface's name; the suffix takes the rest
+_BOX_PART: Final = 9
+# Xen's own range, of which the last three bytes are to be had by anybody
+_MAC: Final = "00:16:3e"
+_FIRST_PORT: Final = 49152  # RFC 6335, section 6: dynamic ports
+
+
+def bridge_name(box: str, side: str) -> str:
+    return f"{box[:_BOX_PART]}.{side}"
+
+
+def mac(box: str, side: str) -> str:
+    """The same for every life of the guest: its neighbours keep what they know of it."""
+    digest = hashlib.sha256(f"{box}/{side}".encode()).digest()
+    return ":".join([_MAC, f"{digest[0] & 0x7F:02x}", f"{digest[1]:02x}", f"{digest[2]:02x}"])
+
+
+class Bridges:
+    """As network.BoxNetwork: ``open``, ``begin``, ``finish``, ``close``. ``sides`` are known once it is open."""
+
+    def __init__(self, net: Network, box: str, directory: Path) -> None:
+        if net.lan is None or net.wan is None:
+            missing = " and ".join(f"--{side}" for side in ("lan", "wan") if getattr(net, side) is None)
+            raise NetworkError(
+                f"on Xen a box stands between two interfaces of dom0: give {missing} too (or lan and wan in [network])"
+            )
+        self._network = net
+        self._box = box
+        self._directory = directory
+        self._home = netns.current()
+        self.devices: dict[str, int] = {}
+        # Any will do where none is named: in black's guest nobody else has one. A new life of black gets it again
+        self.port = net.listen_port or _FIRST_PORT + secrets.randbelow(1 << 14)
+        self.notes: list[str] = [
+            "the store keeps its blobs in its guest's memory: they are gone with that guest (docs/xen.md)"
+        ]
+        self.sides: dict[str, Side] = {}
+
+    def open(self) -> None:
+        """Makes the bridges: the guests are configured with them. Errors: NetworkError."""
+        interfaces = {"red": str(self._network.lan), "black": str(self._network.wan)}
+        bridges = {side: bridge_name(self._box, side) for side in interfaces}
+
+        def make() -> Any:
+            from appliance.monitor.plumbing import largest_group
+            from appliance.monitor.xen import bridging
+
+            seen = bridging.make(interfaces, bridges, self._record, self._home)
+            seen["red"]["largest_group"] = largest_group(self._network.mtu)
+            return seen
+
+        try:
+            found = Helper(make).result()
+        except HelperError as error:
+            raise NetworkError(str(error)) from None
+        self.sides = {side: self._side(side, found[side]) for side in ("red", "black")}
+
+    @property
+    def _record(self) -> Path:
+        return self._directory / network.RECORD
+
+    def _side(self, side: str, seen: dict[str, Any]) -> Side:
+        net = self._network
+        given, ways = (net.lan_addresses, ()) if side == "red" else (net.wan_addresses, net.wan_gateways)
+        settings: dict[str, Any] = {
+            "interface": "eth0",
+            "addresses": [str(one) for one in given] or seen["addresses"],
+            "gateways": [str(way) for way in ways] if given or ways else seen["gateways"],
+            "forward": side == "red",
+            "listen_port": self.port,
+            "fwmark": net.fwmark,
+        }
+        if side == "red":
+            settings["largest_group"] = seen["largest_group"]
+            settings["tunnel"] = {
+                "name": net.tunnel,
+                "addresses": [str(one) for one in net.addresses],
+                "mtu": net.mtu,
+                "routes": [str(one) for one in _routes(net)],
+            }
+        return Side(side, bridge_name(self._box, side), mac(self._box, side), settings)
+
+    def begin(self) -> None:
+        """Nothing is left to do meanwhile."""
+
+    def finish(self) -> None:
+        """Nothing is left to wait for."""
+
+    def close(self) -> None:
+        """Takes the bridges away and gives the interfaces back what they had. Errors: NetworkError."""
+        try:
+            network._undo(self._directory, self._home, {})
+        finally:
+            os.close(self._home)
+
+
+def _routes(net: Network) -> list[Any]:
+    """Into the tunnel, those that the kernel does not make by itself of the tunnel's addresses."""
+    if net.table == "off":
+        return []
+    own: list[Interface] = list(net.addresses)
+    return [route for route in dict.fromkeys(net.routes) if all(route != address.network for address in own)]
+
+
+def join(bridge: str, domid: int) -> None:
+    """Puts the other end of a guest's interface into its bridge. Errors: NetworkError."""
+
+    def work() -> Any:
+        from appliance.monitor.xen.bridging import enslave
+
+        enslave(f"vif{domid}.0", bridge)
+
+    try:
+        Helper(work).result()
+    except HelperError as error:
+        raise NetworkError(str(error)) from None
+
+
+def is_bridged(bridge: str, domid: int) -> bool:
+    """Whether it is still there."""
+    with suppress(OSError):
+        return (Path("/sys/class/net") / bridge / "brif" / f"vif{domid}.0").exists()
+    return False

@@ -1,0 +1,145 @@
+"""A Xen of dictionaries: xl, the xenstore and the grant device as far as the back end asks anything of them."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from appliance.monitor.xen.xl import Row, XlError
+from appliance.xen.xswire import Event
+
+
+class FakeStore:
+    """The xenstore as dom0 sees it: everything may be read and written. ``done`` is what was written, in order."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, str] = {"/local/domain": ""}
+        self.owners: dict[str, list[str]] = {}
+        self.events: deque[Event] = deque()
+        self.done: list[tuple[str, str]] = []
+        self.alive: set[int] = set()
+
+    def watch(self, path: str, token: str) -> None:
+        self.events.append(Event(path, token))
+
+    def hear(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def home(self, domid: int) -> str:
+        return f"/local/domain/{domid}"
+
+    def read(self, path: str) -> str | None:
+        return self.nodes.get(path)
+
+    def write(self, path: str, value: str) -> None:
+        parts = path.split("/")
+        if parts[1:3] == ["local", "domain"] and parts[3] != "0" and int(parts[3]) not in self.alive:
+            raise FileNotFoundError(path)
+        above = ""
+        for part in parts[1:-1]:
+            above += f"/{part}"
+            self.nodes.setdefault(above, "")
+        self.nodes[path] = value
+        self.done.append((path, value))
+
+    def directory(self, path: str) -> list[str]:
+        depth = path.count("/") + 1
+        return sorted({p.split("/")[depth] for p in self.nodes if p.startswith(path + "/")})
+
+    def permissions(self, path: str) -> list[str]:
+        while path and path not in self.owners:
+            path = path.rpartition("/")[0]
+        return self.owners.get(path, ["n0"])
+
+    def set_permissions(self, path: str, entries: Sequence[str]) -> None:
+        self.owners[path] = list(entries)
+
+    def is_introduced(self, domid: int) -> bool:
+        return domid in self.alive
+
+
+class FakeJob:
+    """An xl that is done as soon as it is looked at. ``effect`` is what it does."""
+
+    def __init__(self, effect: Any) -> None:
+        self._effect = effect
+
+    @property
+    def is_over(self) -> bool:
+        return True
+
+    def wait(self, seconds: float = 0) -> str:
+        self._effect()
+        return ""
+
+
+class FakeXl:
+    """The toolstack. ``configurations`` are those it was given, by the guest's name; ``asked`` all that it was told."""
+
+    def __init__(self, store: FakeStore, terminal: str, mode: str = "Enforcing") -> None:
+        self._store = store
+        self._terminal = terminal
+        self._mode = mode
+        self._names: dict[int, str] = {}
+        self._next = 1
+        self.shut_down: set[int] = set()
+        self.configurations: dict[str, dict[str, Any]] = {}
+        self.ramdisks: dict[str, bytes] = {}
+        self.asked: list[tuple[str, ...]] = []
+
+    def enforces(self) -> bool:
+        return self._mode == "Enforcing"
+
+    def create(self, configuration: int, fds: Sequence[int]) -> FakeJob:
+        said: dict[str, Any] = {}
+        for line in os.pread(configuration, 1 << 20, 0).decode().splitlines():
+            key, _, value = line.partition(" = ")
+            said[key] = eval(value, {}, {})  # noqa: S307 - the syntax of these values is Python's as well
+        assert said["kernel"] == f"/proc/self/fd/{fds[0]}" and said["ramdisk"] == f"/proc/self/fd/{fds[1]}"
+        name = said["name"]
+        assert name not in self._names.values(), f"two guests called {name}"
+        self.configurations[name], self.ramdisks[name] = said, os.pread(fds[1], 1 << 28, 0)
+        domid, self._next = self._next, self._next + 1
+        return FakeJob(lambda: self._create(domid, said))
+
+    def _create(self, domid: int, said: dict[str, Any]) -> None:
+        self._names[domid] = said["name"]
+        self.asked.append(("create", said["name"]))
+        store, home = self._store, f"/local/domain/{domid}"
+        store.alive.add(domid)
+        store.write(f"{home}/vm", f"/vm/{said['uuid']}")
+        store.owners[home] = ["n0", f"r{domid}"]
+        store.write(f"{home}/data", "")
+        store.owners[f"{home}/data"] = [f"n{domid}"]
+        store.write(f"{home}/console/tty", self._terminal)
+        if said["vif"]:
+            store.write(f"{home}/device/vif/0/state", "1")
+            store.owners[f"{home}/device/vif/0"] = [f"n{domid}", "r0"]
+
+    def run(self, *words: str) -> str:
+        self.asked.append(words)
+        if words[0] == "destroy":
+            if int(words[1]) not in self._names:
+                raise XlError("no such domain")
+            self.vanish(int(words[1]))
+        return ""
+
+    def vanish(self, domid: int) -> None:
+        """As by somebody's `xl destroy`."""
+        del self._names[domid]
+        store = self._store
+        store.alive.discard(domid)
+        store.nodes = {p: v for p, v in store.nodes.items() if not f"{p}/".startswith(f"/local/domain/{domid}/")}
+        store.owners = {p: v for p, v in store.owners.items() if not f"{p}/".startswith(f"/local/domain/{domid}/")}
+        store.events.append(Event("@releaseDomain", "death"))
+
+    def domid(self, name: str) -> int:
+        return next(domid for domid, known in self._names.items() if known == name)
+
+    def list(self) -> list[Row]:
+        return [Row(name, domid, 48, domid in self.shut_down) for domid, name in self._names.items()]

@@ -1,0 +1,362 @@
+"""The Xen back end without Xen: what it asks of xl and writes into the xenstore, and in which order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.assembly.model import Network, ValidatedAssembly, Xen
+from appliance.assembly.wgquick import from_wgquick
+from appliance.cli.septum import plain_up
+from appliance.monitor.network import NetworkError
+from appliance.monitor.xen import backend as module
+from appliance.monitor.xen import bridges, config, ramdisk, seals, wiring
+from appliance.monitor.xen.backend import XenBackend, XenError
+from appliance.monitor.xen.bridges import Bridges
+from appliance.monitor.xen.images import INDEX, Boot, boots_of
+from appliance.monitor.xen.pages import references
+from appliance.monitor.xen.plan import Plan, Side, plans_of, with_sides
+from appliance.monitor.xen.ramdisk import ImageError
+from tests.unit.monitor.fake_xen import FakeStore, FakeXl
+
+PRIVATE = "QEJOrY0UzBWGZ0bIcDmEnYxFu4DWN7sWAIvdPm4bYnw="
+CONF = f"""[Interface]
+PrivateKey = {PRIVATE}
+ListenPort = 51820
+Address = 10.9.0.1/24
+[Peer]
+PublicKey = xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=
+AllowedIPs = 10.9.0.0/24, 192.168.7.0/24
+"""
+SIDES = {side: Side(side, f"wg0.{side}", bridges.mac("wg0", side), {"interface": "eth0"}) for side in ("red", "black")}
+
+
+@pytest.fixture
+def assembly(tmp_path: Path) -> ValidatedAssembly:
+    file = tmp_path / "wg0.conf"
+    file.write_text(CONF)
+    file.chmod(0o600)
+    return from_wgquick(file, lan="eth1", wan="eth2")
+
+
+@pytest.fixture
+def plans(assembly: ValidatedAssembly) -> dict[str, Plan]:
+    return with_sides(plans_of(assembly, "wg0"), SIDES)
+
+
+def images(assembly: ValidatedAssembly, where: Path) -> dict[str, Boot]:
+    kernel, image = where / "kernel", where / "image"
+    kernel.write_bytes(b"a kernel")
+    image.write_bytes(b"an image")
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (kernel, image)]
+    boot = Boot(kernel, digests[0], image, digests[1], "console=hvc0", 48)
+    return {domain.name: boot for domain in assembly.domains}
+
+
+class Machine:
+    """A back end on a fake Xen."""
+
+    def __init__(self, assembly: ValidatedAssembly, where: Path, mode: str = "Enforcing", amiss: str = "") -> None:
+        self.store = FakeStore()
+        self._pty = os.openpty()
+        self.xl = FakeXl(self.store, os.ttyname(self._pty[1]), mode)
+        self.journal = os.memfd_create("journal")
+        arguments: Any = (assembly, "wg0", where, images(assembly, where), SIDES, self.journal, self.xl, self.store)
+        self.backend = XenBackend(*arguments, amiss=lambda _: [amiss] if amiss else [])
+
+    def up(self) -> None:
+        for name in self.backend.neighbours:
+            self.backend.start(name)
+        for _ in range(2 * len(self.backend.neighbours)):
+            self.backend.turn()
+
+    def close(self) -> None:
+        self.backend.close()
+        for fd in (*self._pty, self.journal):
+            os.close(fd)
+
+
+@pytest.fixture
+def machine(assembly: ValidatedAssembly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    monkeypatch.setattr(module.gntdev, "open_device", lambda: os.open(os.devnull, os.O_RDWR))
+    monkeypatch.setattr(module.bridges, "join", lambda bridge, domid: None)
+    made = Machine(assembly, tmp_path)
+    yield made
+    made.close()
+
+
+# what a guest is given -----------------------------------------------------------------------------------------------
+
+
+def made(plan: Plan) -> dict[str, Any]:
+    return config.of(plan, uuid="u", kernel="/k", ramdisk="/r", extra="console=hvc0", memory_mib=48)
+
+
+def test_nothing_in_a_guest_that_it_does_not_need(plans: dict[str, Plan]) -> None:
+    for name, plan in plans.items():
+        said = made(plan)
+        assert (said["vcpus"], said["nomigrate"], said["passthrough"]) == (1, 1, "disabled")
+        assert {said[f"on_{event}"] for event in ("poweroff", "reboot", "crash", "watchdog")} == {"destroy"}
+        assert not any(said[kind] for kind in ("vfb", "disk", "pci", "usbctrl", "usbdev")), name
+        assert said["maxmem"] == said["memory"] == 48
+        assert said["seclabel"] == f"system_u:system_r:septum_{name}_t"
+        assert said["init_seclabel"] == said["seclabel"] + "_building"
+
+
+def test_only_the_two_faces_have_an_interface(plans: dict[str, Plan]) -> None:
+    assert {name for name, plan in plans.items() if made(plan)["vif"]} == {"red", "black"}
+    assert "bridge=wg0.red" in made(plans["red"])["vif"][0] and "bridge=wg0.black" in made(plans["black"])["vif"][0]
+    assert all("script=/bin/true" in made(plans[name])["vif"][0] for name in ("red", "black"))
+
+
+def test_grants_and_events_are_counted(plans: dict[str, Plan]) -> None:
+    packets, records = 1 + 128 + 1, 1 + 4  # pages: header and a ring of 512 KiB (2 KiB back are in the header page)
+    red, filter_ = plans["red"], plans["filter"]
+    ring = next(link.pages for link in red.links if link.port == "plain_in")
+    assert ring in (packets, packets - 1)
+    assert red.granted == 1 + ring  # it serves plain_in, and has its status page
+    assert red.mapped == ring + next(link.pages for link in red.links if link.port == "log")
+    assert filter_.granted == 1 + 2 * ring
+    assert plans["log"].mapped == 0 and made(plans["log"])["max_maptrack_frames"] == 0
+    assert plans["log"].granted == 1 + 8 * next(link.pages for link in plans["log"].links)
+    assert next(link.pages for link in plans["log"].links) in (records, records + 1)
+    # 512 entries of the grant table a frame; 256 of the maptrack table, of which a PV guest takes two a page
+    for plan in plans.values():
+        assert plan.max_grant_frames * 512 >= 8 + plan.granted + (514 if plan.side else 0)
+        assert plan.max_maptrack_frames * 256 >= 2 * plan.mapped
+        assert 16 < plan.max_event_channels - len(plan.links) + 1 <= 19
+    assert plans["rng"].max_grant_frames < plans["black"].max_grant_frames
+
+
+def test_a_board_has_room_for_the_configured_peers_only(assembly: ValidatedAssembly, plans: dict[str, Plan]) -> None:
+    assert plans["keymgr"].status_pages == 2 and plans["rng"].status_pages == 1
+
+
+def test_no_text_breaks_out_of_xls_syntax() -> None:
+    assert config.render({"a": 1, "b": ["x", "y"], "c": "d e"}) == b'a = 1\nb = ["x", "y"]\nc = "d e"\n'
+    for text in ('a"', "a'", "a\\", "a\nb", "é"):
+        with pytest.raises(ValueError, match="cannot be said"):
+            config.render({"a": text})
+
+
+def test_the_description_stands_before_the_image(assembly: ValidatedAssembly, machine: Machine) -> None:
+    machine.up()
+    whole = machine.xl.ramdisks["wg0-keymgr"]
+    assert whole.endswith(b"an image") and whole.startswith(b"070701")
+    assert len(whole.removesuffix(b"an image")) % 4 == 0
+    name_size, size = int(whole[94:102], 16), int(whole[54:62], 16)
+    start = -(-(110 + name_size) // 4) * 4
+    assert whole[110 : 110 + name_size] == b"description.json\0" and int(whole[14:22], 16) == 0o100400
+    description = json.loads(whole[start : start + size])
+    assert description["settings"]["private_key"] == PRIVATE and description["status_pages"] == 2
+    assert {port["channel"] for port in description["ports"]} == {
+        n for n, c in enumerate(assembly.channels) if "keymgr" in (c.client.domain, c.server.domain)
+    }
+    assert PRIVATE.encode() not in b"".join(
+        ramdisk for title, ramdisk in machine.xl.ramdisks.items() if title != "wg0-keymgr"
+    )
+
+
+# who may read and write what -----------------------------------------------------------------------------------------
+
+
+def test_a_guest_writes_its_offers_and_its_status_and_owns_nothing(plans: dict[str, Plan]) -> None:
+    domids = {name: number for number, name in enumerate(plans, 1)}
+    for name, plan in plans.items():
+        own = domids[name]
+        nodes = wiring.home(plan, own, {other: d for other, d in domids.items() if other != name})
+        assert all(node.permissions[0] == "n0" for node in nodes)
+        written = {node.path for node in nodes if f"b{own}" in node.permissions}
+        served = [link for link in plan.links if link.is_server]
+        assert written == {"data/status"} | {path for link in served for path in wiring.offers(link.number)}
+        more = len(wiring.NETFRONT) if name in ("red", "black") else 0
+        assert seals.writable(plan) == f"dom0's; writes {len(written) + more} leaves"
+        for link in served:
+            for path in wiring.offers(link.number):
+                (node,) = (node for node in nodes if node.path == path)
+                assert node.permissions == ("n0", f"b{own}", f"r{domids[link.peer]}")
+        told = {node.path: node.value for node in nodes if node.path.endswith("/peer")}
+        assert told == {wiring.peer_path(link.number): str(domids[link.peer]) for link in plan.links}
+
+
+def test_a_guest_that_is_back_may_read_what_is_offered_before_the_server_is_told(plans: dict[str, Plan]) -> None:
+    domids = {name: number for number, name in enumerate(plans, 1)}
+    changes = wiring.arrival(plans["red"], 99, plans, domids)
+    (n,) = (link.number for link in plans["red"].links if link.port == "plain_out")
+    steps = [(domid, node.path) for domid, node in changes if domid == domids["filter"]]
+    offers = [(domids["filter"], path) for path in wiring.offers(n)]
+    assert steps.index(offers[1]) < steps.index((domids["filter"], wiring.peer_path(n)))
+    granted = [node.permissions for domid, node in changes if (domid, node.path) in offers]
+    assert granted == [("n0", f"b{domids['filter']}", "r99")] * 2
+    # what red itself serves is in red's own home
+    assert not any(
+        "data" in node.path for domid, node in changes if domid == domids["filter"] and "r99" not in node.permissions
+    )
+
+
+def test_what_was_offered_to_a_dead_guest_is_withdrawn(plans: dict[str, Plan]) -> None:
+    domids = {name: number for number, name in enumerate(plans, 1)}
+    del domids["red"]
+    changes = {(domid, node.path): node for domid, node in wiring.departure(plans["red"], domids)}
+    (n,) = (link.number for link in plans["red"].links if link.port == "plain_out")
+    for path in (wiring.peer_path(n), *wiring.offers(n)):
+        assert changes[domids["filter"], path].value == ""
+        assert "r0" not in changes[domids["filter"], path].permissions
+    assert all(len(changes[domids["filter"], path].permissions) == 2 for path in wiring.offers(n))
+
+
+# a life --------------------------------------------------------------------------------------------------------------
+
+
+def test_all_are_created_and_wired_before_one_runs(machine: Machine) -> None:
+    machine.up()
+    verbs = [words[0] for words in machine.xl.asked]
+    assert verbs == ["create"] * 9 + ["unpause"] * 9
+    for name in machine.backend.neighbours:
+        domid = machine.xl.domid(f"wg0-{name}")
+        home = f"/local/domain/{domid}"
+        assert machine.store.owners[f"{home}/data"] == ["n0", f"r{domid}"]
+        peers = [value for path, value in machine.store.nodes.items() if re.fullmatch(f"{home}/septum/.*/peer", path)]
+        assert len(peers) == len(machine.backend.neighbours[name]) and all(peers)
+        assert machine.store.nodes[f"{home}/septum/go"] == ""
+    vif = machine.xl.domid("wg0-red")
+    front = f"/local/domain/{vif}/device/vif/0"
+    assert machine.store.owners[front] == ["n0", f"r{vif}"]
+    assert machine.store.owners[f"{front}/state"] == ["n0", f"b{vif}"] and machine.store.nodes[f"{front}/state"] == "1"
+    assert machine.store.owners[f"{front}/tx-ring-ref"] == ["n0", f"b{vif}"]
+    assert machine.store.nodes[f"/local/domain/0/backend/vif/{vif}/0/hotplug-status"] == "connected"
+
+
+def test_one_that_dies_is_built_anew_alone_and_its_peers_are_told(machine: Machine) -> None:
+    machine.up()
+    old, peer = machine.xl.domid("wg0-filter"), machine.xl.domid("wg0-red")
+    machine.xl.asked.clear()
+    machine.store.done.clear()
+    machine.xl.vanish(old)
+    machine.backend.turn()
+    assert "filter" not in machine.backend.living and len(machine.backend.living) == 8
+    assert machine.backend.bury("filter").startswith("is gone")
+    machine.backend.reset("filter")
+    told = [(path, value) for path, value in machine.store.done if path.startswith(f"/local/domain/{peer}/")]
+    assert told and all(value == "" for _, value in told)
+    assert machine.backend.all_wait("filter", ("red",))
+    machine.backend.start("filter")
+    machine.backend.turn()
+    machine.backend.turn()
+    new = machine.xl.domid("wg0-filter")
+    assert new != old
+    assert machine.xl.asked == [("create", "wg0-filter"), ("unpause", str(new))]
+    told = [value for path, value in machine.store.done if re.fullmatch(f"/local/domain/{peer}/septum/.*/peer", path)]
+    assert told[-2:] == [str(new)] * 2 and str(old) not in told
+
+
+def test_one_that_has_shut_down_is_destroyed_by_the_monitor(machine: Machine) -> None:
+    machine.up()
+    domid = machine.xl.domid("wg0-log")
+    machine.xl.shut_down.add(domid)
+    machine.store.events.append(machine.store.events[0] if machine.store.events else ("@releaseDomain", "death"))
+    machine.backend.turn()
+    assert "log" not in machine.backend.living
+    assert machine.backend.bury("log").startswith("has ended")
+    assert ("destroy", str(domid)) in machine.xl.asked
+
+
+def test_one_that_writes_nonsense_for_its_status_page_is_ended(machine: Machine) -> None:
+    machine.up()
+    machine.store.nodes[f"/local/domain/{machine.xl.domid('wg0-rng')}/data/status"] = "1,2,3"
+    machine.backend.report("rng")
+    assert "rng" not in machine.backend.living
+    assert "status" in machine.backend.bury("rng")
+
+
+@pytest.mark.parametrize("text", ["x", "1,", "-1", "1,2", "1" * 30, "1 ", "١"])
+def test_references_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match="grant"):
+        references(text, 1)
+
+
+def test_references() -> None:
+    assert references("", 2) is None and references("8,9", 2) == [8, 9]
+
+
+def test_nothing_is_left_behind(assembly: ValidatedAssembly, tmp_path: Path, machine: Machine) -> None:
+    machine.up()
+    assert (tmp_path / "xen.json").exists()
+    machine.backend.close()
+    assert machine.xl.list() == [] and not (tmp_path / "xen.json").exists()
+    machine.backend = Machine(assembly, tmp_path).backend  # for the fixture to close
+
+
+# refusals ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["Permissive", "Disabled", ""])
+def test_a_xen_that_enforces_nothing_is_refused(
+    assembly: ValidatedAssembly, tmp_path: Path, mode: str, machine: Machine
+) -> None:
+    with pytest.raises(XenError, match='xsm = "absent"'):
+        Machine(assembly, tmp_path, mode)
+
+
+def test_a_xen_that_enforces_another_policy_is_refused(
+    assembly: ValidatedAssembly, tmp_path: Path, machine: Machine
+) -> None:
+    with pytest.raises(XenError, match="another policy than this assembly's: red may too much"):
+        Machine(assembly, tmp_path, amiss="red may too much")
+
+
+def test_unless_the_assembly_says_so(assembly: ValidatedAssembly, tmp_path: Path, machine: Machine) -> None:
+    from appliance.assembly.model import _PROOF
+
+    said = replace(assembly, xen=Xen(xsm="absent"), proof=_PROOF)
+    other = Machine(said, tmp_path, "Disabled")
+    other.up()
+    assert "seclabel" not in other.xl.configurations["wg0-keymgr"]
+    other.close()
+
+
+def test_an_image_that_was_changed_does_not_boot(machine: Machine, tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(b"an imagE")
+    with pytest.raises(ImageError, match="is not what was built"):
+        machine.backend.start("rng")
+
+
+def test_a_box_on_xen_is_inline(tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match="--wan"):
+        Bridges(Network("wg0", lan="eth1"), "wg0", tmp_path)
+
+
+def test_an_index_of_images(assembly: ValidatedAssembly, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="septum image build"):
+        boots_of(assembly, tmp_path)
+    entry = {"kernel": "k", "kernel_sha256": "0" * 64, "ramdisk": "r", "ramdisk_sha256": "1" * 64}
+    entry |= {"kernel_args": "console=hvc0", "memory_mib": 48}  # type: ignore[dict-item]
+    index = {f"{d.role.component}/{d.role.name}": entry for d in assembly.domains}
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    found = boots_of(assembly, tmp_path)
+    assert found["red"] == Boot(tmp_path / "k", "0" * 64, tmp_path / "r", "1" * 64, "console=hvc0", 48)
+    for change in ({"ramdisk_sha256": "x"}, {"kernel_args": 'a"'}, {"memory_mib": "48"}):
+        (tmp_path / INDEX).write_text(json.dumps({**index, "net/red": {**entry, **change}}))
+        with pytest.raises(ImageError, match="net/red"):
+            boots_of(assembly, tmp_path)
+    (tmp_path / INDEX).chmod(0o666)
+    with pytest.raises(ImageError, match="written by others"):
+        boots_of(assembly, tmp_path)
+
+
+def test_up_on_xen_needs_no_library_that_reads_command_lines() -> None:
+    assert plain_up(["wg0.conf", "--backend", "xen"]) == {"file": Path("wg0.conf"), "backend": "xen"}
+    assert plain_up(["wg0.conf", "--backend", "kvm"]) is None
+
+
+def test_an_archive_is_read_by_the_kernels_rules() -> None:
+    made = ramdisk.archive("a", b"12345")
+    assert len(made) % 4 == 0 and made.count(b"070701") == 2 and b"TRAILER!!!\0" in made
