@@ -818,7 +818,7 @@ def test_any_change_of_the_tree(changes: list[tuple[Any, ...]], tmp_path: Path) 
     for one in changes:
         mutate(data, one)
     found = findings("".join(f'"{key}" = {dump(value)}\n' for key, value in data.items()), tmp_path)
-    rules = {validator.name for validator in VALIDATORS} | {"keys", "well-formed", "secrets"}
+    rules = {validator.name for validator in VALIDATORS} | {"keys", "well-formed", "secrets", "rules"}
     assert {finding.validator for finding in found} <= rules
     if data == DATA:
         assert not found
