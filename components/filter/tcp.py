@@ -129,6 +129,8 @@ def turn(flow: Flow, side: Side, seen: Segment) -> Turn:
     sender, receiver = ends(flow, side)
     flags, state, fins = seen.flags, flow.state, flow.fins
     is_opener = side is flow.opener
+    if flags & SYN and flags & ACK and is_opener:
+        return Turn(Fit.NO, state, fins, "handshake")
     if sender is None and receiver is None:  # not followed
         return Turn(Fit.YES, *_next(flow, side, flags, flags & RST != 0))
     if flags & SYN:
@@ -139,8 +141,9 @@ def turn(flow: Flow, side: Side, seen: Segment) -> Turn:
             if not flags & RST:
                 hasty = state is State.OPENING  # nobody has answered it
                 return Turn(Fit.NO, state, fins, "handshake") if hasty else Turn(Fit.LATE, state, fins)
-            closes = sender is not None and seen.sequence == sender.end
-            return Turn(Fit.LATE, State.RESET if closes else state, fins)
+            if sender is not None and seen.sequence == sender.end:
+                return Turn(Fit.LATE, State.RESET, fins)
+            return Turn(Fit.NO, state, fins, "reset")
         if flags & RST:
             refuses = flags & ACK and receiver is not None and _answers(receiver, seen)
             return Turn(Fit.LATE, State.RESET, fins) if refuses else Turn(Fit.NO, state, fins, "reset")

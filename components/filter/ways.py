@@ -73,7 +73,7 @@ class Sources:
             if side is Side.RED:
                 if not is_own and not (is_bridge and _LINK_LOCAL6.has(source)):
                     return "spoofed"
-            elif is_own and not is_bridge:
+            elif not is_bridge and (is_own or not any(prefix.has(destination) for prefix in self._lan)):
                 return "spoofed"
         if self._is_split and side is not Side.RED and self._ways.leaves(source) is not side:
             return "spoofed"

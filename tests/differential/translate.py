@@ -13,10 +13,13 @@ _FAMILIES: Final = {4: "ip", 16: "ip6"}
 _FLAGS: Final = ("fin", "syn", "rst", "psh", "ack", "urg")
 _DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
-# What differs from conntrack on purpose (docs/filter.md), said in nftables' own words: the mark stands for "invalid"
+# What differs from conntrack on purpose (docs/filter.md), said in nftables' own words: mark 8 stands for "invalid", 9
+# for "new"
 _DIFFERENCES: Final = (
     # only the red side may pick up a connection in its midst
     'iifname { "peer1", "peer2" } tcp flags & (syn | ack | rst | fin) != syn ct state new meta mark set 8',
+    # a SYN of who did not open the connection is judged as one that would open it
+    "tcp flags & (syn | ack | rst | fin) == syn ct state invalid meta mark set 9",
 )
 
 
@@ -27,8 +30,9 @@ def script(ruleset: RuleSet) -> str:
         own = [prefix for prefix in ruleset.lan if prefix.width == width]
         if own:
             lines.append(f'iifname "red" {_FAMILIES[width]} saddr != {_prefixes(own)} drop')
+            lines.append(f'oifname "red" {_FAMILIES[width]} daddr != {_prefixes(own)} drop')
         elif ruleset.lan:
-            lines.append(f'iifname "red" meta nfproto ipv{4 if width == 4 else 6} drop')
+            lines.append(f"meta nfproto ipv{4 if width == 4 else 6} drop")
     for rule in ruleset.rules:
         lines.extend(_rule(rule))
     body = "\n    ".join(lines)
@@ -87,7 +91,9 @@ def _conditions(
 def _states(rule: Rule) -> Iterator[str]:
     """What is invalid matches only where a rule says so."""
     states = [state.name.lower() for state in Tracking if state.name and rule.tracking & state]
-    yield f"meta mark != 8 ct state {{ {', '.join(states or ('new', 'established', 'related', 'untracked'))} }}"
+    yield f"meta mark != {{ 8, 9 }} ct state {{ {', '.join(states or ('new', 'established', 'related', 'untracked'))} }}"
+    if not rule.tracking or rule.tracking & Tracking.NEW:
+        yield "meta mark 9"
     if rule.tracking & Tracking.INVALID:
         yield "meta mark 8"
 

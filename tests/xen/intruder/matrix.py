@@ -63,7 +63,9 @@ def store(crew, names):
                 seen["remove"] = crew.ask(one, "store", "remove", f"{home}/data")
                 seen["permit"] = crew.ask(one, "store", "set_permissions", f"{home}/data", "n0", f"r{crew.ids[one]}")
                 found[f"{one} {victim}"] = seen
-        found[f"{victim} itself"] = {path.removeprefix(home): crew.ask(victim, "store", "read", path) for path in secret}
+        found[f"{victim} itself"] = {
+            path.removeprefix(home): crew.ask(victim, "store", "read", path) for path in secret
+        }
         found[f"dom0 {victim}"] = {path.removeprefix(home): bool(ours.read(path)) for path in secret}
     return found
 
@@ -100,7 +102,8 @@ def main():
     assembly = load(Path(file))
     names = names or [domain.name for domain in assembly.domains]
     images = {
-        kind: (f"{guests}/{kind}.kernel", f"{guests}/{kind}.ramdisk", memory) for kind, memory in (("small", 64), ("large", 160))
+        kind: (f"{guests}/{kind}.kernel", f"{guests}/{kind}.ramdisk", memory)
+        for kind, memory in (("small", 64), ("large", 160))
     }
     crew, found = Crew(assembly, images), {"names": names, "seconds": {}}
     begun = time.monotonic()

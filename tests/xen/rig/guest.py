@@ -26,7 +26,9 @@ from .dom0 import packages
 from .places import XEN, making, step
 
 MODULES: Final = ("xen-privcmd", "xen-evtchn", "xen-gntdev", "xen-gntalloc")
-_PACKAGES: Final = "libpython3.11-minimal python3.11-minimal libpython3.11-stdlib libc6 libffi8 zlib1g libexpat1".split()
+_PACKAGES: Final = (
+    "libpython3.11-minimal python3.11-minimal libpython3.11-stdlib libc6 libffi8 zlib1g libexpat1".split()
+)
 _STDLIB: Final = (
     "__future__ _collections_abc _weakrefset abc codecs collections contextlib copyreg ctypes encodings enum functools genericpath "
     "importlib io json keyword linecache operator os posixpath re reprlib site stat struct textwrap token tokenize traceback types "
