@@ -1,7 +1,7 @@
 """Every domain of the gateway is an attacker's: what it gets from the others, with Xen's policy and without.
 
-Each check has its control in the same table: the same attempt where it is allowed, by the two ends of a channel, by dom0, or on a
-Xen without XSM. What fails there as well would prove nothing here. tests/xen/intruder/ has what is tried.
+Each check has its control in the same table: the same attempt where it is allowed, by the two ends of a channel, by
+dom0, or on a Xen without XSM. What fails there as well would prove nothing here. tests/xen/intruder/ has what is tried.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def test_no_domain_sees_or_changes_anothers_home_in_the_xenstore(machine: str, r
     found: Found = request.getfixturevalue(machine)
     for one, victim in found.pairs():
         seen = found.table["store"][f"{one} {victim}"]
-        assert {what: came for what, came in seen.items() if came != {"error": "EACCES"}} == {}, f"{one} in the home of {victim}"
+        assert {what: came for what, came in seen.items() if came != {"error": "EACCES"}} == {}, (
+            f"{one} in the home of {victim}"
+        )
     for victim in found.names:
         assert all(found.table["store"][f"dom0 {victim}"].values())
         assert all("ok" in came for came in found.table["store"][f"{victim} itself"].values())

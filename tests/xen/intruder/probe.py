@@ -1,8 +1,10 @@
-"""What an attacker with a whole domain tries. Every method says what came of it: something that worked, or an error's name.
+"""What an attacker with a whole domain tries. Every method says what came of it: something that worked, or an error's
+name.
 
-The same code runs in dom0, where it may succeed: that is how a test knows that a refusal was one, and not a mistake in here.
-Standard library only. Numbers of ioctls: linux, include/uapi/xen/{gntalloc,gntdev,evtchn,privcmd}.h; of hypercalls and their
-structures: xen, include/public/{xen,domctl,sysctl}.h and xsm/flask_op.h, as of Xen 4.17.
+The same code runs in dom0, where it may succeed: that is how a test knows that a refusal was one, and not a mistake in
+here. Standard library only. Numbers of ioctls: linux, include/uapi/xen/{gntalloc,gntdev,evtchn,privcmd}.h; of
+hypercalls and
+their structures: xen, include/public/{xen,domctl,sysctl}.h and xsm/flask_op.h, as of Xen 4.17.
 """
 
 import ctypes
