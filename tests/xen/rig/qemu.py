@@ -14,7 +14,8 @@ MACS: Final = {"lan": "52:54:00:5e:00:01", "wan": "52:54:00:5e:00:02"}
 """dom0/init names the cards after these."""
 
 # A PV dom0 dies at its first return to user mode with SMAP, and Xen of MWAIT in the idle loop: this QEMU emulates neither right
-CPU: Final = "EPYC,-smap,-monitor"
+# Where vector registers are switched lazily, programs die of pointers that went through another domain's
+CPU: Final = "EPYC,-smap,-monitor,-avx,-avx2,-fma,-f16c"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def start(machine: Machine, taps: dict[str, int], folder: Path) -> subprocess.Po
     """
     xen = f"console=com1 com1=115200,8n1 dom0_mem={machine.dom0_memory}M,max:{machine.dom0_memory}M dom0_max_vcpus=1 "
     xen += "loglvl=warning guest_loglvl=warning noreboot bootscrub=false "  # QEMU's memory is zero as it is
+    xen += "spec-ctrl=eager-fpu "
     xen += "flask=enforcing" if machine.policy else ""
     options = " rig.guest_logs" if machine.guest_logs else ""
     modules = [f"{machine.kernel} console=hvc0 rdinit=/init rootfstype=ramfs quiet{options}", str(machine.ramdisk)]
