@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from appliance.cli import building, screen
-from appliance.image.manifest import MANIFEST, Image, ImageError, image, read
+from appliance.image.manifest import INDEX, Image, ImageError, image
 
 app = typer.Typer(
     name="image",
@@ -24,14 +25,14 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Store = Annotated[
     Path | None,
-    typer.Option("--store", help="Folder of images; /var/cache/septum/images for root, else ~/.cache/septum/images."),
+    typer.Option("--store", help="Folder of images; /var/lib/septum/images for root, else ~/.cache/septum/images."),
 ]
 
 
 def _store(said: Path | None) -> Path:
     if said is not None:
         return said
-    return (Path("/var/cache") if os.geteuid() == 0 else Path.home() / ".cache") / "septum/images"
+    return Path("/var/lib/septum/images") if os.geteuid() == 0 else Path.home() / ".cache/septum/images"
 
 
 @contextmanager
@@ -71,11 +72,11 @@ def _figures(name: str, of: Image) -> dict[str, Any]:
         "name": name,
         "role": contents["role"],
         "kernel": kernel["flavour"],
-        "kernel_bytes": kernel["bytes"],
+        "kernel_bytes": kernel["compressed_bytes"],
         "ramdisk_bytes": ramdisk["bytes"],
-        "bytes": kernel["bytes"] + ramdisk["bytes"],
+        "bytes": kernel["compressed_bytes"] + ramdisk["bytes"],
         "budget_bytes": contents["budget"]["bytes"],
-        "unpacked_bytes": ramdisk["unpacked_bytes"],
+        "unpacked_bytes": kernel["bytes"] + ramdisk["unpacked_bytes"],
         "memory_mib": contents["memory_mib"],
         "modules": sum(file["path"].endswith(".pyc") for file in contents["files"]),
         "libraries": sum(".so" in file["path"] for file in contents["files"]),
@@ -84,7 +85,7 @@ def _figures(name: str, of: Image) -> dict[str, Any]:
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> None:
-    columns = ("name", "kernel", "image", "of budget", "unpacked", "memory", "modules", "libraries", "folder")
+    columns = ("name", "kernel", "image", "of budget", "unpacked", "memory", "modules", "libraries")
     screen.table(
         title,
         columns,
@@ -98,7 +99,6 @@ def _table(title: str, rows: list[dict[str, Any]]) -> None:
                 f"{row['memory_mib']} MiB",
                 row["modules"],
                 row["libraries"],
-                f"{Path(row['folder']).name[:12]}…",
             )
             for row in rows
         ],
@@ -137,42 +137,39 @@ def build(
     _table(f"{file.stem}: {len(rows)} domains, {time.monotonic() - begun:.1f} s", rows)
 
 
-def _all(store: Path) -> list[Image]:
-    folders = sorted(file.parent for file in store.glob(f"[0-9a-f]*/{MANIFEST}"))
+def _indexed(store: Path) -> dict[str, Image]:
+    """The images that the store's index names, by role: those that a monitor would boot."""
     try:
-        return [image(folder) for folder in folders]
+        index = json.loads((store / INDEX).read_bytes())
+        return {name.partition("/")[2]: image((store / entry["kernel"]).parent) for name, entry in index.items()}
+    except FileNotFoundError:
+        screen.fail(f"there is no image in {store}", "septum image build FILE")
     except ImageError as error:
         screen.fail(str(error))
 
 
 @app.command("list")
 def list_(store: Store = None, json_: Json = False) -> None:
-    """List the images in the store."""
-    rows = sorted((_figures(of.contents()["role"], of) for of in _all(_store(store))), key=lambda row: row["name"])
+    """List the images that domains would boot, by role."""
+    rows = [_figures(name, of) for name, of in sorted(_indexed(_store(store)).items())]
     if json_:
         screen.as_json(rows)
-    elif not rows:
-        screen.out.print(f"no image in {_store(store)}; try: septum image build FILE")
     else:
         _table(str(_store(store)), rows)
 
 
 @app.command()
 def show(
-    which: Annotated[str, typer.Argument(help="A role (rng), or the beginning of a folder's name in the store.")],
+    role: Annotated[str, typer.Argument(help="A role, as `septum image list` names them: rng.")],
     store: Store = None,
     every: Annotated[bool, typer.Option("--all", help="Every file, not only the largest.")] = False,
     json_: Json = False,
 ) -> None:
     """Show what is in an image, by size, and check its files against their hashes."""
-    found = [
-        of
-        for of in _all(_store(store))
-        if which == read(of.manifest)["role"] or of.manifest.parent.name.startswith(which)
-    ]
-    if not found:
-        screen.fail(f"no image {which!r} in {_store(store)}", "septum image list")
-    chosen = max(found, key=lambda of: of.manifest.stat().st_mtime)
+    known = _indexed(_store(store))
+    if role not in known:
+        screen.fail(f"no image {role!r} in {_store(store)}", f"one of: {', '.join(sorted(known))}")
+    chosen = known[role]
     contents = chosen.contents()
     if json_:
         screen.as_json(contents)
@@ -185,7 +182,7 @@ def show(
     _sums(contents["files"])
     files = sorted(contents["files"], key=lambda file: -int(file["bytes"]))
     shown = files if every else files[:20]
-    rows = [(screen.amount(file["bytes"]), file["path"], file["from"], file["sha256"][:16]) for file in shown]
+    rows = [(screen.amount(file["bytes"]), file["path"], file["from"], file["sha256"][:12]) for file in shown]
     screen.table(f"{len(shown)} of {len(files)} files, largest first", ("size", "file", "from", "sha256"), rows)
 
 

@@ -119,7 +119,7 @@ def _image(
         ramdisk = subprocess.run(_COMPRESS, input=archive, capture_output=True, check=True).stdout
         progress(role.name, "waiting for its kernel", 0.9)
         _write(new, role, of.result(), parts, ramdisk, len(archive), budget)
-        _within(budget, role, new, parts)
+        _within(budget, role, of.result().compressed + len(ramdisk), parts)
 
     folder = store.get(out, name, make)
     progress(role.name, "there", 1)
@@ -148,6 +148,7 @@ def _write(
             "flavour": of.flavour,
             "version": of.version,
             "bytes": of.file.stat().st_size,
+            "compressed_bytes": of.compressed,
             "sha256": store.digest(of.file),
             "config_sha256": of.config_sha256,
         },
@@ -169,8 +170,7 @@ def _write(
     manifest.write(new, contents)
 
 
-def _within(budget: budgets.Budget, role: Role, new: Path, parts: list[tree.Part]) -> None:
-    has = sum((new / name).stat().st_size for name in (manifest.KERNEL, manifest.RAMDISK))
+def _within(budget: budgets.Budget, role: Role, has: int, parts: list[tree.Part]) -> None:
     if has > budget.bytes:
         largest = sorted(parts, key=lambda part: -len(part.data))[:5]
         raise budgets.BudgetError(

@@ -20,6 +20,13 @@ from tests.xen.rig.dom0 import packages
 from tests.xen.rig.places import ROOT
 
 COMPONENTS: Final = ("rng", "log", "filter")
+PAIR: Final[dict[str, list[dict[str, Any]]]] = {
+    "rng": [
+        {"port": "keys", "peer": "keymgr", "schema": "random", "end": "server", "channel": 0},
+        {"port": "log", "peer": "log", "schema": "records", "end": "out", "channel": 1},
+    ],
+    "log": [{"port": "records", "peer": "rng", "schema": "records", "end": "in", "channel": 1}],
+}
 _FOLDERS: Final = ("appliance", "components", "proto/septum")
 
 _INIT: Final = b"""#!/usr/bin/python3.11 -ISB

@@ -64,9 +64,12 @@ class Bridges:
         bridges = {side: bridge_name(self._box, side) for side in interfaces}
 
         def make() -> Any:
+            from appliance.monitor.plumbing import largest_group
             from appliance.monitor.xen import bridging
 
-            return bridging.make(interfaces, bridges, self._record, self._home)
+            seen = bridging.make(interfaces, bridges, self._record, self._home)
+            seen["red"]["largest_group"] = largest_group(self._network.mtu)
+            return seen
 
         try:
             found = Helper(make).result()
@@ -90,6 +93,7 @@ class Bridges:
             "fwmark": net.fwmark,
         }
         if side == "red":
+            settings["largest_group"] = seen["largest_group"]
             settings["tunnel"] = {
                 "name": net.tunnel,
                 "addresses": [str(one) for one in net.addresses],

@@ -26,7 +26,7 @@ PARTS = [
 @pytest.fixture
 def bill(tmp_path: Path) -> bytes:
     (tmp_path / "kernel").write_bytes(b"kernel")
-    kernel = Kernel(tmp_path / "kernel", "plain", "6.1.192-2", "ab" * 32, "cd" * 32)
+    kernel = Kernel(tmp_path / "kernel", 3, "plain", "6.1.192-2", "ab" * 32, "cd" * 32)
     linked = tmp_path / "cryptography-50.0.2.dist-info/sboms"
     linked.mkdir(parents=True)
     component = {"type": "library", "name": "openssl", "version": "3.5", "purl": "pkg:generic/openssl", "bom-ref": "x"}

@@ -18,7 +18,15 @@ from typing import Any, Final
 from septum.v1.random import RandomRequest
 
 from appliance.guest.neighbours import number
-from appliance.guest.status import FIRST_COUNTER, WORD_HEARTBEAT, WORD_LANDLOCK, WORD_STATE, State
+from appliance.guest.status import (
+    FIRST_COUNTER,
+    WORD_HEARTBEAT,
+    WORD_LANDLOCK,
+    WORD_STATE,
+    WORD_VIOLATIONS,
+    State,
+)
+from appliance.vchan import layout
 from appliance.vchan.endpoint import Endpoint
 from appliance.vchan.grants import ClientWire, GrantError, Meeting
 from appliance.vchan.ring import PeerViolation, Side
@@ -33,18 +41,20 @@ CHANNELS: Final = {"rng": (0, 1), "log": (1,)}
 
 
 class Pair:
-    def __init__(self, kernel: str, ramdisks: dict[str, str], kind: str = "pv", memory: int = 160) -> None:
+    def __init__(self, kernel: str, ramdisks: dict[str, str], kind: str = "pv", memory: int = 48) -> None:
         self.kernel, self.ramdisks, self.kind, self.memory = kernel, ramdisks, kind, memory
         self.store = Xenstore()
         self.gntdev = gntdev.open_device()
         self.ids: dict[str, int] = {}
         self.pages: dict[str, Any] = {}
+        self.windows: dict[str, tuple[Window, gntdev.Borrowed]] = {}
 
     def create(self, name: str) -> None:
         config = Path(f"/tmp/{name}.cfg")
         config.write_text(
             f'name = "{name}"\ntype = "{self.kind}"\nkernel = "{self.kernel}"\nramdisk = "{self.ramdisks[name]}"\n'
-            f'extra = "console=hvc0 rdinit=/init quiet panic=-1"\nmemory = {self.memory}\nmaxmem = {self.memory}\n'
+            'extra = "console=hvc0 rdinit=/init quiet panic=-1 xen_gntalloc.limit=4096"\n'
+            f"memory = {self.memory}\nmaxmem = {self.memory}\n"
             'vcpus = 1\non_poweroff = "destroy"\non_crash = "destroy"\non_reboot = "destroy"\nnomigrate = 1\n'
             'tsc_mode = "native"\nvfb = []\n'
         )
@@ -101,11 +111,20 @@ class Pair:
         borrowed = gntdev.borrow(self.gntdev, self.ids[name], [int(number) for number in references])
         window = Window(len(references) * PAGE)
         window.show(self.gntdev, borrowed.offset)
+        self.windows[name] = window, borrowed
         self.pages[name] = window.memory.cast("Q")
         self.until(
             f"{name} is not sealed: {self.pages[name][WORD_STATE]}",
             lambda: self.pages[name][WORD_STATE] >= State.SEALED,
         )
+
+    def destroy(self, name: str) -> int:
+        """Ends ``name``, lets its pages go and returns the id that it had."""
+        subprocess.run(["xl", "destroy", name], check=True)
+        window, borrowed = self.windows.pop(name)
+        window.blank()
+        gntdev.give_back(self.gntdev, borrowed)
+        return self.ids.pop(name)
 
     def go(self, name: str) -> None:
         self.store.write(f"/local/domain/{self.ids[name]}/septum/go", "1")
@@ -128,6 +147,19 @@ class Pair:
             return True
 
         self.until(f"{server} offers nothing", attempt)
+
+    def listed(self) -> str:
+        return subprocess.run(["xl", "list"], capture_output=True, text=True, check=True).stdout
+
+    def break_the_rules(self, end: Endpoint) -> None:
+        """As a client gone mad: an index that the ring cannot hold. Then dies, as far as rng can see."""
+        words = end._wire.memory[: layout.GRANTS].cast("I")
+        words[layout.LEFT_PROD // 4] += 1 << 30
+        end._wire.notify()
+        live = end._wire.memory
+        self.until("rng does not shut the channel", lambda: live[layout.SRV_LIVE] == layout.CLOSED)
+        end.close()
+        self.until("rng does not wait for the next one", lambda: live[layout.SRV_LIVE] == layout.WAITING)
 
 
 def opened(end: Endpoint) -> bool:
@@ -177,12 +209,15 @@ def main(kernel: str, rng: str, log: str, kind: str = "pv") -> None:
     pair.until("the session with rng does not open", lambda: opened(end))
     first = [call(end, 32) for _ in range(5)]
     seen["random"] = len(set(first)) == 5 and all(len(one) == 32 for one in first)
+    pair.break_the_rules(end)
     seen["records at log"] = pair.until("no record at log", lambda: pair.pages["log"][FIRST_COUNTER])
+    seen["rng accuses"] = bool(pair.pages["rng"][WORD_VIOLATIONS] & 1)
+    pair.until("the session with rng does not open again", lambda: opened(end))
+    seen["rng answers its offender's next life"] = len(call(end, 16)) == 16
 
     # log dies, and another one takes its place: rng does not, and its records arrive again
     began = time.monotonic()
-    subprocess.run(["xl", "destroy", "log"], check=True)
-    old = pair.ids.pop("log")
+    old = pair.destroy("log")
     pair.introduce(1, "rng", None)
     seen["rng answers while log is gone"] = len(call(end, 16)) == 16
     pair.create("log")
@@ -194,15 +229,29 @@ def main(kernel: str, rng: str, log: str, kind: str = "pv") -> None:
     pair.go("log")
     pair.running("log")
     seen["another log"] = pair.ids["log"] != old
+    pair.break_the_rules(end)
+    seen["records at the other log"] = pair.until(
+        "no record at the other log", lambda: pair.pages["log"][FIRST_COUNTER]
+    )
     seen["rebuilt after s"] = round(time.monotonic() - began, 1)
     seen["consoles"] = pair.consoles()
     # what rng granted to the old log and what it maps of the old log is let go: Xen has no ghost of it
-    listed = subprocess.run(["xl", "list"], capture_output=True, text=True, check=True).stdout
-    seen["no ghost"] = "(null)" not in listed
-    seen["list"] = listed
-    end.close()
-    for name in ("rng", "log"):
-        subprocess.run(["xl", "destroy", name], check=False)
+    seen["list"] = pair.listed()
+    seen["no ghost"] = "(null)" not in seen["list"]
+
+    # rng dies under the hands of its client: what that has mapped stays memory until it lets go
+    pair.until("the session with rng does not open a third time", lambda: opened(end))
+    call(end, 16)
+    pair.destroy("rng")
+    seen["a dead server's pages stay"] = end._wire.memory[layout.SRV_LIVE] == layout.LIVE
+    assert end.send(RandomRequest(length=1))
+    end.flush()
+    end.arm(space=True)
+    seen["a ghost while they are mapped"] = "(null)" in pair.listed()
+    wire.detach()
+    seen["closed"] = end.progress() == "closed"
+    pair.destroy("log")
+    pair.until(f"ghosts are left: {pair.listed()}", lambda: "(null)" not in pair.listed())
     print(json.dumps(seen))
 
 

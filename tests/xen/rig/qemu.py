@@ -13,8 +13,9 @@ from tests.system.lab.namespace import tool
 MACS: Final = {"lan": "52:54:00:5e:00:01", "wan": "52:54:00:5e:00:02"}
 """dom0/init names the cards after these."""
 
-# A PV dom0 dies at its first return to user mode with SMAP, and Xen of MWAIT in its idle loop: neither is emulated right. QEMU 7.2 has
-# AVX, but its XSAVE leaves out the upper halves of the registers: with several guests, one spoils the copies that another makes
+# A PV dom0 dies at its first return to user mode with SMAP, and Xen of MWAIT in its idle loop: neither is emulated right.
+# QEMU 7.2 has AVX, but its XSAVE leaves out the upper halves of the registers: one guest spoils what another copies. For
+# the same reason Xen is told to switch vector registers eagerly
 CPU: Final = "EPYC,-smap,-monitor,-avx,-avx2,-fma,-f16c"
 
 
@@ -39,6 +40,7 @@ def start(machine: Machine, taps: dict[str, int], folder: Path) -> subprocess.Po
     """
     xen = f"console=com1 com1=115200,8n1 dom0_mem={machine.dom0_memory}M,max:{machine.dom0_memory}M dom0_max_vcpus=1 "
     xen += "loglvl=warning guest_loglvl=warning noreboot bootscrub=false "  # QEMU's memory is zero as it is
+    xen += "spec-ctrl=eager-fpu "
     xen += "flask=enforcing" if machine.policy else ""
     options = " rig.guest_logs" if machine.guest_logs else ""
     modules = [f"{machine.kernel} console=hvc0 rdinit=/init rootfstype=ramfs quiet{options}", str(machine.ramdisk)]

@@ -1,0 +1,121 @@
+"""Channels inside Xen: the suites of tests/channel over grants, a peer that is libxenvchan, two guests."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.xen import septum_guest, suite
+from tests.xen.rig import Rig
+from tests.xen.rig.places import ROOT
+
+INTEROP = ROOT / "tests/xen/interop"
+LIBRARIES = ("xenvchan", "xengnttab", "xenevtchn", "xenstore", "xentoollog", "xentoolcore", "pthread")
+OURS = "PYTHONPATH=/septum:/septum/proto /usr/bin/python3.11 -B /septum/tests/xen/interop/peer.py"
+THEIRS = "/peer"
+ENDS = {"ours": OURS, "libxenvchan": THEIRS}
+
+
+@pytest.fixture(scope="session")
+def inside(rig: Rig) -> Callable[..., str]:
+    """Runs files of tests in dom0."""
+    suite.put(rig)
+    return lambda *arguments: suite.run(rig, *arguments, timeout=900)
+
+
+def test_the_conformance_suite_over_grants(inside: Callable[..., str]) -> None:
+    assert "passed" in inside("tests/channel/test_conformance.py")
+
+
+def test_what_is_the_transports_own(inside: Callable[..., str]) -> None:
+    assert "passed" in inside("tests/channel/xen_grants.py")
+
+
+def test_hostile_peers_over_grants(inside: Callable[..., str]) -> None:
+    chosen = "frame or header_once or talks_back or find_is_raised or replies or rewrites or scribbles"
+    assert "passed" in inside("tests/channel/test_hostile.py", "-k", chosen)
+
+
+# libxenvchan --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def peer(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Rig:
+    """The machine, with /peer in dom0."""
+    program: Path = tmp_path_factory.mktemp("peer") / "peer"
+    libraries = [f"-l{name}" for name in LIBRARIES]
+    subprocess.run(["gcc", "-O2", "-Wall", "-static", "-o", program, INTEROP / "peer.c", *libraries], check=True)
+    rig.put("/peer", program.read_bytes(), 0o755)
+    return rig
+
+
+def talk(rig: Rig, server: str, client: str, what: tuple[str, str], count: int, size: int, ring: int) -> float:
+    """``what`` are what server and client do; returns the number that one of them prints."""
+    path = "/vchan-test"
+    ends = {}
+    for side, end, does in (("server", server, what[0]), ("client", client, what[1])):
+        ends[side] = f"{end} {side} 0 {path} {ring} {ring} {does} {count} {size}"
+    script = (
+        f"rm -f /s /c; xenstore-rm {path} 2>/dev/null; ({ends['server']} > /s 2>&1) & server=$!; "
+        f"({ends['client']} > /c 2>&1); client=$?; wait $server; code=$?; cat /s /c; exit $((client + code))"
+    )
+    _, output = rig.run(script, 240, check=True)
+    return float(output.split()[-1])
+
+
+@pytest.mark.parametrize("size", [16, 30000])
+@pytest.mark.parametrize(("server", "client"), [("ours", "libxenvchan"), ("libxenvchan", "ours")])
+@pytest.mark.parametrize("ring", [1024, 65536])
+def test_both_roles_against_libxenvchan(peer: Rig, server: str, client: str, size: int, ring: int) -> None:
+    """What is sent comes back, and what is poured in arrives in order, whichever end is C's."""
+    size = min(size, ring // 2)
+    assert talk(peer, ENDS[server], ENDS[client], ("echo", "ping"), 50, size, ring) > 0
+    assert talk(peer, ENDS[server], ENDS[client], ("ping", "echo"), 50, size, ring) > 0
+    assert talk(peer, ENDS[server], ENDS[client], ("sink", "source"), 200, size, ring) > 0
+    assert talk(peer, ENDS[server], ENDS[client], ("source", "sink"), 200, size, ring) > 0
+
+
+def test_round_trip_and_throughput_beside_libxenvchan(peer: Rig) -> None:
+    """Both in one run on one emulated processor: only the ratio means anything."""
+    rows = {}
+    for name, (server, client) in {"libxenvchan": (THEIRS, THEIRS), "ours": (OURS, OURS)}.items():
+        trips = [talk(peer, server, client, ("echo", "ping"), 200, 16, 65536) for _ in range(3)]
+        flows = [talk(peer, server, client, ("sink", "source"), 400, 32768, 524288) for _ in range(3)]
+        rows[name] = (statistics.median(trips), statistics.median(flows))
+    (their_trip, their_flow), (our_trip, our_flow) = rows["libxenvchan"], rows["ours"]
+    print(f"\nround trip of 16 bytes: {our_trip:.0f} us, {our_trip / their_trip:.2f} times libxenvchan's")
+    print(f"one way in pieces of 32 KiB: {our_flow:.1f} MiB/s, {our_flow / their_flow:.2f} times libxenvchan's")
+    assert our_trip < 20 * their_trip
+    assert our_flow > their_flow / 20
+
+
+# guests -------------------------------------------------------------------------------------------------------------
+
+
+def test_two_guests_and_dom0(rig: Rig) -> None:
+    """The real PID 1: seals itself, meets its peers, outlives one of them."""
+    kernel, base = septum_guest.build()
+    rig.put("/g/vmlinux", kernel.read_bytes())
+    for component, ports in septum_guest.PAIR.items():
+        rig.put(f"/g/{component}", septum_guest.description(component, ports) + base)
+    command = "PYTHONPATH=/septum:/septum/proto /usr/bin/python3.11 -B /septum/tests/xen/interop/pair.py"
+    try:
+        seen = json.loads(rig.run(f"{command} /g/vmlinux /g/rng /g/log", 600, check=True)[1].splitlines()[-1])
+    finally:
+        rig.run("for name in rng log; do xl destroy $name; done; rm -rf /g")
+    assert seen["random"]
+    assert all(seen["landlock"])
+    assert seen["records at log"] == seen["records at the other"] == 1
+    assert seen["rng accuses"]
+    assert seen["rng answers its offender's next life"]
+    assert seen["rng answers while log is gone"]
+    assert seen["another log"]
+    assert seen["no ghost"], seen["list"]
+    assert seen["a dead server's pages stay"]
+    assert seen["a ghost while they are mapped"]
+    assert seen["closed"]

@@ -1,0 +1,175 @@
+"""Images boot on Xen with the memory that their budget gives them, and not much later than next to nothing would."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from appliance.assembly.load import VPN, load
+from appliance.image import cpio, elf
+from appliance.image.build import build
+from appliance.image.manifest import Image
+from tests.xen.rig import Rig
+from tests.xen.rig.places import XEN
+
+pytestmark = pytest.mark.timeout(1800)  # the first build of a kernel, and of the machine
+
+FIRST = b"FIRST LINE"
+ROUNDS = 3
+
+# Laid over the image's own: it says that it is there and what memory is left, and goes on as ever
+INIT = b"""#!/usr/bin/python3.11 -ISB
+import os
+os.write(1, b"FIRST LINE\\n")
+from appliance.guest import boot_xen
+boot_xen._mount()
+with open("/proc/meminfo") as file:
+    lines = dict(line.split(":") for line in file)
+os.write(1, f"MEMORY {lines['MemTotal'].split()[0]} {lines['MemAvailable'].split()[0]}\\n".encode())
+import MAIN
+os.write(1, f"MODULES {len(__import__('sys').modules)}\\n".encode())
+while True:
+    __import__("time").sleep(60)
+"""
+BUSYBOX = b"""#!/bin/busybox sh
+echo FIRST LINE
+exec /bin/busybox sleep 600
+"""
+
+# In dom0: builds a guest, waits for a line of its console, prints how long that took and what it said
+WATCH = """
+import os, select, subprocess, sys, time
+configuration, name, marker = sys.argv[1], sys.argv[2], sys.argv[3].encode()
+begun = time.monotonic()
+try:
+    subprocess.run(["xl", "create", "-p", configuration], check=True, stdout=subprocess.DEVNULL)
+    domid = subprocess.run(["xl", "domid", name], check=True, capture_output=True, text=True).stdout.strip()
+    where = subprocess.run(["xenstore-read", f"/local/domain/{domid}/console/tty"], check=True, capture_output=True)
+    tty = os.open(where.stdout.decode().strip(), os.O_RDONLY | os.O_NOCTTY)
+    subprocess.run(["xl", "unpause", name], check=True)
+    said, first = b"", None
+    while marker not in said and time.monotonic() < begun + 150 and select.select([tty], [], [], 150)[0]:
+        said += os.read(tty, 4096)
+        if first is None and b"FIRST LINE" in said:
+            first = time.monotonic() - begun
+    print(first)
+    sys.stdout.write(said.decode(errors="replace"))
+finally:
+    subprocess.run(["xl", "destroy", name], capture_output=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def images() -> dict[str, Image]:
+    return build(load(VPN), XEN / "images")
+
+
+class Guests:
+    """Guests of one kernel in dom0, one at a time."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+
+    def boot(self, name: str, image: Image, ramdisk: bytes, marker: str) -> tuple[float, str]:
+        """Seconds from ``xl create`` to the first line of the guest, and its console up to ``marker``."""
+        kernel = f"/images-test/{image.kernel_sha256}"
+        if self._rig.run(["test", "-e", kernel])[0]:
+            self._rig.put(kernel, image.kernel.read_bytes())
+        self._rig.put(f"/images-test/{name}.cpio", ramdisk)
+        values = {
+            "name": name,
+            "type": "pvh",
+            "kernel": kernel,
+            "ramdisk": f"/images-test/{name}.cpio",
+            "extra": image.kernel_args,
+            "memory": image.memory_mib,
+            "maxmem": image.memory_mib,
+            "vcpus": 1,
+            "on_crash": "destroy",
+            "tsc_mode": "native",
+        }
+        text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+        self._rig.put(f"/images-test/{name}.cfg", text.encode())
+        said = self._rig.python(WATCH, 300, f"/images-test/{name}.cfg", name, marker)
+        first, _, console = said.partition("\n")
+        assert first != "None" and marker in console, said[-3000:]
+        return float(first), console
+
+
+@pytest.fixture(scope="module")
+def guests(rig: Rig) -> Iterator[Guests]:
+    yield Guests(rig)
+    rig.run("rm -rf /images-test")
+
+
+def watched(image: Image) -> bytes:
+    """The image's ramdisk with another /init behind it."""
+    init = INIT.replace(b"MAIN", image.contents()["main"].encode())
+    return cpio.padded(image.ramdisk.read_bytes()) + cpio.archive([cpio.file("init", init, 0o555)])
+
+
+@pytest.mark.parametrize("domain", ["rng", "store", "log", "filter", "keymgr", "encrypt", "decrypt", "red", "black"])
+def test_a_role_is_imported_in_its_image_with_the_memory_of_its_budget(
+    guests: Guests, images: dict[str, Image], domain: str, report: list[tuple[str, str]]
+) -> None:
+    image = images[domain]
+    image.check()
+    took, console = guests.boot(f"image-{domain}", image, watched(image), "MODULES")
+    total, left = map(int, console.partition("MEMORY ")[2].split()[:2])
+    assert total < image.memory_mib * 1024
+    contents = image.contents()
+    size = contents["kernel"]["compressed_bytes"] + contents["ramdisk"]["bytes"]
+    report.append(
+        (
+            f"xen: image of {domain}",
+            f"{size / 1e6:.2f} MB, {image.memory_mib} MiB ({left >> 10} left at the first line), "
+            f"first line after {took:.1f} s",
+        )
+    )
+
+
+def test_the_first_line_of_python_comes_not_much_later_than_that_of_a_shell(
+    rig: Rig, guests: Guests, images: dict[str, Image], report: list[tuple[str, str]]
+) -> None:
+    busybox = rig.get("/bin/busybox")
+    assert not elf.needs(busybox).libraries, "dom0's busybox must be a static one to be a guest's only file"
+    bare = cpio.archive(
+        [
+            cpio.file("bin/busybox", busybox, 0o555),
+            cpio.file("init", BUSYBOX, 0o555),
+            cpio.character_device("dev/console", 5, 1),
+        ]
+    )
+    image = images["rng"]
+    times: dict[str, list[float]] = {"shell": [], "python": []}
+    for _ in range(ROUNDS):  # in turn: both see the same load of the machine
+        times["shell"].append(guests.boot("image-shell", image, bare, FIRST.decode())[0])
+        times["python"].append(guests.boot("image-python", image, watched(image), FIRST.decode())[0])
+    shell, python = (statistics.median(times[name]) for name in ("shell", "python"))
+    report.append(
+        ("xen: create to first line", f"shell {shell:.1f} s, rng {python:.1f} s: {python / shell:.2f} times as long")
+    )
+    assert python < 4 * shell
+
+
+def test_two_kernels_and_no_more(images: dict[str, Image]) -> None:
+    flavours = {name: image.contents()["kernel"]["flavour"] for name, image in images.items()}
+    assert {name for name, flavour in flavours.items() if flavour == "net"} == {"red", "black"}
+    assert len({image.kernel_sha256 for image in images.values()}) == 2
+
+
+@pytest.mark.parametrize("domain", ["rng", "keymgr", "encrypt", "decrypt", "filter", "store", "log"])
+def test_the_plain_kernel_knows_no_protocol_disk_bus_or_module(images: dict[str, Image], domain: str) -> None:
+    folder = next(
+        path.parent
+        for path in Path(XEN / "images").glob("*/config")
+        if (path.parent / "kernel").samefile(images[domain].kernel)
+    )
+    on = {line.split("=")[0] for line in (folder / "config").read_text().splitlines() if line.startswith("CONFIG_")}
+    banned = "INET IPV6 UNIX PACKET NETDEVICES BLOCK PCI MODULES TMPFS EXT4_FS PTRACE BPF_SYSCALL IO_URING KEXEC DEVMEM"
+    assert not on & {f"CONFIG_{name}" for name in banned.split()}
+    assert {"CONFIG_SECCOMP_FILTER", "CONFIG_SECURITY_LANDLOCK", "CONFIG_XEN_PVH"} <= on
