@@ -65,7 +65,9 @@ def build(init: bytes, modules: Mapping[str, bytes]) -> Guest:
         (scratch / "kernel").write_bytes(_unpacked(tree[f"boot/vmlinuz-{version}"].data))
         kmods.keep(tree, version, MODULES)
         order = tree["etc/modules.order"].data.decode().split()
-        drivers = {f"modules/{number:02}.ko": file(tree[path[1:]].data) for number, path in enumerate(order)}
+        drivers = {
+            f"modules/{number:02}-{path.rsplit('/', 1)[1]}": file(tree[path[1:]].data) for number, path in enumerate(order)
+        }
         (scratch / "initramfs").write_bytes(archive(_furnished(tree, init, modules) | drivers))
 
     return _made("guest", (version, [deb.name for deb in debs], init, sorted(modules.items())), fill)
