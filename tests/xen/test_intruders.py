@@ -135,7 +135,9 @@ def test_no_domain_sees_or_changes_anothers_home_in_the_xenstore(machine: str, r
 def test_a_guest_that_makes_hypercalls_administers_nothing(machine: str, request: Any) -> None:
     found: Found = request.getfixturevalue(machine)
     guests, ours = found.table["powers"]["guest"], found.table["powers"]["dom0"]
-    assert {what: came for what, came in guests.items() if "ok" in came} == {"ask for Xen's version": {"ok": 4 << 16 | 17}}
+    assert {what: came for what, came in guests.items() if "ok" in came} == {
+        "ask for Xen's version": {"ok": 4 << 16 | 17}
+    }
     assert set(guests) == {*ours, "stop enforcing"}
     control = {what for what, came in ours.items() if "ok" in came}
     everything = {*ours}

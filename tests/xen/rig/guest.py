@@ -66,7 +66,8 @@ def build(init: bytes, modules: Mapping[str, bytes]) -> Guest:
         kmods.keep(tree, version, MODULES)
         order = tree["etc/modules.order"].data.decode().split()
         drivers = {
-            f"modules/{number:02}-{path.rsplit('/', 1)[1]}": file(tree[path[1:]].data) for number, path in enumerate(order)
+            f"modules/{number:02}-{path.rsplit('/', 1)[1]}": file(tree[path[1:]].data)
+            for number, path in enumerate(order)
         }
         (scratch / "initramfs").write_bytes(archive(_furnished(tree, init, modules) | drivers))
 
