@@ -1,8 +1,10 @@
-"""What an attacker with a whole domain tries. Every method says what came of it: something that worked, or an error's name.
+"""What an attacker with a whole domain tries. Every method says what came of it: something that worked, or an error's
+name.
 
-The same code runs in dom0, where it may succeed: that is how a test knows that a refusal was one, and not a mistake in here.
-Standard library only. Numbers of ioctls: linux, include/uapi/xen/{gntalloc,gntdev,evtchn,privcmd}.h; of hypercalls and their
-structures: xen, include/public/{xen,domctl,sysctl}.h and xsm/flask_op.h, as of Xen 4.17.
+The same code runs in dom0, where it may succeed: that is how a test knows that a refusal was one, and not a mistake in
+here. Standard library only. Numbers of ioctls: linux, include/uapi/xen/{gntalloc,gntdev,evtchn,privcmd}.h; of
+hypercalls and
+their structures: xen, include/public/{xen,domctl,sysctl}.h and xsm/flask_op.h, as of Xen 4.17.
 """
 
 import ctypes
@@ -24,7 +26,7 @@ MAP_GRANT, UNMAP_GRANT = _ioc("G", 0, 24), _ioc("G", 1, 16)
 BIND_INTERDOMAIN, BIND_UNBOUND, UNBIND, NOTIFY = _ioc("E", 1, 8), _ioc("E", 2, 4), _ioc("E", 3, 4), _ioc("E", 4, 4)
 HYPERCALL, MMAPBATCH_V2 = _ioc("P", 0, 48), _ioc("P", 4, 32)
 
-CONSOLE_IO, XSM_OP, SYSCTL, DOMCTL = 18, 27, 35, 36
+XEN_VERSION, CONSOLE_IO, XSM_OP, SYSCTL, DOMCTL = 17, 18, 27, 35, 36
 
 
 def attempt(action):
@@ -126,6 +128,10 @@ class Probe:
         page[: len(data)] = data
         self._kept.append(page)
         return page, ctypes.addressof(ctypes.c_char.from_buffer(page))
+
+    def version(self):
+        """Which Xen this is: every guest may ask that. An error means that it is not Xen who refuses the others."""
+        return self._call(XEN_VERSION, 0, 0)
 
     def domctl(self, command, peer):
         """A command of domctl on ``peer``: information (5), pause (3), unpause (4)."""
