@@ -48,7 +48,9 @@ def _expanded(tree: Path, sections: Sequence[str]) -> str:
     declared.append(tree / "policy/access_vectors")
     macros = [*sorted((tree / "policy/support").glob("*.spt")), tree / "policy/mls", tree / "modules/xen.if"]
     text = "\n".join([*(path.read_text() for path in (*declared, *macros)), *sections])
-    return _tool("m4", "-D", "self_contained_policy", "-D", "mls_num_sens=16", "-D", "mls_num_cats=256", "-", stdin=text)
+    return _tool(
+        "m4", "-D", "self_contained_policy", "-D", "mls_num_sens=16", "-D", "mls_num_cats=256", "-", stdin=text
+    )
 
 
 def _tool(name: str, *arguments: str, stdin: str | None = None) -> str:

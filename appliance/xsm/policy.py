@@ -88,7 +88,10 @@ def compiled_policy(assembly: ValidatedAssembly, tree: Path, *, locked: bool = T
     ours = policy(assembly, locked=locked)
     cut = (*_FOREVER, *_NEVER_DOM0) if locked else _NEVER_DOM0
     modules = [module(tree, "xen.te"), _without(module(tree, "dom0.te"), cut), ours]
-    return compiled(tree, [*modules, *((tree / "policy" / name).read_text() for name in ("users", "initial_sids", "device_contexts"))])
+    return compiled(
+        tree,
+        [*modules, *((tree / "policy" / name).read_text() for name in ("users", "initial_sids", "device_contexts"))],
+    )
 
 
 def policy(assembly: ValidatedAssembly, *, locked: bool = True) -> str:

@@ -55,7 +55,7 @@ class Xsm:
         self._library.xc_interface_close(self._handle)
 
     def state(self) -> State:
-        """"absent" if this Xen has no FLASK or has it switched off; whoever needs it must then refuse."""
+        """ "absent" if this Xen has no FLASK or has it switched off; whoever needs it must then refuse."""
         answer = self._library.xc_flask_getenforce(self._handle)
         return "enforcing" if answer == 1 else "permissive" if answer == 0 else "absent"
 

@@ -123,7 +123,9 @@ def test_no_domain_sees_or_changes_anothers_home_in_the_xenstore(machine: str, r
     found: Found = request.getfixturevalue(machine)
     for one, victim in found.pairs():
         seen = found.table["store"][f"{one} {victim}"]
-        assert {what: came for what, came in seen.items() if came != {"error": "EACCES"}} == {}, f"{one} in the home of {victim}"
+        assert {what: came for what, came in seen.items() if came != {"error": "EACCES"}} == {}, (
+            f"{one} in the home of {victim}"
+        )
     for victim in found.names:
         assert all(found.table["store"][f"dom0 {victim}"].values())
         assert all("ok" in came for came in found.table["store"][f"{victim} itself"].values())
@@ -133,7 +135,9 @@ def test_no_domain_sees_or_changes_anothers_home_in_the_xenstore(machine: str, r
 def test_a_guest_that_makes_hypercalls_administers_nothing(machine: str, request: Any) -> None:
     found: Found = request.getfixturevalue(machine)
     guests, ours = found.table["powers"]["guest"], found.table["powers"]["dom0"]
-    assert {what: came for what, came in guests.items() if "ok" in came} == {"ask for Xen's version": {"ok": 4 << 16 | 17}}
+    assert {what: came for what, came in guests.items() if "ok" in came} == {
+        "ask for Xen's version": {"ok": 4 << 16 | 17}
+    }
     assert set(guests) == {*ours, "stop enforcing"}
     control = {what for what, came in ours.items() if "ok" in came}
     everything = {*ours}

@@ -20,7 +20,6 @@ from tests.xen.intruder.crew import Crew, xl
 
 VERSION = "ask for Xen's version"  # the one thing here that is anybody's right
 REFS, PORTS = 24, 24
-FRAMES = [0x100, 0x1000, 0x2000]
 
 
 def collusion(crew, names):
@@ -64,13 +63,18 @@ def store(crew, names):
                 seen["remove"] = crew.ask(one, "store", "remove", f"{home}/data")
                 seen["permit"] = crew.ask(one, "store", "set_permissions", f"{home}/data", "n0", f"r{crew.ids[one]}")
                 found[f"{one} {victim}"] = seen
-        found[f"{victim} itself"] = {path.removeprefix(home): crew.ask(victim, "store", "read", path) for path in secret}
+        found[f"{victim} itself"] = {
+            path.removeprefix(home): crew.ask(victim, "store", "read", path) for path in secret
+        }
         found[f"dom0 {victim}"] = {path.removeprefix(home): bool(ours.read(path)) for path in secret}
     return found
 
 
-def powers(crew, name, victim, hands):
-    """What those who administer Xen can do, by a guest on another one; ``hands`` None is the guest's own, or dom0's."""
+def powers(crew, name, victim, hands, frame):
+    """What those who administer Xen can do, by a guest on another one; ``hands`` None is the guest's own, or dom0's.
+
+    ``frame`` is a page of the victim's.
+    """
     number = crew.ids[victim]
     tried = {
         VERSION: ("version",),
@@ -79,7 +83,7 @@ def powers(crew, name, victim, hands):
         "unpause another": ("domctl", 4, number),
         "information on the machine": ("physinfo",),
         "print on Xen's console": ("print_on_xen", f"(intruder) {name}\n"),
-        "map another's memory": ("dump", number, FRAMES),
+        "map another's memory": ("dump", number, [frame]),
         "stop enforcing": ("stop_enforcing",),
     }
     if hands:
@@ -102,7 +106,8 @@ def main():
     assembly = load(Path(file))
     names = names or [domain.name for domain in assembly.domains]
     images = {
-        kind: (f"{guests}/{kind}.kernel", f"{guests}/{kind}.ramdisk", memory) for kind, memory in (("small", 64), ("large", 160))
+        kind: (f"{guests}/{kind}.kernel", f"{guests}/{kind}.ramdisk", memory)
+        for kind, memory in (("small", 64), ("large", 160))
     }
     crew, found = Crew(assembly, images), {"names": names, "seconds": {}}
     begun = time.monotonic()
@@ -114,8 +119,7 @@ def main():
     try:
         *_, victim, intruder = names
         for name in names:
-            # The memory of a PVH guest is numbered as it sees it itself, and so can be named by others
-            crew.create(name, type="pvh" if name == victim else "pv")
+            crew.create(name, type="pv")
         lap("created")
         crew.start(*names)
         lap("ready")
@@ -132,9 +136,11 @@ def main():
         crew.create(intruder, "large", type="pv")
         crew.start(intruder)
         lap("ready with a kernel of its own")
+        hands = probe.Probe()
+        frame = hands.frame_of(crew.ids[victim])
         found["powers"] = {
-            "guest": powers(crew, intruder, victim, None),
-            "dom0": powers(crew, "dom0", victim, probe.Probe()),
+            "guest": powers(crew, intruder, victim, None, frame),
+            "dom0": powers(crew, "dom0", victim, hands, frame),
         }
         lap("powers")
         # Whatever was tried: all are still there, and answer

@@ -36,7 +36,9 @@ def apt(*arguments: str, cwd: Path | None = None) -> str:
 
 def newest_kernel() -> str:
     """The package that Debian's kernel for amd64 is at the moment, as linux-image-6.1.0-56-amd64."""
-    found = re.search(r"^Depends: (linux-image-\S+)", _or_update("apt-cache", "show", "linux-image-amd64"), re.MULTILINE)
+    found = re.search(
+        r"^Depends: (linux-image-\S+)", _or_update("apt-cache", "show", "linux-image-amd64"), re.MULTILINE
+    )
     if not found:
         raise PackageError("linux-image-amd64 depends on no kernel: are these Debian's package lists?")
     return found[1]

@@ -67,7 +67,9 @@ def build() -> Dom0:
                 _furnish(tree, version, own)
                 if absent := elf.missing(tree):
                     lines = [f"{library}: {', '.join(sorted(users)[:3])}" for library, users in sorted(absent.items())]
-                    raise RuntimeError("libraries missing in dom0, a package for each belongs in PACKAGES:\n" + "\n".join(lines))
+                    raise RuntimeError(
+                        "libraries missing in dom0, a package for each belongs in PACKAGES:\n" + "\n".join(lines)
+                    )
                 (scratch / "vmlinuz").write_bytes(kernel)
                 (scratch / "initramfs").write_bytes(archive(compiled(tree)))
     return Dom0(target / "vmlinuz", target / "initramfs", kept)
@@ -78,7 +80,17 @@ def _furnish(tree: Tree, version: str, own: dict[str, bytes]) -> None:
     kmods.keep(tree, version)
     tree["dev/console"] = character(5, 1)
     tree["dev/null"] = character(1, 3, 0o666)
-    for path in ("proc", "sys", "run", "tmp", "root", "var/log/xen/console", "var/lib/xen", "var/lib/xenstored", "etc/xen"):
+    for path in (
+        "proc",
+        "sys",
+        "run",
+        "tmp",
+        "root",
+        "var/log/xen/console",
+        "var/lib/xen",
+        "var/lib/xenstored",
+        "etc/xen",
+    ):
         tree[path] = folder()
     tree["usr/bin/sh"] = link("dash")  # BusyBox's would take its own applets before the programs of the same name
     tree["var/run"] = link("/run")

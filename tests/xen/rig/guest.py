@@ -26,7 +26,9 @@ from .dom0 import packages
 from .places import XEN, making, step
 
 MODULES: Final = ("xen-privcmd", "xen-evtchn", "xen-gntdev", "xen-gntalloc")
-_PACKAGES: Final = "libpython3.11-minimal python3.11-minimal libpython3.11-stdlib libc6 libffi8 zlib1g libexpat1".split()
+_PACKAGES: Final = (
+    "libpython3.11-minimal python3.11-minimal libpython3.11-stdlib libc6 libffi8 zlib1g libexpat1".split()
+)
 _STDLIB: Final = (
     "__future__ _collections_abc _weakrefset abc codecs collections contextlib copyreg ctypes encodings enum functools genericpath "
     "importlib io json keyword linecache operator os posixpath re reprlib site stat struct textwrap token tokenize traceback types "
@@ -62,7 +64,8 @@ def build(init: bytes, modules: Mapping[str, bytes]) -> Guest:
         kmods.keep(tree, version, MODULES)
         order = tree["etc/modules.order"].data.decode().split()
         drivers = {
-            f"modules/{number:02}-{path.rsplit('/', 1)[1]}": file(tree[path[1:]].data) for number, path in enumerate(order)
+            f"modules/{number:02}-{path.rsplit('/', 1)[1]}": file(tree[path[1:]].data)
+            for number, path in enumerate(order)
         }
         (scratch / "initramfs").write_bytes(archive(_furnished(tree, init, modules) | drivers))
 

@@ -64,7 +64,9 @@ def with_xsm() -> Hypervisor:
             with step("Xen's sources"):
                 tarball = _fetch(scratch / "source")
                 subprocess.run(["tar", "-xf", tarball, "-C", scratch / "source"], check=True)
-            (tree,) = [path for path in (scratch / "source").iterdir() if path.is_dir() and path.name.startswith("xen-")]
+            (tree,) = [
+                path for path in (scratch / "source").iterdir() if path.is_dir() and path.name.startswith("xen-")
+            ]
             with step("building Xen with XSM (two to four minutes on two cores)"):
                 _make(tree / "xen")
             shutil.copy(tree / "xen/xen", scratch / "xen")
@@ -108,4 +110,3 @@ def _make(folder: Path) -> None:
         if done.returncode:
             print(log.read_text(errors="replace")[-4000:], file=sys.stderr)
             done.check_returncode()
-

@@ -51,7 +51,12 @@ def start(machine: Machine, taps: dict[str, int], folder: Path) -> subprocess.Po
     command += ["-display", "none", "-nodefaults", "-no-reboot", "-no-user-config"]
     command += ["-kernel", str(machine.xen), "-append", xen.strip(), "-initrd", ",".join(modules)]
     command += ["-serial", f"file:{folder}/console.log"]
-    command += ["-device", "virtio-serial-pci,max_ports=2", "-chardev", f"socket,id=agent,path={folder}/agent.sock,server=on,wait=off"]
+    command += [
+        "-device",
+        "virtio-serial-pci,max_ports=2",
+        "-chardev",
+        f"socket,id=agent,path={folder}/agent.sock,server=on,wait=off",
+    ]
     command += ["-device", "virtserialport,chardev=agent,name=septum.rig"]
     command += ["-device", "virtio-rng-pci"]
     for side, descriptor in taps.items():
