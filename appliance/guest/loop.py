@@ -333,7 +333,7 @@ class Guest:
         self._add(self._control_fd, source)
 
     def wait_for_go(self, is_go: Callable[[], bool] | None = None) -> None:
-        """Sleeps until the monitor says that all of the box is built: by the control descriptor, or as ``is_go`` says."""
+        """Sleeps until the monitor says that the box is built: by the control descriptor, or as ``is_go`` says."""
         while True:
             is_woken = any(fd == self._control_fd for fd, _ in self._epoll.poll(HEARTBEAT))
             if is_woken if is_go is None else is_go():

@@ -30,7 +30,8 @@ close_gate({component!r}, {declared!r})
 import {main}
 found = []
 for name, module in sys.modules.items():
-    spec = getattr(module, "__spec__", None)
+    # cryptography puts a module with deprecated names into a wrapper that has no spec of its own
+    spec = getattr(module, "__spec__", None) or getattr(getattr(module, "_module", None), "__spec__", None)
     if spec is not None and name != "__main__":
         package = spec.submodule_search_locations is not None
         loader = getattr(spec.loader, "__name__", None) or type(spec.loader).__name__

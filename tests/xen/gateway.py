@@ -1,4 +1,5 @@
-"""The gateway as Xen guests, and the world on both sides of it: a stock peer and the hosts that speak through the tunnel.
+"""The gateway as Xen guests, and the world on both sides of it: a stock peer and the hosts that speak through the
+tunnel.
 
 rig.lan: the LAN host ── tap0 ── [lan] red │ dom0 │ black [wan] ── tap0 ── rig.wan: the peer's gateway ── its LAN's host
 """

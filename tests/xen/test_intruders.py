@@ -1,7 +1,7 @@
 """Every domain of the gateway is an attacker's: what it gets from the others, with Xen's policy and without.
 
-Each check has its control in the same table: the same attempt where it is allowed, by the two ends of a channel, by dom0, or on a
-Xen without XSM. What fails there as well would prove nothing here. tests/xen/intruder/ has what is tried.
+Each check has its control in the same table: the same attempt where it is allowed, by the two ends of a channel, by
+dom0, or on a Xen without XSM. What fails there as well would prove nothing here. tests/xen/intruder/ has what is tried.
 """
 
 from __future__ import annotations

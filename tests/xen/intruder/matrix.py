@@ -1,9 +1,10 @@
-"""Every domain of an assembly as a guest that an attacker owns: each tries everything on each other. Runs in dom0, prints JSON.
+"""Every domain of an assembly as a guest that an attacker owns: each tries everything on each other. Runs in dom0,
+prints JSON.
 
     python3.11 -m tests.xen.intruder.matrix ASSEMBLY GUESTS DOMAIN…
 
-Each domain NAMED is a small guest. In the place of the last one there is then one more of the same label whose kernel is the
-attacker's too. GUESTS is a folder with small.kernel, small.ramdisk, large.kernel, large.ramdisk.
+Each domain NAMED is a small guest. In the place of the last one there is then one more of the same label whose kernel
+is the attacker's too. GUESTS is a folder with small.kernel, small.ramdisk, large.kernel, large.ramdisk.
 
 What is found is only written down here; tests/xen/test_intruders.py says what it should have been.
 """

@@ -1,8 +1,10 @@
-"""What an attacker with a whole domain tries. Every method says what came of it: something that worked, or an error's name.
+"""What an attacker with a whole domain tries. Every method says what came of it: something that worked, or an error's
+name.
 
-The same code runs in dom0, where it may succeed: that is how a test knows that a refusal was one, and not a mistake in here.
-Standard library only. Numbers of ioctls: linux, include/uapi/xen/{gntalloc,gntdev,evtchn,privcmd}.h; of hypercalls and their
-structures: xen, include/public/{xen,domctl,sysctl}.h and xsm/flask_op.h, as of Xen 4.17.
+The same code runs in dom0, where it may succeed: that is how a test knows that a refusal was one, and not a mistake in
+here. Standard library only. Numbers of ioctls: linux, include/uapi/xen/{gntalloc,gntdev,evtchn,privcmd}.h; of
+hypercalls and
+their structures: xen, include/public/{xen,domctl,sysctl}.h and xsm/flask_op.h, as of Xen 4.17.
 """
 
 import ctypes
@@ -140,7 +142,7 @@ class Probe:
         """The number of a page that belongs to the domain ``peer``: the one it shares with Xen. For dom0 to find out."""
         page, address = self._structure(struct.pack("<IIH6x", 5, 0x15, peer))
         self._call(DOMCTL, address)
-        return struct.unpack_from("<Q", page, 64)[0]  # shared_info_frame of struct xen_domctl_getdomaininfo
+        return struct.unpack_from("<Q", page, 64)[0]  # shared_info_frame of xen_domctl_getdomaininfo
 
     def physinfo(self):
         _, address = self._structure(struct.pack("<II", 3, 0x15))

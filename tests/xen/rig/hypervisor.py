@@ -1,4 +1,5 @@
-"""Xen as the emulated machine boots it: with XSM/FLASK from Debian's source package, or Debian's own build, which has none.
+"""Xen as the emulated machine boots it: with XSM/FLASK from Debian's source package, or Debian's own build, which has
+none.
 
 Debian builds its Xen without XSM, so we build it: the release of Debian's source package with Debian's defaults and the
 switches below. Beside it are kept the sources of its FLASK policy, which a generated policy stands on.
@@ -79,8 +80,8 @@ def with_xsm() -> Hypervisor:
 def _fetch(folder: Path) -> Path:
     """The release's tarball: of the newest version whose source the archive serves.
 
-    The lists of sources are our own, so the machine's configuration of apt stays as it is. A version's source is missing now
-    and then while a newer one is on its way: then the one before it is as good for this.
+    The lists of sources are our own, so the machine's configuration of apt stays as it is. A version's source is
+    missing now and then while a newer one is on its way: then the one before it is as good for this.
     """
     (folder / "lists/partial").mkdir(parents=True)
     (folder / "sources.list").write_text(_SOURCES)

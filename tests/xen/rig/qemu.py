@@ -13,9 +13,10 @@ from tests.system.lab.namespace import tool
 MACS: Final = {"lan": "52:54:00:5e:00:01", "wan": "52:54:00:5e:00:02"}
 """dom0/init names the cards after these."""
 
-# A PV dom0 dies at its first return to user mode with SMAP, and Xen of MWAIT in its idle loop: neither is emulated right.
-# QEMU 7.2 has AVX, but its XSAVE leaves out the upper halves of the registers: one guest spoils what another copies. For
-# the same reason Xen is told to switch vector registers eagerly
+# A PV dom0 dies at its first return to user mode with SMAP, and Xen of MWAIT in its idle loop: neither is emulated
+# right. QEMU 7.2 has AVX, but its XSAVE leaves out the upper halves of the registers: one guest spoils what another
+# copies.
+# For the same reason Xen is told to switch vector registers eagerly
 CPU: Final = "EPYC,-smap,-monitor,-avx,-avx2,-fma,-f16c"
 
 
