@@ -139,7 +139,7 @@ class Probe:
         return self._call(DOMCTL, address)
 
     def frame_of(self, peer):
-        """The number of a page that belongs to the domain ``peer``: the one it shares with Xen. For dom0 to find out."""
+        """The number of a page that belongs to the domain ``peer``: the one it shares with Xen. For dom0 to find."""
         page, address = self._structure(struct.pack("<IIH6x", 5, 0x15, peer))
         self._call(DOMCTL, address)
         return struct.unpack_from("<Q", page, 64)[0]  # shared_info_frame of xen_domctl_getdomaininfo
