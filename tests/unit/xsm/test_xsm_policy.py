@@ -1,4 +1,4 @@
-"""The policy's text: each declared pair is in it, nobody else. And what Xen enforces, held against the same channels."""
+"""The policy's text: each declared pair is in it, nobody else. And what Xen enforces, against the same channels."""
 
 from __future__ import annotations
 
