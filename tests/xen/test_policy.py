@@ -1,0 +1,55 @@
+"""The policy on the sources of the very Xen that loads it: it compiles, and no rule that breaks a wall does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from appliance.assembly.load import VPN, load
+from appliance.xsm import policy as generator
+from appliance.xsm.compile import PolicyError
+from tests.xen.rig import hypervisor
+
+pytestmark = pytest.mark.timeout(1800)  # the first to come builds Xen
+
+BREACHES = (
+    "allow septum_red_t septum_keymgr_t:grant map_read;",  # an undeclared pair shares pages
+    "allow septum_rng_t septum_keymgr_t:grant map_read;",  # the server of a channel maps the client's
+    "allow septum_keymgr_t septum_rng_t:grant copy;",  # the client copies instead of mapping
+    "allow septum_red_t_channel septum_keymgr_t:event bind;",  # an undeclared pair shares events
+    "allow septum_rng_t dom0_t:grant map_read;",  # a guest has a page of dom0's
+    "allow septum_log_t septum_red_t:domain pause;",  # one guest manages another
+    "allow septum_log_t xen_t:xen readconsole;",  # or administers Xen
+    "allow dom0_t septum_keymgr_t:mmu map_read;",  # dom0 reads the memory of a running domain
+    "allow dom0_t septum_keymgr_t:domain getvcpucontext;",  # or its registers
+    "allow dom0_t septum_keymgr_t:domain2 relabelfrom;",  # or makes it one being built
+    "allow dom0_t security_t:security setenforce;",  # or stops enforcing
+    "allow dom0_t security_t:security load_policy;",
+    "allow dom0_t xen_t:xen kexec;",  # or replaces Xen
+)
+
+
+@pytest.fixture(scope="module")
+def tree() -> Path:
+    flask = hypervisor.with_xsm().flask
+    assert flask is not None
+    return flask
+
+
+def test_it_compiles(tree: Path) -> None:
+    assert generator.compiled_policy(load(VPN), tree)
+    assert generator.compiled_policy(load(VPN), tree, locked=False)
+
+
+@pytest.mark.parametrize("rule", BREACHES)
+def test_a_rule_that_breaks_a_wall_is_refused(tree: Path, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = generator.policy
+
+    def with_breach(*arguments: object, **options: object) -> str:
+        text = whole(*arguments, **options)  # type: ignore[arg-type]
+        return text.replace("\nrole system_r types", f"\n{rule}\nrole system_r types")
+
+    monkeypatch.setattr(generator, "policy", with_breach)
+    with pytest.raises(PolicyError, match="neverallow"):
+        generator.compiled_policy(load(VPN), tree)
