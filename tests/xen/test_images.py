@@ -46,7 +46,7 @@ import os, select, subprocess, sys, time
 configuration, name, marker = sys.argv[1], sys.argv[2], sys.argv[3].encode()
 begun = time.monotonic()
 try:
-    subprocess.run(["xl", "create", "-p", configuration], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["xl", "create", "-p", configuration], check=True, capture_output=True)
     domid = subprocess.run(["xl", "domid", name], check=True, capture_output=True, text=True).stdout.strip()
     where = subprocess.run(["xenstore-read", f"/local/domain/{domid}/console/tty"], check=True, capture_output=True)
     tty = os.open(where.stdout.decode().strip(), os.O_RDONLY | os.O_NOCTTY)
