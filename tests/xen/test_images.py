@@ -46,13 +46,13 @@ import os, select, subprocess, sys, time
 configuration, name, marker = sys.argv[1], sys.argv[2], sys.argv[3].encode()
 begun = time.monotonic()
 try:
-    subprocess.run(["xl", "create", "-p", configuration], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["xl", "create", "-p", configuration], check=True, capture_output=True)
     domid = subprocess.run(["xl", "domid", name], check=True, capture_output=True, text=True).stdout.strip()
     where = subprocess.run(["xenstore-read", f"/local/domain/{domid}/console/tty"], check=True, capture_output=True)
     tty = os.open(where.stdout.decode().strip(), os.O_RDONLY | os.O_NOCTTY)
     subprocess.run(["xl", "unpause", name], check=True)
     said, first = b"", None
-    while marker not in said and time.monotonic() < begun + 150 and select.select([tty], [], [], 150)[0]:
+    while marker not in said and time.monotonic() < begun + 600 and select.select([tty], [], [], 600)[0]:
         said += os.read(tty, 4096)
         if first is None and b"FIRST LINE" in said:
             first = time.monotonic() - begun
@@ -94,7 +94,7 @@ class Guests:
         }
         text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
         self._rig.put(f"/images-test/{name}.cfg", text.encode())
-        said = self._rig.python(WATCH, 300, f"/images-test/{name}.cfg", name, marker)
+        said = self._rig.python(WATCH, 900, f"/images-test/{name}.cfg", name, marker)
         first, _, console = said.partition("\n")
         assert first != "None" and marker in console, said[-3000:]
         return float(first), console
