@@ -90,8 +90,9 @@ def _conditions(
 
 def _states(rule: Rule) -> Iterator[str]:
     """What is invalid matches only where a rule says so."""
-    states = [state.name.lower() for state in Tracking if state.name and rule.tracking & state]
-    yield f"meta mark != {{ 8, 9 }} ct state {{ {', '.join(states or ('new', 'established', 'related', 'untracked'))} }}"
+    named = [state.name.lower() for state in Tracking if state.name and rule.tracking & state]
+    states = ", ".join(named or ("new", "established", "related", "untracked"))
+    yield f"meta mark != {{ 8, 9 }} ct state {{ {states} }}"
     if not rule.tracking or rule.tracking & Tracking.NEW:
         yield "meta mark 9"
     if rule.tracking & Tracking.INVALID:

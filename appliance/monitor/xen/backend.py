@@ -374,7 +374,7 @@ class XenBackend:
     # the end of all -------------------------------------------------------------------------------------------------
 
     def lend(self, port: str) -> None:
-        """The operator's ends are not joined yet: dom0 would be a peer of the filter, with a label and grants of its own."""
+        """The operator's ends are not joined yet: dom0 would be a peer of the filter."""
 
     def hang_up(self, port: str) -> None:
         """Nobody holds one."""
