@@ -35,6 +35,7 @@ ABOUT: dict[str, Any] = {
     "date": "2025-01-02", "cpu": "a <fast> one", "cpus": 2, "kernel": "6.1", "python": "3.11",
     "versions": {"septum": "1", "openvpn": "2.6"}, "before": {"load": [0.1, 0.2, 0.3], "busy": [("cc1", 0.97)]},
     "no_kernel": "Unknown device type", "rounds": 3, "seconds": 300, "ratios": all_ratios(RESULTS),
+    "filter": {"us": {"a new flow": {"10": 30.0, "10000": 31.5}}, "flows": 100_000, "flows_mb": 66.0},
     "domains": {"red": {"pss_mb": 10.0, "start_ms": 100.0}, "monitor": {"pss_mb": 30.0}},
     "cpu_s_per_gb": {
         "septum": {"out": OUT, "in": OUT | {"decrypt": 16.0}},
@@ -115,6 +116,8 @@ def test_the_page_tells_figures_ratios_machine_and_projection() -> None:
     assert "Unknown device type" in text
     assert "A projection, not a measurement" in text
     assert "together 40" in text
+    assert "| a new flow | 30.0 | 31.5 |" in text
+    assert "100,000 established TCP connections take the filter 66 MB, 660 bytes each." in text
 
 
 def test_a_machine_without_a_program_is_described_all_the_same() -> None:
