@@ -158,7 +158,7 @@ def test_the_description_stands_before_the_image(assembly: ValidatedAssembly, ma
     description = json.loads(whole[start : start + size])
     assert description["settings"]["private_key"] == PRIVATE and description["status_pages"] == 2
     assert {port["channel"] for port in description["ports"]} == {
-        n for n, c in enumerate(assembly.channels) if "keymgr" in (c.client.domain, c.server.domain)
+        n for n, c in enumerate(assembly.wired) if "keymgr" in (c.client.domain, c.server.domain)
     }
     assert PRIVATE.encode() not in b"".join(
         ramdisk for title, ramdisk in machine.xl.ramdisks.items() if title != "wg0-keymgr"
