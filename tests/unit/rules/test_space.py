@@ -150,7 +150,7 @@ def test_work_is_bounded_and_said() -> None:
     assert found.gave_up
 
 
-def test_ten_thousand_rules_take_seconds() -> None:
+def test_ten_thousand_rules_are_no_reason_to_give_up() -> None:
     pick = random.Random(1)
     lines = [
         f"{pick.choice(['allow', 'drop'])} from red 10.{pick.randrange(256)}.{pick.randrange(256)}.0/24 tcp "
@@ -158,13 +158,9 @@ def test_ten_thousand_rules_take_seconds() -> None:
         for _ in range(10_000)
     ]
     lines.append("allow from red")
-    began = time.process_time()
     rules = read("\n".join(lines))
-    took = [time.process_time() - began]
     assert lint(rules, NOW) == [], "the last one too can be reached"
-    took.append(time.process_time() - began)
-    (change,) = diff(
-        rules, read("\n".join([*lines[:5000], "drop from red 10.0.0.0/8 udp", *lines[5000:]])), NOW
-    ).changes or [None]
-    took.append(time.process_time() - began)
-    assert change is None and took[-1] < 60, took
+    changed = read("\n".join([*lines[:5000], "drop from red 10.0.0.0/8 udp", *lines[5000:]]))
+    (change,) = diff(rules, changed, NOW).changes
+    assert [entry.number for entry in change.before] == [10_000], "the last one let it through"
+    assert [entry.number for entry in change.after] == [5000]
