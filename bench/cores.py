@@ -52,8 +52,11 @@ def cores() -> dict[str, dict[str, list[float]]]:
     address, port = trace.ENDPOINT[0], sockets[1].getsockname()[1]
     near, far = (UdpSocket(one.detach()) for one in sockets)
 
+    def seal(packets: memoryview, size: int) -> list[Datagrams]:
+        return [*sender.seal(packets, size, 0.0), *sender.rest()]
+
     def sealed(group: Packets) -> Datagrams:
-        (datagrams,) = sender.seal(memoryview(group.packets), group.size, 0.0)
+        (datagrams,) = seal(memoryview(group.packets), group.size)
         return datagrams._replace(datagrams=bytes(datagrams.datagrams))
 
     def send(made: Datagrams) -> None:
@@ -76,7 +79,7 @@ def cores() -> dict[str, dict[str, list[float]]]:
         return [
             ("red: split", lambda: out, split),
             ("filter, out", lambda: outward, lambda made: filter_.from_red(made, 0.0)),
-            ("encrypt", lambda: memoryview(outward.packets), lambda made: sender.seal(made, outward.size, 0.0)),
+            ("encrypt", lambda: memoryview(outward.packets), lambda made: seal(made, outward.size)),
             ("black: send", departing, send),
             ("black: receive", lambda: send(departing()), lambda _: far.receive()),
             (

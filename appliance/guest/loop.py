@@ -85,6 +85,26 @@ class _In:
         return self._guest.arm(self._port)
 
 
+class _Gathering(_In):
+    """The same for a handler that keeps something back to join it with what the next message brings: once there is no
+    next message, and room for what was kept, ``done(now)`` lets it go.
+    """
+
+    def __init__(
+        self, guest: Guest, port: Port, handler: Handler, into: Sequence[DroppingOut], done: Callable[[float], Any]
+    ) -> None:
+        super().__init__(guest, port, handler, into)
+        self._done = done
+
+    def turn(self, now: float) -> Turn:
+        outcome = super().turn(now)
+        if outcome is Turn.IDLE:
+            if not all(out.ready(now) for out in self._into):
+                return Turn.HELD
+            self._done(now)
+        return outcome
+
+
 class _Server:
     """Server's end of a call."""
 
@@ -227,11 +247,18 @@ class Guest:
         client: Client = self._one(port, Client)
         return client
 
-    def receive(self, port: str, handler: Callable[[Any, float], Any], into: Sequence[DroppingOut] = ()) -> None:
+    def receive(
+        self,
+        port: str,
+        handler: Callable[[Any, float], Any],
+        into: Sequence[DroppingOut] = (),
+        done: Callable[[float], Any] | None = None,
+    ) -> None:
         """``handler(message, now)`` for each message, whoever of those joined to ``port`` it is from, while every Out
-        of ``into`` has room."""
+        of ``into`` has room; ``done(now)`` when no further one waits."""
         for one in self._members(port, Port):
-            self._add(one.endpoint.fileno(), _In(self, one, handler, into))
+            source = _In(self, one, handler, into) if done is None else _Gathering(self, one, handler, into, done)
+            self._add(one.endpoint.fileno(), source)
 
     def _add(self, fd: int, source: Source) -> None:
         self._sources[fd] = source
@@ -306,7 +333,7 @@ class Guest:
         self._add(self._control_fd, source)
 
     def wait_for_go(self, is_go: Callable[[], bool] | None = None) -> None:
-        """Sleeps until the monitor says that all of the box is built: by the control descriptor, or as ``is_go`` says."""
+        """Sleeps until the monitor says that the box is built: by the control descriptor, or as ``is_go`` says."""
         while True:
             is_woken = any(fd == self._control_fd for fd, _ in self._epoll.poll(HEARTBEAT))
             if is_woken if is_go is None else is_go():

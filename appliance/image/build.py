@@ -91,11 +91,16 @@ def _kernel(flavour: kernel.Flavour, source: kernel.Source, out: Path, progress:
     return built
 
 
+def _schemas(role: Role) -> set[str]:
+    return {f"septum.v1.{port.schema}" for port in role.ports.values()}
+
+
 def _image(
     role: Role, of: Future[kernel.Kernel], source: kernel.Source, out: Path, progress: Progress, entry: str
 ) -> Image:
     progress(role.name, "measuring what it imports", 0)
-    also = _FOR_NETWORK if flavour(role) == "net" else ()
+    # The schema of a port is imported by its name once the ports are known, before the component has been
+    also = (*(_FOR_NETWORK if flavour(role) == "net" else ()), *sorted(_schemas(role)))
     made_of = tree.sources(measure(role, (entry, *also)))
     digests = {path: store.digest(path) for path in made_of.files()}
     budget = budgets.of(role.name)

@@ -1,1 +1,2 @@
-"""The policy that Xen itself enforces (XSM/FLASK): which domains may share memory and events. From the channels of an assembly."""
+"""The policy that Xen itself enforces (XSM/FLASK): which domains may share memory and events. From the channels of an
+assembly."""

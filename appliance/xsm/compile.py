@@ -1,7 +1,7 @@
 """Policy sources -> the policy that Xen loads, by m4 and checkpolicy, on the sources that come with the hypervisor.
 
-A compiled policy belongs to one build of Xen: its classes and permissions are numbered as in that tree. ``tree`` is that
-Xen's tools/flask/policy, with its xen/xsm/flask/policy in the folder ``hypervisor`` below it.
+A compiled policy belongs to one build of Xen: its classes and permissions are numbered as in that tree. ``tree`` is
+that Xen's tools/flask/policy, with its xen/xsm/flask/policy in the folder ``hypervisor`` below it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _TOOLS: Final = {"m4": "m4", "checkpolicy": "checkpolicy"}
 
 
 class PolicyError(Exception):
-    """There is no policy: a tool is missing, or refused the sources. The message says what it said, or what to install."""
+    """There is no policy: a tool is missing, or refused the sources. The message says what it said, or what to
+    install."""
 
 
 def compiled(tree: Path, sections: Sequence[str]) -> bytes:
@@ -48,7 +49,9 @@ def _expanded(tree: Path, sections: Sequence[str]) -> str:
     declared.append(tree / "policy/access_vectors")
     macros = [*sorted((tree / "policy/support").glob("*.spt")), tree / "policy/mls", tree / "modules/xen.if"]
     text = "\n".join([*(path.read_text() for path in (*declared, *macros)), *sections])
-    return _tool("m4", "-D", "self_contained_policy", "-D", "mls_num_sens=16", "-D", "mls_num_cats=256", "-", stdin=text)
+    return _tool(
+        "m4", "-D", "self_contained_policy", "-D", "mls_num_sens=16", "-D", "mls_num_cats=256", "-", stdin=text
+    )
 
 
 def _tool(name: str, *arguments: str, stdin: str | None = None) -> str:

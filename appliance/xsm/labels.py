@@ -5,7 +5,8 @@ from __future__ import annotations
 
 def kind(domain: str) -> str:
     """The type of a running domain in the policy; also the stem of the types that belong to it."""
-    # Names are lower-case letters, digits and '_' (appliance.assembly.catalogue.NAME); what belongs to a type never ends in _t
+    # Names are lower-case letters, digits and '_' (appliance.assembly.catalogue.NAME); what belongs to a type never
+    # ends in _t
     return f"septum_{domain}_t"
 
 
@@ -15,5 +16,6 @@ def label(domain: str) -> str:
 
 
 def building_label(domain: str) -> str:
-    """What stands in ``init_seclabel``: a domain that is being built. Unpaused, it has its ``label`` and never this again."""
+    """What stands in ``init_seclabel``: a domain that is being built. Unpaused, it has its ``label`` and never this
+    again."""
     return f"system_u:system_r:{kind(domain)}_building"

@@ -1,13 +1,13 @@
 """The policy of a box: what its channels need, and not one permission between two domains more.
 
-It is written in two halves. The *rules* say what is allowed. The *walls* say again, from the list of channels alone, what must
-never be: ``neverallow`` lines, which checkpolicy holds against every rule, Xen's own modules included. A mistake in the rules
-that opens a wall is no policy at all.
+It is written in two halves. The *rules* say what is allowed. The *walls* say again, from the list of channels alone,
+what must never be: ``neverallow`` lines, which checkpolicy holds against every rule, Xen's own modules included. A
+mistake in the rules that opens a wall is no policy at all.
 
 Of a channel only the client maps pages, only the server's, and never copies. dom0 builds a domain under the label
-``..._building``; before it first runs, Xen gives it the label of a running one, which cannot be taken back, and from then on
-dom0 may map what that domain grants it (console, xenstore, status page) and nothing else of its memory. With ``locked``, the
-default, nobody may load another policy or stop enforcing this one, until the machine is started anew.
+``..._building``; before it first runs, Xen gives it the label of a running one, which cannot be taken back, and from
+then on dom0 may map what that domain grants it (console, xenstore, status page) and nothing else of its memory. With
+``locked``, the default, nobody may load another policy or stop enforcing this one, until the machine is started anew.
 
 Xen's documentation: docs/misc/xsm-flask.txt; the macros: tools/flask/policy/modules/xen.if.
 """
@@ -35,7 +35,8 @@ attribute septum_building;
 # A domain that nobody gave a label gets one of these two, and may not even be created
 type domU_t, xen_type;
 type dm_dom_t, xen_type;
-allow domain_type xen_t:version { xen_extraversion xen_capabilities xen_changeset xen_pagesize xen_guest_handle xen_compile_info };
+allow domain_type xen_t:version { xen_extraversion xen_capabilities xen_changeset xen_pagesize xen_guest_handle
+    xen_compile_info };
 dontaudit domain_type xen_t:version { xen_commandline xen_build_id };
 # A domain speaks by its own console, never by Xen's
 dontaudit septum_domain xen_t:xen writeconsole;
@@ -69,7 +70,8 @@ neverallow * septum_domain:mmu *;
 neverallow septum_domain septum_building:{ mmu grant domain domain2 hvm } *;
 # Nobody looks at its registers, pages it, watches it, models its devices or gives it the label of one being built
 neverallow * septum_domain:domain { getvcpucontext setvcpucontext setdebugging set_target hypercall };
-neverallow * septum_domain:domain2 { relabelfrom relabelself make_priv_for set_as_target vm_event mem_access mem_paging mem_sharing };
+neverallow * septum_domain:domain2 { relabelfrom relabelself make_priv_for set_as_target vm_event mem_access mem_paging
+    mem_sharing };
 neverallow * septum_domain:hvm *;
 neverallow * septum_domain:shadow *;
 neverallow * septum_domain:grant transfer;
@@ -88,7 +90,10 @@ def compiled_policy(assembly: ValidatedAssembly, tree: Path, *, locked: bool = T
     ours = policy(assembly, locked=locked)
     cut = (*_FOREVER, *_NEVER_DOM0) if locked else _NEVER_DOM0
     modules = [module(tree, "xen.te"), _without(module(tree, "dom0.te"), cut), ours]
-    return compiled(tree, [*modules, *((tree / "policy" / name).read_text() for name in ("users", "initial_sids", "device_contexts"))])
+    return compiled(
+        tree,
+        [*modules, *((tree / "policy" / name).read_text() for name in ("users", "initial_sids", "device_contexts"))],
+    )
 
 
 def policy(assembly: ValidatedAssembly, *, locked: bool = True) -> str:

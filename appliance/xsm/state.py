@@ -1,7 +1,8 @@
 """What Xen enforces at this moment, asked of Xen itself: is it a policy at all, and is it that of the box?
 
-Nothing is taken on trust from the file that was loaded: for every pair of domains the hypervisor says what it would decide
-(FLASK_ACCESS in xen/include/public/xsm/flask_op.h), and that is compared with the channels. Runs in dom0, by libxenctrl.
+Nothing is taken on trust from the file that was loaded: for every pair of domains the hypervisor says what it would
+decide (FLASK_ACCESS in xen/include/public/xsm/flask_op.h), and that is compared with the channels. Runs in dom0, by
+libxenctrl.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Xsm:
         self._library.xc_interface_close(self._handle)
 
     def state(self) -> State:
-        """"absent" if this Xen has no FLASK or has it switched off; whoever needs it must then refuse."""
+        """ "absent" if this Xen has no FLASK or has it switched off; whoever needs it must then refuse."""
         answer = self._library.xc_flask_getenforce(self._handle)
         return "enforcing" if answer == 1 else "permissive" if answer == 0 else "absent"
 
@@ -78,7 +79,8 @@ class Xsm:
 
 
 def differences(assembly: ValidatedAssembly, allowed: Allowed) -> Iterator[str]:
-    """A sentence for each thing that the policy in force allows and ``assembly`` does not ask for, or the other way round.
+    """A sentence for each thing that the policy in force allows and ``assembly`` does not ask for, or the other way
+    round.
 
     None: what Xen enforces is what the channels say, and nobody can change that.
     """

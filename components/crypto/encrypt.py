@@ -32,6 +32,9 @@ def build(guest: Guest) -> None:
     def on_plain(message: Packets, now: float) -> None:
         send(sender.seal(memoryview(message.packets), message.size, now))
 
+    def on_done(now: float) -> None:
+        send(sender.rest())
+
     def on_order(order: SendOrder, now: float) -> None:
         try:
             send(sender.order(order, now))
@@ -48,5 +51,5 @@ def build(guest: Guest) -> None:
         return sender.due() if reports.room() else now + REPORT_INTERVAL
 
     guest.receive("orders", on_order)
-    guest.receive("plain", on_plain, into=(sealed,))
+    guest.receive("plain", on_plain, into=(sealed,), done=on_done)
     guest.timer(on_time)

@@ -16,7 +16,7 @@ class Grouping(Generic[Owner]):
     """Cuts what is laid down one after another into groups of at most GROUP_ITEMS items and ``most_bytes`` bytes.
 
     An owner is recognized by identity or equality. Nothing may lie between the items of one round, from one ``take``
-    to the next; each round begins at the buffer's start.
+    to the next; each round begins at the buffer's start, with what ``take_full`` left open before.
     """
 
     __slots__ = ("_done", "_most_bytes", "_owner", "_room", "_size", "_start", "end")
@@ -44,6 +44,20 @@ class Grouping(Generic[Owner]):
             self.end += taken * size
             self._room -= taken
             count -= taken
+
+    def begin(self, buffer: memoryview) -> None:
+        """Moves what ``take_full`` left open to the start of ``buffer``, where all items lie: a round begins."""
+        if self._start:
+            length = self.end - self._start
+            buffer[:length] = buffer[self._start : self.end]
+            self._start, self.end = 0, length
+
+    def take_full(self) -> list[tuple[Owner, int, int, int]]:
+        """The groups that nothing can join any more, in order; the open one stays. ``begin`` is due before ``add``."""
+        if not self._room:
+            return self.take()
+        done, self._done = self._done, []
+        return done
 
     def take(self) -> list[tuple[Owner, int, int, int]]:
         """The groups of this round, in order: (owner, start, stop, size), ``size`` bytes each but the last."""

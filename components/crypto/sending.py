@@ -35,8 +35,9 @@ from components.crypto.pacing import Pacing
 from components.crypto.refused import Refused
 from components.crypto.routing import CryptokeyRouting
 
-# The most that one call can lay down: the smallest packets grow the most, and a full stage grows by its overhead
-_OUT_BYTES: Final = max(
+# A group that is still open, and the most that one call can lay down behind it: the smallest packets grow the most, and
+# a full stage grows by its overhead
+_OUT_BYTES: Final = GROUP_DATAGRAM_BYTES + max(
     GROUP_PACKET_BYTES // IPV4_HEADER * (IPV4_HEADER + PADDING + OVERHEAD),
     STAGED_BYTES + STAGED_PACKETS * (PADDING + OVERHEAD),
 )
@@ -108,12 +109,14 @@ class Sender:
     def seal(self, packets: memoryview, size: int, now: float) -> list[Datagrams]:
         """Seals a group: IP packets of ``size`` bytes back to back, of which the last may be shorter.
 
+        Returns the groups that are full; what the next call's packets may still join waits for it, or for ``rest``.
         What has no session yet waits; what has no peer, or is no IP packet of just that length, is dropped and counted.
         """
         total = len(packets)
         if size < IPV4_HEADER or total > GROUP_PACKET_BYTES:
             self.counts["malformed"] += 1
             return []
+        self._grouping.begin(self._out)
         start = 0
         while start < total:
             item = min(size, total - start)
@@ -128,7 +131,11 @@ class Sender:
                     stop = start + item * twin.alike(packets, start, item, total // item, *shape[1:])
                 self._send(self._routing.owner(head), packets, range(start, stop, item), now)
             start = stop
-        return self._take()
+        return self._made(self._grouping.take_full())
+
+    def rest(self) -> list[Datagrams]:
+        """What was sealed and not yet returned: nothing more is there to join it."""
+        return self._made(self._grouping.take())
 
     def _send(self, number: int, packets: memoryview, starts: range, now: float) -> None:
         peer = self._peers.get(number)
@@ -164,9 +171,8 @@ class Sender:
         )
         self._grouping.add(peer, stride, count)
 
-    def _take(self) -> list[Datagrams]:
+    def _made(self, groups: list[tuple[_Peer, int, int, int]]) -> list[Datagrams]:
         out = self._out
-        groups = self._grouping.take()
         self.counts["groups"] += len(groups)
         return [Datagrams(out[start:stop], size, peer.address, peer.port) for peer, start, stop, size in groups]
 
@@ -203,6 +209,7 @@ class Sender:
 
         Errors: Refused, with nothing of the order done.
         """
+        self._grouping.begin(self._out)
         match order.WhichOneof("order"):
             case "peer":
                 self._order_peer(order.peer)
@@ -216,7 +223,7 @@ class Sender:
                 self._order_forget(order.forget)
             case _:
                 raise Refused("an order that orders nothing")
-        return self._take()
+        return self.rest()
 
     def _known(self, number: int) -> _Peer:
         peer = self._peers.get(number)

@@ -115,7 +115,7 @@ def ways() -> list[Way]:
 
     def seal(read: bytes) -> Datagrams:
         group = trace.group(read)
-        (sealed,) = sender.seal(memoryview(group.packets), group.size, 0.0)
+        (sealed,) = [*sender.seal(memoryview(group.packets), group.size, 0.0), *sender.rest()]
         return sealed._replace(datagrams=bytes(sealed.datagrams), port=wan.getsockname()[1])
 
     def into(domain: Domain, port: str) -> Callable[[list[Any]], object]:

@@ -118,9 +118,21 @@ class FakeGuest:
         assert set(totals) <= set(self.counters)
         self.totals.append(totals)
 
-    def receive(self, port: str, handler: Callable[[Any, float], Any], into: Sequence[Any] = ()) -> None:
+    def receive(
+        self,
+        port: str,
+        handler: Callable[[Any, float], Any],
+        into: Sequence[Any] = (),
+        done: Callable[[float], Any] | None = None,
+    ) -> None:
         assert port in self.ins
-        self.handlers[port] = handler
+
+        def handled(message: Any, now: float) -> None:
+            handler(message, now)
+            if done is not None:
+                done(now)
+
+        self.handlers[port] = handled
         self.into[port] = list(into)
 
     def readable(self, device: str, handler: Callable[[float], bool], into: Sequence[Any] = ()) -> None:

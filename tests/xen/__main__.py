@@ -81,7 +81,9 @@ def sync(channel: Channel) -> int:
 
     with step("this checkout for dom0"):
         channel.put("/tmp/checkout.cpio", archive(sources.checkout()), 0o600, 120)
-        return channel.run(["/bin/sh", "-c", "cd / && cpio -idum < /tmp/checkout.cpio && rm /tmp/checkout.cpio"], 120)[0]
+        return channel.run(["/bin/sh", "-c", "cd / && cpio -idum < /tmp/checkout.cpio && rm /tmp/checkout.cpio"], 120)[
+            0
+        ]
 
 
 def main() -> int:

@@ -38,6 +38,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def rig() -> Iterator[Rig]:
     """Xen with XSM, under Xen's own example policy until a test loads another."""
     if os.geteuid():
-        pytest.fail("the machine's network needs namespaces and taps of the host: run make xen-test as root", pytrace=False)
+        pytest.fail(
+            "the machine's network needs namespaces and taps of the host: run make xen-test as root", pytrace=False
+        )
     with Rig() as machine:
         yield machine

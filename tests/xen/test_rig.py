@@ -32,7 +32,15 @@ def test_every_module_that_a_monitor_needs_is_loaded(rig: Rig) -> None:
     loaded = rig.run("lsmod", check=True)[1]
     for name in ("xen_netback", "xen_gntdev", "xen_gntalloc", "xen_evtchn", "bridge", "tun"):
         assert name in loaded, name
-    assert rig.run("ls /dev/xen", check=True)[1].split() == ["evtchn", "gntalloc", "gntdev", "hypercall", "privcmd", "xenbus", "xenbus_backend"]
+    assert rig.run("ls /dev/xen", check=True)[1].split() == [
+        "evtchn",
+        "gntalloc",
+        "gntdev",
+        "hypercall",
+        "privcmd",
+        "xenbus",
+        "xenbus_backend",
+    ]
 
 
 def test_both_cards_are_there_by_name_and_have_no_address(rig: Rig) -> None:
@@ -55,7 +63,9 @@ def test_a_card_leads_to_its_namespace(rig: Rig, side: str) -> None:
 
 def test_septum_runs_in_dom0_from_this_checkout(rig: Rig) -> None:
     assert "septum" in rig.run("septum --help", check=True)[1]
-    assert rig.python("import appliance.monitor.main as m, pyroute2, cryptography; print(m.__file__)").startswith("/septum/")
+    assert rig.python("import appliance.monitor.main as m, pyroute2, cryptography; print(m.__file__)").startswith(
+        "/septum/"
+    )
 
 
 def test_a_command_gives_its_exact_output_and_exit_code(rig: Rig) -> None:

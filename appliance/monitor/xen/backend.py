@@ -409,7 +409,7 @@ def describe(plan: Plan) -> bytes:
 
 
 def _last_lines(untrusted_words: bytes) -> list[str]:
-    return [line for line in printable(untrusted_words.replace(b"\r", b"")).splitlines() if line.strip()][-12:]
+    return [line for line in printable(untrusted_words.replace(b"\r", b"")).splitlines() if line.strip()][-24:]
 
 
 def _record(directory: Path, titles: list[str]) -> None:

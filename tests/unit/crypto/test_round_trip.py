@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.crypto.wire import PLACE, cut, ipv4, ipv6, receiver, sender
+from tests.unit.crypto.wire import PLACE, cut, ipv4, ipv6, receiver, seal_whole, sender
 
 packets = st.one_of(
     st.builds(ipv4, st.integers(20, 1500), fill=st.integers(0, 255)),
@@ -27,7 +27,7 @@ def test_what_goes_in_comes_out(many: list[tuple[list[bytes], int]], mtu: int) -
     near, far = sender(mtu), receiver()
     for packed, size in many:
         out = []
-        for group in near.seal(memoryview(b"".join(packed)), size, 1.0):
+        for group in seal_whole(near, b"".join(packed), size):
             blob = memoryview(bytes(group.datagrams))
             out += cut(far.open(blob, group.size, *PLACE, 1.0))
         assert out == packed
@@ -40,7 +40,7 @@ def test_the_network_may_lose_double_reorder_and_regroup(data: st.DataObject) ->
     near, far = sender(), receiver()
     lengths = data.draw(st.lists(st.sampled_from([60, 100, 101, 1420]), min_size=1, max_size=30))
     sent = [ipv4(length, fill=n) for n, length in enumerate(lengths)]
-    wire = [one for packet in sent for one in cut(near.seal(memoryview(packet), len(packet), 1.0))]
+    wire = [one for packet in sent for one in cut(seal_whole(near, packet, len(packet)))]
     arriving = data.draw(st.lists(st.sampled_from(range(len(wire))), max_size=60))
     opened: list[bytes] = []
     at = 0

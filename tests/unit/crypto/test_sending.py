@@ -29,6 +29,7 @@ from tests.unit.crypto.wire import (
     datagram,
     ipv4,
     ipv6,
+    seal_whole,
     send_endpoint,
     send_forget,
     send_keepalive,
@@ -40,7 +41,7 @@ from tests.unit.crypto.wire import (
 
 
 def seal(core: Sender, *packets: bytes, size: int = 0, now: float = 1.0) -> list[bytes]:
-    return cut(core.seal(memoryview(b"".join(packets)), size or len(packets[0]), now))
+    return cut(seal_whole(core, b"".join(packets), size or len(packets[0]), now))
 
 
 def reports(core: Sender, now: float) -> list[SendReport]:
@@ -81,7 +82,7 @@ def test_old_plaintext_never_shows_in_the_padding() -> None:
 def test_a_group_with_a_short_tail_stays_one_group() -> None:
     core = sender()
     packets = [ipv4(1420)] * 43 + [ipv4(600)]
-    (group,) = core.seal(memoryview(b"".join(packets)), 1420, 1.0)
+    (group,) = seal_whole(core, b"".join(packets), 1420, 1.0)
     assert (group.size, group.address, group.port) == (1452, *PLACE)
     assert [undo(one)[2][:600] for one in cut([group])] == [p[:600] for p in packets]
 
@@ -93,7 +94,7 @@ def test_no_group_is_more_than_the_kernel_takes(size: int, count: int, tail: int
     tail = min(tail, size - 1, 65535 - len(blob))
     if tail >= 20:
         blob += ipv4(tail)
-    groups = core.seal(memoryview(blob), size, 1.0)
+    groups = seal_whole(core, blob, size, 1.0)
     for group in groups:
         assert len(group.datagrams) <= GROUP_DATAGRAM_BYTES
         assert -(-len(group.datagrams) // group.size) <= GROUP_ITEMS
@@ -102,13 +103,34 @@ def test_no_group_is_more_than_the_kernel_takes(size: int, count: int, tail: int
     assert len(sealed) == blob.count(ipv4(size)[:20]) + (tail >= 20 and tail != size)
 
 
+def test_groups_in_succession_are_joined_until_one_is_full() -> None:
+    core = sender()
+    packets = [ipv4(1408, fill=number) for number in range(60)]
+    first = core.seal(memoryview(b"".join(packets[:28])), 1408, 1.0)
+    assert first == [], "more may come"
+    made = [
+        one._replace(datagrams=bytes(one.datagrams)) for one in core.seal(memoryview(b"".join(packets[28:])), 1408, 1.0)
+    ]
+    made += [one._replace(datagrams=bytes(one.datagrams)) for one in core.rest()]
+    full = GROUP_DATAGRAM_BYTES // 1440
+    assert [len(one.datagrams) // one.size for one in made] == [full, 60 - full]
+    assert cut(made) == [datagram(packet, counter) for counter, packet in enumerate(packets)]
+    assert core.rest() == []
+
+
+def test_an_order_sends_what_was_kept_back_before_what_it_brings() -> None:
+    core = sender()
+    assert core.seal(memoryview(ipv4(100)), 100, 1.0) == []
+    assert cut(core.order(send_keepalive(1), 1.0)) == [datagram(ipv4(100), 0), datagram(b"", 1)]
+
+
 def test_each_destination_has_its_own_peer_session_and_endpoint() -> None:
     core = sender()
     other, place = bytes(reversed(KEY)), (bytes(15) + b"\1", 7)
     core.order(send_peer(2, (bytes((10, 9, 0, 0)), 16)), 0.0)
     core.order(send_session(peer=2, session=6, receiver=99, key=other, place=place), 0.0)
     near, far = ipv4(100), ipv4(100, destination="10.9.1.1")
-    groups = core.seal(memoryview(near + near + far + near), 100, 1.0)
+    groups = seal_whole(core, near + near + far + near, 100, 1.0)
     assert [(g.address, g.port) for g in groups] == [PLACE, place, PLACE]
     first, second, third, fourth = cut(groups)
     assert [undo(first)[:2], undo(second)[:2], undo(third, other)[:2], undo(fourth)[:2]] == [
@@ -122,7 +144,7 @@ def test_each_destination_has_its_own_peer_session_and_endpoint() -> None:
 def test_an_endpoint_order_moves_the_peer() -> None:
     core = sender()
     core.order(send_endpoint(1, b"\x7f\0\0\1", 9), 1.0)
-    (group,) = core.seal(memoryview(ipv4(100)), 100, 1.0)
+    (group,) = seal_whole(core, ipv4(100), 100, 1.0)
     assert (group.address, group.port) == (b"\x7f\0\0\1", 9)
 
 
@@ -153,8 +175,8 @@ def test_what_is_no_packet_goes_nowhere_and_harms_nobody(bad: bytes) -> None:
 def test_too_much_or_too_small_is_dropped_whole() -> None:
     core = sender()
     assert seal(core, ipv4(100), size=19) == []
-    assert core.seal(memoryview(bytes(65536)), 1420, 1.0) == []
-    assert core.seal(memoryview(b""), 1420, 1.0) == []
+    assert seal_whole(core, bytes(65536), 1420, 1.0) == []
+    assert seal_whole(core, b"", 1420, 1.0) == []
     assert seal(core, ipv4(65000)) == [], "no UDP datagram holds it"
     assert seal(core, ipv4(100), ipv4(100)[:10], size=100) == [datagram(ipv4(100), 0)]
 
@@ -162,7 +184,7 @@ def test_too_much_or_too_small_is_dropped_whole() -> None:
 @given(st.binary(max_size=3000), st.integers(0, 2000))
 def test_no_bytes_break_it(blob: bytes, size: int) -> None:
     core = sender()
-    core.seal(memoryview(blob), size, 1.0)
+    seal_whole(core, blob, size, 1.0)
     mixed = ipv4(60) + blob
     sealed = seal(core, mixed, size=60)
     assert undo(sealed[0])[2] == ipv4(60).ljust(64, b"\0")
@@ -238,7 +260,7 @@ def test_all_stages_together_are_bounded() -> None:
     for peer in range(1, 200):
         core.order(send_peer(peer, (bytes((10, peer, 0, 0)), 16)), 0.0)
         for _ in range(5):
-            core.seal(memoryview(ipv4(60_000, destination=f"10.{peer}.0.1")), 60_000, 1.0)
+            seal_whole(core, ipv4(60_000, destination=f"10.{peer}.0.1"), 60_000, 1.0)
     assert core._staged_bytes <= 32 * 1024 * 1024
     assert core._staged_bytes == sum(peer.staged_bytes for peer in core._peers.values())
 
@@ -348,7 +370,7 @@ def test_orders_that_cannot_be_obeyed_are_refused_and_change_nothing(order: Send
     core = sender()
     with pytest.raises(Refused):
         core.order(order, 1.0)
-    (group,) = core.seal(memoryview(ipv4(100)), 100, 1.0)
+    (group,) = seal_whole(core, ipv4(100), 100, 1.0)
     assert (bytes(group.datagrams), group.address, group.port) == (datagram(ipv4(100), 0), *PLACE)
 
 

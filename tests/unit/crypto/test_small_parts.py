@@ -55,6 +55,40 @@ def test_a_round_starts_at_the_beginning_of_the_buffer() -> None:
     assert grouping.take() == [("a", 0, 90, 90)]
 
 
+@given(runs)
+def test_rounds_that_leave_the_last_group_open_lose_and_mix_nothing(laid: list[tuple[int, int, int]]) -> None:
+    grouping: Grouping[int] = Grouping(LIMIT)
+    buffer = memoryview(bytearray(LIMIT + max((size * count for _, size, count in laid), default=0)))
+    expected, came = [], []
+
+    def taken(groups: list[tuple[int, int, int, int]]) -> None:
+        for owner, start, stop, size in groups:
+            assert stop - start <= LIMIT
+            came.extend((owner, bytes(buffer[one : min(one + size, stop)])) for one in range(start, stop, size))
+
+    for number, (owner, size, count) in enumerate(laid):
+        grouping.begin(buffer)
+        item = bytes([number]) * size
+        expected += [(owner, item)] * count
+        buffer[grouping.end : grouping.end + size * count] = item * count
+        grouping.add(owner, size, count)
+        taken(grouping.take_full())
+    taken(grouping.take())
+    assert came == expected
+
+
+def test_a_group_that_is_left_open_grows_until_it_is_full() -> None:
+    grouping: Grouping[str] = Grouping(LIMIT)
+    buffer = memoryview(bytearray(2 * LIMIT))
+    grouping.add("a", 1000, 3)
+    assert grouping.take_full() == []
+    grouping.begin(buffer)
+    grouping.add("a", 1000, 4)
+    assert grouping.take_full() == [("a", 0, 5000, 1000)]
+    grouping.begin(buffer)
+    assert grouping.take() == [("a", 0, 2000, 1000)]
+
+
 def test_the_first_report_at_once_then_one_an_interval_and_one_after_the_last() -> None:
     pacing = Pacing()
     assert (pacing.due(), pacing.pop(0.0)) == (None, None)

@@ -106,6 +106,12 @@ def receive_forget(session: int = 77) -> ReceiveOrder:
     return ReceiveOrder(forget=ReceiveForget(session=session))
 
 
+def seal_whole(core: Sender, packets: bytes, size: int, now: float = 1.0) -> list[Datagrams]:
+    """All that becomes of a group that no other follows. Copies."""
+    made = [*core.seal(memoryview(packets), size, now), *core.rest()]
+    return [one._replace(datagrams=bytes(one.datagrams)) for one in made]
+
+
 def sender(mtu: int = 1420, session: bool = True) -> Sender:
     """A sender that knows peer 1, with everything in NET4 and NET6, and at time 0 perhaps a session."""
     made = Sender(mtu)

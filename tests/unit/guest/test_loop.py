@@ -152,6 +152,43 @@ def test_a_sink_without_a_peer_holds_nothing_up() -> None:
     assert len(seen) == 50
 
 
+def test_a_handler_that_keeps_something_back_is_told_when_nothing_more_waits() -> None:
+    world = World(("plain", "packets", "in"), ("sealed", "packets", "out"))
+    out = world.guest.out("sealed")
+    kept: list[Packets] = []
+    joined: list[int] = []
+
+    def done(now: float) -> None:
+        joined.append(len(kept))
+        for message in kept:
+            assert out.send(message), "there was no room for what was kept"
+        kept.clear()
+
+    def keep(message: Packets, now: float) -> None:
+        kept.append(message)
+
+    world.guest.receive("plain", keep, into=(out,), done=done)
+    world.open()
+    joined.clear()
+    for _ in range(3):
+        world.others["plain"].send(Packets(b"x" * 100, 100, 0))
+    world.others["plain"].flush()
+    world.turn()
+    assert joined == [3]
+    assert len(world.drain("sealed")) == 3
+    # What is kept when there is no room goes as soon as there is some, and is not lost
+    while out.room():
+        out.send(GROUP)
+    world.others["plain"].send(Packets(b"y" * 100, 100, 0))
+    world.others["plain"].flush()
+    kept.append(Packets(b"z" * 100, 100, 0))
+    world.turn()
+    assert joined == [3], "nothing may be let go without room"
+    world.drain("sealed")
+    world.turn(2)
+    assert [message.packets[:1] for message in world.drain("sealed")] == [b"z", b"y"]
+
+
 def test_a_device_is_seen_while_a_ring_is_busy(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     world = World(("plain", "packets", "in"), devices={"tun": reader})

@@ -81,8 +81,10 @@ class Crew:
             said, _, answer = (self.store.read(f"/local/domain/{self.ids[name]}/data/answer") or "").partition(" ")
             if said == str(number):
                 return answer
+            if not self.store.is_introduced(self.ids[name]):
+                break
             time.sleep(0.01)
-        raise TimeoutError(f"{name} does not answer: {xl('list')}")
+        raise TimeoutError(f"{name} does not answer, or is gone: {xl('list')}")
 
     def destroy(self):
         for name in list(self.ids):

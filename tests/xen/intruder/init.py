@@ -20,8 +20,10 @@ def mount(what, where):
 
 
 def insert(path):
+    # Linux by itself lets the root of a guest make no hypercall: an attacker's kernel would
+    options = b"unrestricted=1" if path.endswith("xen-privcmd.ko") else b""
     with open(path, "rb") as file:
-        if libc.syscall(313, file.fileno(), b"", 0):  # finit_module
+        if libc.syscall(313, file.fileno(), options, 0):  # finit_module
             raise OSError(ctypes.get_errno(), path)
 
 

@@ -1,8 +1,10 @@
-"""What an attacker with a whole domain tries. Every method says what came of it: something that worked, or an error's name.
+"""What an attacker with a whole domain tries. Every method says what came of it: something that worked, or an error's
+name.
 
-The same code runs in dom0, where it may succeed: that is how a test knows that a refusal was one, and not a mistake in here.
-Standard library only. Numbers of ioctls: linux, include/uapi/xen/{gntalloc,gntdev,evtchn,privcmd}.h; of hypercalls and their
-structures: xen, include/public/{xen,domctl,sysctl}.h and xsm/flask_op.h, as of Xen 4.17.
+The same code runs in dom0, where it may succeed: that is how a test knows that a refusal was one, and not a mistake in
+here. Standard library only. Numbers of ioctls: linux, include/uapi/xen/{gntalloc,gntdev,evtchn,privcmd}.h; of
+hypercalls and
+their structures: xen, include/public/{xen,domctl,sysctl}.h and xsm/flask_op.h, as of Xen 4.17.
 """
 
 import ctypes
@@ -24,7 +26,7 @@ MAP_GRANT, UNMAP_GRANT = _ioc("G", 0, 24), _ioc("G", 1, 16)
 BIND_INTERDOMAIN, BIND_UNBOUND, UNBIND, NOTIFY = _ioc("E", 1, 8), _ioc("E", 2, 4), _ioc("E", 3, 4), _ioc("E", 4, 4)
 HYPERCALL, MMAPBATCH_V2 = _ioc("P", 0, 48), _ioc("P", 4, 32)
 
-CONSOLE_IO, XSM_OP, SYSCTL, DOMCTL = 18, 27, 35, 36
+XEN_VERSION, CONSOLE_IO, XSM_OP, SYSCTL, DOMCTL = 17, 18, 27, 35, 36
 
 
 def attempt(action):
@@ -33,6 +35,11 @@ def attempt(action):
         return {"ok": action()}
     except OSError as error:
         return {"error": errno.errorcode.get(error.errno, str(error.errno))}
+
+
+def _asked(device, request, structure):
+    """What the ioctl returns: a number, where Python would give the structure back."""
+    return fcntl.ioctl(device, request, bytearray(structure))
 
 
 class Probe:
@@ -54,13 +61,13 @@ class Probe:
         page[: len(text)] = text.encode()
         events = os.open("/dev/xen/evtchn", os.O_RDWR)
         self._kept += [page, events]
-        return {"ref": ref, "port": attempt(lambda: fcntl.ioctl(events, BIND_UNBOUND, struct.pack("<I", peer)))}
+        return {"ref": ref, "port": attempt(lambda: _asked(events, BIND_UNBOUND, struct.pack("<I", peer)))}
 
     def port_for(self, peer):
         """An event channel alone, left open for ``peer``."""
         events = os.open("/dev/xen/evtchn", os.O_RDWR)
         self._kept.append(events)
-        return fcntl.ioctl(events, BIND_UNBOUND, struct.pack("<I", peer))
+        return _asked(events, BIND_UNBOUND, struct.pack("<I", peer))
 
     def map(self, peer, ref):
         """The text on the page that ``peer`` granted under ``ref``, after writing to it."""
@@ -80,7 +87,7 @@ class Probe:
         """Binds an event channel that ``peer`` has left open, sends an event, and lets go."""
         events = os.open("/dev/xen/evtchn", os.O_RDWR)
         try:
-            own = fcntl.ioctl(events, BIND_INTERDOMAIN, struct.pack("<II", peer, port))
+            own = _asked(events, BIND_INTERDOMAIN, struct.pack("<II", peer, port))
             fcntl.ioctl(events, NOTIFY, struct.pack("<I", own))
             return own
         finally:
@@ -113,7 +120,7 @@ class Probe:
 
     def _call(self, number, *arguments):
         request = struct.pack("<6Q", number, *arguments, *(0,) * (5 - len(arguments)))
-        return fcntl.ioctl(self._privcmd, HYPERCALL, request)
+        return _asked(self._privcmd, HYPERCALL, request)
 
     def _structure(self, data):
         # Xen reads it at its address: the page must be there
@@ -121,6 +128,10 @@ class Probe:
         page[: len(data)] = data
         self._kept.append(page)
         return page, ctypes.addressof(ctypes.c_char.from_buffer(page))
+
+    def version(self):
+        """Which Xen this is: every guest may ask that. An error means that it is not Xen who refuses the others."""
+        return self._call(XEN_VERSION, 0, 0)
 
     def domctl(self, command, peer):
         """A command of domctl on ``peer``: information (5), pause (3), unpause (4)."""
@@ -133,11 +144,6 @@ class Probe:
 
     def stop_enforcing(self):
         _, address = self._structure(struct.pack("<III", 3, 1, 0))
-        return self._call(XSM_OP, address)
-
-    def load_policy(self, policy):
-        data, at = self._structure(policy[:PAGE])
-        _, address = self._structure(struct.pack("<IIQI", 1, 1, at, len(policy[:PAGE])))
         return self._call(XSM_OP, address)
 
     def print_on_xen(self, text):

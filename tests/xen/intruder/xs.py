@@ -1,4 +1,5 @@
-"""The xenstore in as few lines as it takes (xen/include/public/io/xs_wire.h). For test guests and for dom0; standard library only."""
+"""The xenstore in as few lines as it takes (xen/include/public/io/xs_wire.h). For test guests and for dom0; standard
+library only."""
 
 import os
 import struct

@@ -1,7 +1,7 @@
 """A machine with Xen on it, emulated: what the tests of the Xen back end run on.
 
-QEMU emulates the machine, so neither hardware virtualization nor an installed Xen is needed, and nothing of Xen is installed on
-the host. Boots from nothing but Debian's package archive:
+QEMU emulates the machine, so neither hardware virtualization nor an installed Xen is needed, and nothing of Xen is
+installed on the host. Boots from nothing but Debian's package archive:
 
     places.py      where things are kept under build/xen
     debian.py      packages -> the files in them, downloaded once

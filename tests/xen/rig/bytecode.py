@@ -14,9 +14,12 @@ _UNCHECKED = (0b01).to_bytes(4, "little")
 
 
 def compiled(tree: Tree) -> Tree:
-    """``tree`` with the bytecode of every .py in it that compiles. The interpreter that runs this must be dom0's version."""
+    """``tree`` with the bytecode of every .py in it that compiles. The interpreter that runs this must be dom0's
+    version."""
     if sys.version_info[:2] != (3, 11):
-        raise RuntimeError(f"dom0's Python is Debian's 3.11, this is {sys.version.split()[0]}: make PYTHON=/usr/bin/python3.11")
+        raise RuntimeError(
+            f"dom0's Python is Debian's 3.11, this is {sys.version.split()[0]}: make PYTHON=/usr/bin/python3.11"
+        )
     added: Tree = {}
     for path, entry in tree.items():
         if path.endswith(".py") and entry.data:

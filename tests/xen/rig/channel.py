@@ -89,7 +89,11 @@ class Channel:
         return self._ask({"do": "get", "path": path}, timeout)[0]
 
     def _ask(
-        self, request: dict[str, object], timeout: float, body: bytes = b"", show: Callable[[bytes], object] | None = None
+        self,
+        request: dict[str, object],
+        timeout: float,
+        body: bytes = b"",
+        show: Callable[[bytes], object] | None = None,
     ) -> tuple[bytes, dict[str, object]]:
         over = time.monotonic() + timeout
         output = bytearray()

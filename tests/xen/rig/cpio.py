@@ -1,4 +1,5 @@
-"""A tree of files as the archive an initramfs is made of: cpio's "newc" format (linux, Documentation/driver-api/early-userspace/buffer-format.rst)."""
+"""A tree of files as the archive an initramfs is made of: cpio's "newc" format (linux,
+Documentation/driver-api/early-userspace/buffer-format.rst)."""
 
 from __future__ import annotations
 

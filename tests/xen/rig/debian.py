@@ -18,7 +18,8 @@ from .places import XEN, step
 
 _LISTED = re.compile(r"^'[^']+' (\S+\.deb) \d+ (\S+)$", re.MULTILINE)
 _MERGED = ("bin", "sbin", "lib", "lib64")
-"""Top level names that have become links into usr (Debian's UsrMerge); in the packages of Debian 12 they are still folders."""
+"""Top level names that have become links into usr (Debian's UsrMerge); in the packages of Debian 12 they are still
+folders."""
 
 
 class PackageError(Exception):
@@ -36,7 +37,9 @@ def apt(*arguments: str, cwd: Path | None = None) -> str:
 
 def newest_kernel() -> str:
     """The package that Debian's kernel for amd64 is at the moment, as linux-image-6.1.0-56-amd64."""
-    found = re.search(r"^Depends: (linux-image-\S+)", _or_update("apt-cache", "show", "linux-image-amd64"), re.MULTILINE)
+    found = re.search(
+        r"^Depends: (linux-image-\S+)", _or_update("apt-cache", "show", "linux-image-amd64"), re.MULTILINE
+    )
     if not found:
         raise PackageError("linux-image-amd64 depends on no kernel: are these Debian's package lists?")
     return found[1]
@@ -53,7 +56,8 @@ def _or_update(*command: str) -> str:
 
 
 def download(packages: Sequence[str]) -> list[Path]:
-    """The .deb files of ``packages``, the newest that apt knows of: from build/xen/debs, where they stay, or the archive."""
+    """The .deb files of ``packages``, the newest that apt knows of: from build/xen/debs, where they stay, or the
+    archive."""
     for attempt in (0, 1):
         listed = dict(_LISTED.findall(_or_update("apt-get", "--print-uris", "download", *packages)))
         if len(listed) < len(packages):
@@ -68,7 +72,8 @@ def download(packages: Sequence[str]) -> list[Path]:
 
 
 def _into_pool(listed: Mapping[str, str]) -> list[Path]:
-    """``listed``: name of a file -> its hash. A file is in the pool whole, under a name with its version, or not at all."""
+    """``listed``: name of a file -> its hash. A file is in the pool whole, under a name with its version, or not at
+    all."""
     pool = XEN / "debs"
     pool.mkdir(parents=True, exist_ok=True)
     with open(XEN / "debs.lock", "w") as lock:
@@ -102,7 +107,7 @@ def unpack(debs: Iterable[Path], leave_out: re.Pattern[str]) -> Tree:
 
 
 def _merged(path: str) -> str:
-    return f"usr/{path}" if path.split("/")[0] in _MERGED else path
+    return f"usr/{path}" if path.split("/", maxsplit=1)[0] in _MERGED else path
 
 
 def _entry(members: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:

@@ -1,6 +1,7 @@
 """The first domain: Debian's kernel, Xen's tools and Python, unpacked from their packages into an initramfs.
 
-It is an ordinary small Debian without an init system. dom0/init starts Xen's daemons and the agent that answers the rig.
+It is an ordinary small Debian without an init system. dom0/init starts Xen's daemons and the agent that answers the
+rig.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ PACKAGES: Final = """
 xen-hypervisor-4.17-amd64 xen-utils-4.17 xen-utils-common xenstore-utils libxenmisc4.17 libxencall1 libxendevicemodel1
 libxenevtchn1 libxenforeignmemory1 libxengnttab1 libxenhypfs1 libxenstore4 libxentoolcore1 libxentoollog1
 busybox-static bash dash iproute2 python3.11-minimal python3.11 libpython3.11-minimal libpython3.11-stdlib
-libc6 libgcc-s1 libstdc++6 libcrypt1 zlib1g libzstd1 liblzma5 libbz2-1.0 liblzo2-2 libexpat1 libffi8 libjson-c5 libtinfo6
-libncurses6 libncursesw6 libssl3 libuuid1 libyajl2 libnl-3-200 libnl-route-3-200 libaio1 libfdt1 libmnl0 libelf1 libbpf1 libcap2 libselinux1
-libpcre2-8-0 libdb5.3 libbsd0 libmd0 libxtables12 libsqlite3-0 libreadline8 libnsl2 libtirpc3 libgssapi-krb5-2 libkrb5-3
+libc6 libgcc-s1 libstdc++6 libcrypt1 zlib1g libzstd1 liblzma5 libbz2-1.0 liblzo2-2 libexpat1 libffi8 libjson-c5
+libtinfo6 libncurses6 libncursesw6 libssl3 libuuid1 libyajl2 libnl-3-200 libnl-route-3-200 libaio1 libfdt1 libmnl0
+libelf1
+libbpf1 libcap2 libselinux1 libpcre2-8-0 libdb5.3 libbsd0 libmd0 libxtables12 libsqlite3-0 libreadline8 libnsl2
+libtirpc3 libgssapi-krb5-2 libkrb5-3
 libk5crypto3 libkrb5support0 libcom-err2 libkeyutils1
 """.split()
 """Beside the kernel's. What is forgotten here is named when the initramfs is built: see elf.py."""
@@ -67,18 +70,31 @@ def build() -> Dom0:
                 _furnish(tree, version, own)
                 if absent := elf.missing(tree):
                     lines = [f"{library}: {', '.join(sorted(users)[:3])}" for library, users in sorted(absent.items())]
-                    raise RuntimeError("libraries missing in dom0, a package for each belongs in PACKAGES:\n" + "\n".join(lines))
+                    raise RuntimeError(
+                        "libraries missing in dom0, a package for each belongs in PACKAGES:\n" + "\n".join(lines)
+                    )
                 (scratch / "vmlinuz").write_bytes(kernel)
                 (scratch / "initramfs").write_bytes(archive(compiled(tree)))
     return Dom0(target / "vmlinuz", target / "initramfs", kept)
 
 
 def _furnish(tree: Tree, version: str, own: dict[str, bytes]) -> None:
-    """What packages do not bring: devices to start with, BusyBox's names, programs where scripts look for them, our init."""
+    """What packages do not bring: devices to start with, BusyBox's names, programs where scripts look for them, our
+    init."""
     kmods.keep(tree, version)
     tree["dev/console"] = character(5, 1)
     tree["dev/null"] = character(1, 3, 0o666)
-    for path in ("proc", "sys", "run", "tmp", "root", "var/log/xen/console", "var/lib/xen", "var/lib/xenstored", "etc/xen"):
+    for path in (
+        "proc",
+        "sys",
+        "run",
+        "tmp",
+        "root",
+        "var/log/xen/console",
+        "var/lib/xen",
+        "var/lib/xenstored",
+        "etc/xen",
+    ):
         tree[path] = folder()
     tree["usr/bin/sh"] = link("dash")  # BusyBox's would take its own applets before the programs of the same name
     tree["var/run"] = link("/run")

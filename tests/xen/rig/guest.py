@@ -1,8 +1,9 @@
 """Guests for tests: Python as PID 1, and a program of the test's own.
 
-Not what Septum boots. ``build`` uses Debian's kernel with every Xen device there is, /dev/xen/privcmd too, by which a program
-makes any hypercall it likes: what an attacker has who owns the kernel of a domain. ``small`` uses the kernel of Septum's own
-images; it starts in a fraction of the time, and offers what every component has: grants, event channels, the xenstore.
+Not what Septum boots. ``build`` uses Debian's kernel with every Xen device there is, /dev/xen/privcmd too, by which a
+program makes any hypercall it likes: what an attacker has who owns the kernel of a domain. ``small`` uses the kernel of
+Septum's own images; it starts in a fraction of the time, and offers what every component has: grants, event channels,
+the xenstore.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from .dom0 import packages
 from .places import XEN, making, step
 
 MODULES: Final = ("xen-privcmd", "xen-evtchn", "xen-gntdev", "xen-gntalloc")
-_PACKAGES: Final = "libpython3.11-minimal python3.11-minimal libpython3.11-stdlib libc6 libffi8 zlib1g libexpat1".split()
-_STDLIB: Final = (
-    "__future__ _collections_abc _weakrefset abc codecs collections contextlib copyreg ctypes encodings enum functools genericpath "
-    "importlib io json keyword linecache operator os posixpath re reprlib site stat struct textwrap token tokenize traceback types "
-    "warnings weakref"
-).replace(" ", "|")
+_PACKAGES: Final = (
+    "libpython3.11-minimal python3.11-minimal libpython3.11-stdlib libc6 libffi8 zlib1g libexpat1".split()
+)
+_STDLIB: Final = "|".join(
+    """__future__ _collections_abc _weakrefset abc codecs collections contextlib copyreg ctypes encodings enum functools
+    genericpath importlib io json keyword linecache operator os posixpath re reprlib site stat struct textwrap token
+    tokenize traceback types warnings weakref""".split()
+)
 _KEEP: Final = re.compile(
     rf"^usr/bin/python3\.11$|^usr/lib/python3\.11/({_STDLIB})(\.py|/[a-z_0-9]+\.py)$"
     r"|dynload/(_ctypes|_json|mmap)\.|x86_64-linux-gnu/(libc|libm|libffi|libz|libexpat|ld-linux[^/]*)\.so|ld-linux"
@@ -49,7 +52,8 @@ class Guest:
 
 
 def build(init: bytes, modules: Mapping[str, bytes]) -> Guest:
-    """``init`` is the Python program that runs as PID 1; beside it, in /, the Python ``modules`` it imports, by file name.
+    """``init`` is the Python program that runs as PID 1; beside it, in /, the Python ``modules`` it imports, by file
+    name.
 
     /modules holds what it has to load first, in the order of names.
     """
@@ -61,7 +65,10 @@ def build(init: bytes, modules: Mapping[str, bytes]) -> Guest:
         (scratch / "kernel").write_bytes(_unpacked(tree[f"boot/vmlinuz-{version}"].data))
         kmods.keep(tree, version, MODULES)
         order = tree["etc/modules.order"].data.decode().split()
-        drivers = {f"modules/{number:02}.ko": file(tree[path[1:]].data) for number, path in enumerate(order)}
+        drivers = {
+            f"modules/{number:02}-{path.rsplit('/', 1)[1]}": file(tree[path[1:]].data)
+            for number, path in enumerate(order)
+        }
         (scratch / "initramfs").write_bytes(archive(_furnished(tree, init, modules) | drivers))
 
     return _made("guest", (version, [deb.name for deb in debs], init, sorted(modules.items())), fill)
@@ -91,7 +98,8 @@ def _made(name: str, recipe: object, fill: Callable[[Path], None]) -> Guest:
 
 
 def _furnished(tree: Tree, init: bytes, modules: Mapping[str, bytes]) -> Tree:
-    """What is kept of the packages in ``tree``, the test's own programs, and the places that a kernel and they expect."""
+    """What is kept of the packages in ``tree``, the test's own programs, and the places that a kernel and they
+    expect."""
     kept = {path: entry for path, entry in tree.items() if _KEEP.search(path) or path in ("lib", "lib64", "bin")}
     kept = compiled(kept | {name: file(data) for name, data in modules.items()})
     kept["init"] = file(init, 0o755)
@@ -105,7 +113,8 @@ def _furnished(tree: Tree, init: bytes, modules: Mapping[str, bytes]) -> Tree:
 def _unpacked(kernel: bytes) -> bytes:
     """The ELF file inside a bzImage (linux, Documentation/x86/boot.rst: payload_offset and payload_length).
 
-    xl unpacks it for each guest it creates; where the processor is emulated, that takes longer than everything else together.
+    xl unpacks it for each guest it creates; where the processor is emulated, that takes longer than everything else
+    together.
     """
     sectors = kernel[0x1F1]
     offset, length = struct.unpack_from("<II", kernel, 0x248)

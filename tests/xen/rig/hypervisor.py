@@ -1,4 +1,5 @@
-"""Xen as the emulated machine boots it: with XSM/FLASK from Debian's source package, or Debian's own build, which has none.
+"""Xen as the emulated machine boots it: with XSM/FLASK from Debian's source package, or Debian's own build, which has
+none.
 
 Debian builds its Xen without XSM, so we build it: the release of Debian's source package with Debian's defaults and the
 switches below. Beside it are kept the sources of its FLASK policy, which a generated policy stands on.
@@ -64,7 +65,9 @@ def with_xsm() -> Hypervisor:
             with step("Xen's sources"):
                 tarball = _fetch(scratch / "source")
                 subprocess.run(["tar", "-xf", tarball, "-C", scratch / "source"], check=True)
-            (tree,) = [path for path in (scratch / "source").iterdir() if path.is_dir() and path.name.startswith("xen-")]
+            (tree,) = [
+                path for path in (scratch / "source").iterdir() if path.is_dir() and path.name.startswith("xen-")
+            ]
             with step("building Xen with XSM (two to four minutes on two cores)"):
                 _make(tree / "xen")
             shutil.copy(tree / "xen/xen", scratch / "xen")
@@ -77,8 +80,8 @@ def with_xsm() -> Hypervisor:
 def _fetch(folder: Path) -> Path:
     """The release's tarball: of the newest version whose source the archive serves.
 
-    The lists of sources are our own, so the machine's configuration of apt stays as it is. A version's source is missing now
-    and then while a newer one is on its way: then the one before it is as good for this.
+    The lists of sources are our own, so the machine's configuration of apt stays as it is. A version's source is
+    missing now and then while a newer one is on its way: then the one before it is as good for this.
     """
     (folder / "lists/partial").mkdir(parents=True)
     (folder / "sources.list").write_text(_SOURCES)
@@ -108,4 +111,3 @@ def _make(folder: Path) -> None:
         if done.returncode:
             print(log.read_text(errors="replace")[-4000:], file=sys.stderr)
             done.check_returncode()
-

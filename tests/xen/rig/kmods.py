@@ -17,7 +17,8 @@ _NEEDS = re.compile(rb"\0depends=([^\0]*)\0")
 
 
 def keep(tree: Tree, kernel: str, wanted: Sequence[str] = WANTED) -> None:
-    """Leaves ``wanted`` modules and what they need in ``tree`` and no other, with what modprobe reads and the order to load them in.
+    """Leaves ``wanted`` modules and what they need in ``tree`` and no other, with what modprobe reads and the order to
+    load them in.
 
     Errors: KeyError, with the name of a module that this kernel has not got.
     """

@@ -1,4 +1,5 @@
-"""Two namespaces on the host, lan and wan. In each, the interface tap0 is the far end of one of the machine's network cards."""
+"""Two namespaces on the host, lan and wan. In each, the interface tap0 is the far end of one of the machine's network
+cards."""
 
 from __future__ import annotations
 

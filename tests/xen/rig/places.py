@@ -48,4 +48,3 @@ def making(folder: Path) -> Iterator[Path | None]:
         scratch.mkdir()
         yield scratch
         scratch.rename(folder)
-

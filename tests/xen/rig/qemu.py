@@ -13,8 +13,10 @@ from tests.system.lab.namespace import tool
 MACS: Final = {"lan": "52:54:00:5e:00:01", "wan": "52:54:00:5e:00:02"}
 """dom0/init names the cards after these."""
 
-# A PV dom0 dies at its first return to user mode with SMAP, and Xen of MWAIT in the idle loop: this QEMU emulates neither right
-# Where vector registers are switched lazily, programs die of pointers that went through another domain's
+# A PV dom0 dies at its first return to user mode with SMAP, and Xen of MWAIT in its idle loop: neither is emulated
+# right. QEMU 7.2 has AVX, but its XSAVE leaves out the upper halves of the registers: one guest spoils what another
+# copies.
+# For the same reason Xen is told to switch vector registers eagerly
 CPU: Final = "EPYC,-smap,-monitor,-avx,-avx2,-fma,-f16c"
 
 
@@ -50,7 +52,12 @@ def start(machine: Machine, taps: dict[str, int], folder: Path) -> subprocess.Po
     command += ["-display", "none", "-nodefaults", "-no-reboot", "-no-user-config"]
     command += ["-kernel", str(machine.xen), "-append", xen.strip(), "-initrd", ",".join(modules)]
     command += ["-serial", f"file:{folder}/console.log"]
-    command += ["-device", "virtio-serial-pci,max_ports=2", "-chardev", f"socket,id=agent,path={folder}/agent.sock,server=on,wait=off"]
+    command += [
+        "-device",
+        "virtio-serial-pci,max_ports=2",
+        "-chardev",
+        f"socket,id=agent,path={folder}/agent.sock,server=on,wait=off",
+    ]
     command += ["-device", "virtserialport,chardev=agent,name=septum.rig"]
     command += ["-device", "virtio-rng-pci"]
     for side, descriptor in taps.items():

@@ -1,4 +1,5 @@
-"""This checkout and the libraries it runs with, laid over dom0 as a second initramfs: /septum and Debian's site directory."""
+"""This checkout and the libraries it runs with, laid over dom0 as a second initramfs: /septum and Debian's site
+directory."""
 
 from __future__ import annotations
 
