@@ -28,11 +28,18 @@ import {runtime}
 from appliance.guest.imports import close_gate
 close_gate({component!r}, {declared!r})
 import {main}
+from importlib.machinery import PathFinder
+def found_again(name):
+    # A module may put something else into its place, which then knows not where it came from
+    parent = name.rpartition(".")[0]
+    path = getattr(sys.modules.get(parent), "__path__", None)
+    return None if parent and path is None else PathFinder.find_spec(name, path)
 found = []
-for name, module in sys.modules.items():
-    # cryptography puts a module with deprecated names into a wrapper that has no spec of its own
-    spec = getattr(module, "__spec__", None) or getattr(getattr(module, "_module", None), "__spec__", None)
-    if spec is not None and name != "__main__":
+for name, module in list(sys.modules.items()):
+    if name == "__main__":
+        continue
+    spec = getattr(module, "__spec__", None) or found_again(name)
+    if spec is not None:
         package = spec.submodule_search_locations is not None
         loader = getattr(spec.loader, "__name__", None) or type(spec.loader).__name__
         found.append((spec.name, loader, spec.origin, package))

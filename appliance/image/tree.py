@@ -81,7 +81,7 @@ def _stripped(path: Path) -> bytes:
 
 def _traced(path: Path) -> str:
     """What a traceback calls a source: the same wherever it was compiled."""
-    for folder in (ROOT / "proto", ROOT, *map(Path, paths()), INTERPRETER.parents[1] / "lib/python3.11"):
+    for folder in (Path(paths()[-1]), ROOT / "proto", ROOT, INTERPRETER.parents[1] / "lib/python3.11"):
         if path.is_relative_to(folder):
             return str(path.relative_to(folder))
     return path.name

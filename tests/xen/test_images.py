@@ -53,7 +53,10 @@ try:
     subprocess.run(["xl", "unpause", name], check=True)
     said, first = b"", None
     while marker not in said and time.monotonic() < begun + 600 and select.select([tty], [], [], 600)[0]:
-        said += os.read(tty, 4096)
+        try:
+            said += os.read(tty, 4096)
+        except OSError:  # the guest is dead, and its console with it: what it said tells why
+            break
         if first is None and b"FIRST LINE" in said:
             first = time.monotonic() - begun
     print(first)
