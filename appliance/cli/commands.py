@@ -93,7 +93,8 @@ def up(
     assembly: Over = None,
     rules: Rules = None,
     backend: Annotated[
-        Backend, typer.Option(help="What the domains are: processes of this Linux, or guests of the Xen under it (being built: docs/xen.md).")
+        Backend,
+        typer.Option(help="Processes of this Linux, or guests of the Xen under it (being built: docs/xen.md)."),
     ] = Backend.PROCESS,
 ) -> None:
     """Build the box from FILE and start it.
