@@ -1,7 +1,9 @@
 """Guests for tests: Python as PID 1, and a program of the test's own.
 
 Not what Septum boots. ``build`` uses Debian's kernel with every Xen device there is, /dev/xen/privcmd too, by which a
-program makes any hypercall it likes: what an attacker has who owns the kernel of a domain.
+program makes any hypercall it likes: what an attacker has who owns the kernel of a domain. ``small`` uses the kernel of
+Septum's own images; it starts in a fraction of the time, and offers what every component has: grants, event channels,
+the xenstore.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from appliance.image.kernel import get
 
 from . import elf, kmods
 from .bytecode import compiled
@@ -68,6 +72,19 @@ def build(init: bytes, modules: Mapping[str, bytes]) -> Guest:
         (scratch / "initramfs").write_bytes(archive(_furnished(tree, init, modules) | drivers))
 
     return _made("guest", (version, [deb.name for deb in debs], init, sorted(modules.items())), fill)
+
+
+def small(init: bytes, modules: Mapping[str, bytes]) -> Guest:
+    """The same on the kernel of Septum's images without a network. Errors: KernelError."""
+    debs, _ = packages()
+    kernel = get("plain", XEN / "images", lambda doing, share: None)
+
+    def fill(scratch: Path) -> None:
+        tree = unpack([deb for deb in debs if deb.name.split("_")[0] in _PACKAGES], _LEAVE_OUT)
+        (scratch / "kernel").write_bytes(kernel.file.read_bytes())
+        (scratch / "initramfs").write_bytes(archive(_furnished(tree, init, modules)))
+
+    return _made("small", (kernel.config_sha256, [deb.name for deb in debs], init, sorted(modules.items())), fill)
 
 
 def _made(name: str, recipe: object, fill: Callable[[Path], None]) -> Guest:

@@ -1,0 +1,187 @@
+"""The gateway as nine Xen guests under their own policy, between a LAN host and a stock WireGuard peer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from appliance.assembly.load import VPN, load
+from appliance.image.build import build
+from appliance.xsm.policy import compiled_policy
+from tests.system.lab import MARKER, Keys, Site, Transfer, WireguardGo, pair, ping, reaches, wait_for
+from tests.system.lab.capture import Capture
+from tests.xen.gateway import XenBox, put_images, world
+from tests.xen.rig import Rig, hypervisor
+from tests.xen.rig.places import XEN
+
+pytestmark = pytest.mark.timeout(1800)
+
+DOMAINS = ("rng", "log", "store", "keymgr", "encrypt", "decrypt", "filter", "red", "black")
+ANSWER = 60.0  # seconds for a first answer: the machine is emulated, and a retry of a handshake takes 5 s
+RATE = 20e3  # bytes a second: what an emulated machine carries without ado
+REBUILT = 180.0
+REKEY_AFTER = 120.0
+
+
+@dataclass
+class Scene:
+    rig: Rig
+    left: Site
+    right: Site
+    box: XenBox
+    stock: WireguardGo
+    capture: Capture
+
+
+class _Wan:
+    """What a capture asks of a lab: where it is to listen."""
+
+    plain_nic = True
+
+    def __init__(self, site: Site) -> None:
+        self.wan = site.gateway
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    assembly = load(VPN)
+    store = XEN / "images"
+    build(assembly, store, lambda name, doing, share: print(f"{name}: {doing}") if share == 1 else None)
+    flask = hypervisor.with_xsm().flask
+    assert flask is not None
+    with Rig(policy=compiled_policy(assembly, flask), memory=2048) as rig, world(rig) as (left, right):
+        put_images(rig, Path(store))
+        own, stock = pair(left, right, psk=True)
+        box = XenBox(rig, own, {"xsm": "enforcing", "type": "pv"})
+        with Capture(_Wan(right), interface=right.wan) as capture:  # type: ignore[arg-type]
+            box.up(left)
+            with WireguardGo(right, stock) as peer:
+                yield Scene(rig, left, right, box, peer, capture)
+        box.down()
+
+
+def test_the_box_is_up_and_every_guest_is_sealed(scene: Scene, report: list[tuple[str, str]]) -> None:
+    status = scene.box.ask("status")
+    report.append(("xen: septum up, nine guests", f"{scene.box.took:.0f} s"))
+    assert {domain["name"]: domain["state"] for domain in status["domains"]} == dict.fromkeys(DOMAINS, "running")
+    for domain in status["domains"]:
+        report.append((f"xen: create to running, {domain['name']}", f"{domain['start_ms'] / 1e3:.1f} s"))
+    shown = scene.box.septum("ps", "--seals")
+    assert shown.count("sealed") >= len(DOMAINS) and "NOT SEALED" not in shown, shown
+
+
+def test_dom0_has_no_address_on_either_side(scene: Scene) -> None:
+    shown = scene.rig.run("ip addr show", check=True)[1]
+    assert {line.split()[1] for line in shown.splitlines() if line.split()[0] in ("inet", "inet6")} <= {
+        "127.0.0.1/8", "::1/128",
+    }  # fmt: skip
+
+
+def test_handshake_and_ping(scene: Scene) -> None:
+    assert reaches(scene.left.host, scene.right.host4, ANSWER)
+    assert scene.stock.shaken()
+    times = ping(scene.left.host, scene.right.host4, count=5, patience=5)
+    assert times.loss == 0
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["out", "in"])
+def test_tcp(scene: Scene, reverse: bool, report: list[tuple[str, str]]) -> None:
+    transfer = Transfer(scene.left.host, scene.right.host, scene.right.host4, total=1 << 20, reverse=reverse)
+    with transfer:
+        transfer.wait(180)
+    assert transfer.intact and transfer.received >= 1 << 20
+    report.append((f"xen: TCP {'in' if reverse else 'out'}", f"{transfer.mbit:.2f} Mbit/s on an emulated machine"))
+
+
+def test_what_the_tunnel_opens_is_denied(scene: Scene) -> None:
+    assert reaches(scene.left.host, scene.right.host4, ANSWER)  # the same path, asked from the other end
+    assert ping(scene.right.host, scene.left.host4, count=3, patience=3).loss == 1
+
+
+def test_a_wrong_key_is_refused(scene: Scene) -> None:
+    scene.stock.stop()
+    rightful = scene.stock.conf
+    stranger = replace(rightful, keys=Keys.generate()).with_peer(keepalive=1)
+    try:
+        with WireguardGo(scene.right, stranger) as peer:
+            assert not reaches(scene.left.host, scene.right.host4, 12)
+            assert not peer.shaken()
+    finally:
+        scene.stock.start()
+    assert reaches(scene.left.host, scene.right.host4, ANSWER), "the rightful one no longer gets through"
+
+
+def test_the_peer_roams(scene: Scene) -> None:
+    with Transfer(scene.left.host, scene.right.host, scene.right.host4, rate=RATE, pace=10) as transfer:
+        scene.stock.roam(4444)
+        scene.stock.show("latest-handshakes")
+        public = scene.stock.conf.keys.public
+        reaches(scene.right.gateway, scene.left.tunnel4, 1)  # something authentic from the new port
+        wait_for(
+            "Septum to follow to another port",
+            lambda: str(scene.box.peers()[public]["endpoint"]).endswith(":4444"),
+            seconds=60,
+            every=1,
+        )
+        so_far = transfer.received
+        wait_for("bytes to arrive again", lambda: transfer.received > so_far + 2 * RATE, 60)
+    assert transfer.intact
+    scene.stock.roam(51820)
+
+
+def test_a_session_is_replaced_under_a_running_connection(scene: Scene, report: list[tuple[str, str]]) -> None:
+    assert reaches(scene.left.host, scene.right.host4, ANSWER)
+    before = max(scene.stock.handshakes().values())
+    with Transfer(scene.left.host, scene.right.host, scene.right.host4, rate=RATE, pace=10) as transfer:
+        wait_for("another handshake", lambda: scene.stock.shaken(before + 1), REKEY_AFTER + 60, every=1)
+        so_far = transfer.received
+        wait_for("bytes to arrive after it", lambda: transfer.received > so_far + 2 * RATE, 60)
+    assert transfer.intact
+    report.append(("xen: rekey, longest silence", f"{transfer.longest_silence() * 1e3:.0f} ms"))
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_a_destroyed_guest_is_rebuilt_under_a_running_connection(
+    scene: Scene, domain: str, report: list[tuple[str, str]]
+) -> None:
+    others = {name: row["domid"] for name, row in scene.box.domains().items() if name != domain}
+    with Transfer(scene.left.host, scene.right.host, scene.right.host4, rate=RATE, pace=10) as transfer:
+        time.sleep(1)
+        killed = time.monotonic()
+        dead = scene.box.destroy(domain)
+
+        def is_back() -> bool:
+            row = scene.box.domains()[domain]
+            return bool(row["state"] == "running" and row["domid"] != dead)
+
+        wait_for(f"{domain} to be rebuilt", is_back, REBUILT, every=1)
+        rebuilt = scene.box.domains()[domain]["rebuild_ms"]
+        so_far = transfer.received
+        wait_for("bytes to arrive again", lambda: transfer.received > so_far + 2 * RATE, 120)
+    silence = transfer.longest_silence(since=killed)
+    report.append((f"xen: xl destroy {domain}", f"rebuilt {rebuilt / 1e3:.1f} s, silence {silence:.1f} s"))
+    assert transfer.intact
+    after = {name: row["domid"] for name, row in scene.box.domains().items() if name != domain}
+    assert after == others, "another guest went down with it"
+
+
+def test_the_world_saw_only_wireguard(scene: Scene) -> None:
+    scene.capture.stop()
+    assert scene.capture.contains(MARKER) == 0
+    assert not scene.capture.repeated_nonces()
+    assert len(scene.capture.datagrams()) > 1000, "an empty capture holds no plaintext either"
+
+
+def test_down_leaves_nothing_behind(scene: Scene) -> None:
+    scene.box.down()
+    rig = scene.rig
+    assert [line.split()[0] for line in rig.run("xl list", check=True)[1].splitlines()[1:]] == ["Domain-0"]
+    assert rig.run("xenstore-list /local/domain", check=True)[1].split() == ["0"]
+    assert rig.run("ls /run/septum 2>/dev/null")[1].split() == []
+    shown = rig.run("ip addr show", check=True)[1]
+    assert f"{scene.left.lan4}/24" in shown and f"{scene.left.wan4}/24" in shown
+    assert "wg0.red" not in shown and "vif" not in shown

@@ -1,0 +1,168 @@
+"""Every domain of the gateway is an attacker's: what it gets from the others, with Xen's policy and without.
+
+Each check has its control in the same table: the same attempt where it is allowed, by the two ends of a channel, by
+dom0, or on a Xen without XSM. What fails there as well would prove nothing here. tests/xen/intruder/ has what is tried.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from appliance.assembly.load import VPN, load
+from appliance.xsm.policy import compiled_policy
+from tests.xen.rig import Rig, guest, hypervisor
+from tests.xen.rig.places import step
+
+pytestmark = pytest.mark.timeout(2400)
+
+HERE: Final = Path(__file__).parent / "intruder"
+STOCK: Final = ("keymgr", "rng", "red", "log")
+"""Without labels one domain is like another: a few are enough."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found (matrix.py), between which domains, and what Xen printed meanwhile."""
+
+    table: dict[str, Any]
+    names: list[str]
+    console: str
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        return permutations(self.names, 2)
+
+
+ASSEMBLY: Final = load(VPN)
+MAPS: Final = {(channel.client.domain, channel.server.domain) for channel in ASSEMBLY.channels}
+JOINED: Final = MAPS | {(server, client) for client, server in MAPS}
+
+
+def _search(rig: Rig, xsm: str, names: tuple[str, ...]) -> Found:
+    rig.put("/root/box.toml", f'{VPN.read_text()}\n[xen]\nxsm = "{xsm}"\ntype = "pv"\n'.encode())
+    init = (HERE / "init.py").read_bytes()
+    modules = {name: (HERE / name).read_bytes() for name in ("xs.py", "probe.py")}
+    for kind, image in (("small", guest.small(init, modules)), ("large", guest.build(init, modules))):
+        rig.put(f"/root/guests/{kind}.kernel", image.kernel.read_bytes())
+        rig.put(f"/root/guests/{kind}.ramdisk", image.ramdisk.read_bytes())
+    command = ["/usr/bin/python3.11", "-m", "tests.xen.intruder.matrix", "/root/box.toml", "/root/guests", *names]
+    with step(f"{len(names) or len(ASSEMBLY.domains)} intruders, XSM {xsm}"):
+        text = rig.run(["/bin/sh", "-c", 'cd /septum && exec "$@"', "sh", *command], 1800, check=True, show=True)[1]
+    table = json.loads(text.splitlines()[-1])
+    return Found(table, table["names"], rig.console())
+
+
+@pytest.fixture(scope="module")
+def walled() -> Iterator[Found]:
+    """Xen with XSM and the policy of the gateway. dom0 tries to have it changed, then the intruders come."""
+    flask = hypervisor.with_xsm().flask
+    assert flask is not None
+    with Rig(policy=compiled_policy(ASSEMBLY, flask)) as rig:
+        yield _search(rig, "enforcing", ())
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Found]:
+    """Debian's own Xen."""
+    with Rig(xsm=False) as rig:
+        yield _search(rig, "absent", STOCK)
+
+
+def test_every_domain_ran_under_its_own_label(walled: Found) -> None:
+    shown = {line.split()[0]: line.split()[-1] for line in walled.table["labels"].splitlines()}
+    assert {name: shown.get(f"crew-{name}") for name in walled.names} == {
+        name: f"system_u:system_r:septum_{name}_t" for name in walled.names
+    }
+
+
+def test_only_the_client_of_a_channel_maps_what_is_granted_to_it(walled: Found) -> None:
+    for server, client in walled.pairs():
+        seen = walled.table["collusion"][f"{server} {client}"]["map"]
+        if (client, server) in MAPS:
+            assert seen == {"ok": f"of {server} for {client}"}
+        else:
+            assert "error" in seen, f"{client} mapped a page of {server}"
+            assert _denied(walled, client, server, "grant"), f"it was not the policy that kept {client} from {server}"
+
+
+def test_only_the_ends_of_a_channel_share_events(walled: Found) -> None:
+    for one, other in walled.pairs():
+        seen = walled.table["collusion"][f"{one} {other}"]["bind"]
+        if (one, other) in JOINED:
+            assert "ok" in seen, f"{other} has a channel with {one}: {seen}"
+        else:
+            assert seen == {"error": "EACCES"}, f"{other} bound an event channel of {one}"
+
+
+def test_without_xsm_any_two_domains_make_a_channel_of_their_own(bare: Found) -> None:
+    for one, other in bare.pairs():
+        seen = bare.table["collusion"][f"{one} {other}"]
+        assert seen["map"] == {"ok": f"of {one} for {other}"}
+        assert "ok" in seen["bind"]
+
+
+@pytest.mark.parametrize("machine", ["walled", "bare"])
+def test_guessing_finds_what_was_meant_for_the_guesser_and_nothing_else(machine: str, request: Any) -> None:
+    found: Found = request.getfixturevalue(machine)
+    for guesser, other in found.pairs():
+        offered = found.table["collusion"][f"{other} {guesser}"]
+        guessed = found.table["guesses"][f"{guesser} {other}"]["ok"]
+        assert guessed["refs"] == ([offered["offer"]["ok"]["ref"]] if "ok" in offered["map"] else [])
+        assert guessed["ports"] == ([offered["offer"]["ok"]["port"]["ok"]] if "ok" in offered["bind"] else [])
+    assert any(found.table["guesses"][f"{client} {server}"]["ok"]["refs"] for client, server in MAPS & {*found.pairs()})
+
+
+@pytest.mark.parametrize("machine", ["walled", "bare"])
+def test_no_domain_sees_or_changes_anothers_home_in_the_xenstore(machine: str, request: Any) -> None:
+    found: Found = request.getfixturevalue(machine)
+    for one, victim in found.pairs():
+        seen = found.table["store"][f"{one} {victim}"]
+        assert {what: came for what, came in seen.items() if came != {"error": "EACCES"}} == {}, (
+            f"{one} in the home of {victim}"
+        )
+    for victim in found.names:
+        assert all(found.table["store"][f"dom0 {victim}"].values())
+        assert all("ok" in came for came in found.table["store"][f"{victim} itself"].values())
+
+
+@pytest.mark.parametrize("machine", ["walled", "bare"])
+def test_a_guest_that_makes_hypercalls_administers_nothing(machine: str, request: Any) -> None:
+    found: Found = request.getfixturevalue(machine)
+    guests, ours = found.table["powers"]["guest"], found.table["powers"]["dom0"]
+    assert {what: came for what, came in guests.items() if "ok" in came} == {
+        "ask for Xen's version": {"ok": 4 << 16 | 17}
+    }
+    assert set(guests) == {*ours, "stop enforcing"}
+    control = {what for what, came in ours.items() if "ok" in came}
+    everything = {*ours}
+    assert control == (everything if machine == "bare" else everything - {"map another's memory"})
+    assert "(intruder) dom0" in found.console
+    assert f"(intruder) {found.names[-1]}" not in found.console
+
+
+def test_dom0_itself_has_no_access_to_the_memory_of_a_running_domain(walled: Found, bare: Found) -> None:
+    for came in walled.table["dump"].values():
+        assert came["code"] != 0
+        assert came["size"] == 0
+    for came in bare.table["dump"].values():
+        assert came["code"] == 0, came
+        assert came["size"] > 16 << 20
+    assert "error" in walled.table["powers"]["dom0"]["map another's memory"]
+
+
+@pytest.mark.parametrize("machine", ["walled", "bare"])
+def test_every_domain_is_still_there(machine: str, request: Any) -> None:
+    found: Found = request.getfixturevalue(machine)
+    assert {name for name, came in found.table["alive"].items() if "ok" in came} == {*found.names}
+
+
+def _denied(found: Found, source: str, target: str, kind: str) -> bool:
+    """Xen has printed that its policy refused ``source`` something on ``target``."""
+    wanted = (f"septum_{source}_t ", f"septum_{target}_t ", f"tclass={kind}")
+    return any("denied" in line and all(word in line + " " for word in wanted) for line in found.console.splitlines())
