@@ -8,17 +8,16 @@ that the suite takes minutes and not an hour.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import sys
 from pathlib import Path
 from typing import Any
 
 from appliance.assembly import model
 from appliance.assembly.wgquick import from_wgquick
-from appliance.monitor import box, process
-from appliance.monitor.main import run
+from appliance.monitor import main as monitor
+from appliance.monitor import process
 from appliance.monitor.process import ProcessBackend
-from appliance.monitor.supervisor import LIMITS, Supervisor
+from appliance.monitor.supervisor import LIMITS
 
 HERE = Path(__file__).resolve().parent
 
@@ -39,13 +38,16 @@ def main() -> int:
     hostile = dataclasses.replace(assembly, domains=tuple(domains), proof=model._PROOF)
     process._PATH = (*process._PATH, str(HERE))  # type: ignore[misc]
 
-    def backend(assembly: Any, devices: dict[str, int], *rest: Any, **more: Any) -> ProcessBackend:
-        return ProcessBackend(assembly, {**devices, "attempts": int(pipe)}, *rest, **more)
+    class Bent(ProcessBackend):
+        """With one device more, and patience for deaths."""
 
-    box.ProcessBackend = backend  # type: ignore[misc, assignment]
-    limits = LIMITS._replace(free_deaths=1000, heartbeat=2.0)
-    box.Supervisor = functools.partial(Supervisor, limits=limits)  # type: ignore[misc, assignment]
-    return run(hostile, name="hostile")
+        pace = ProcessBackend.pace._replace(limits=LIMITS._replace(free_deaths=1000, heartbeat=2.0))  # type: ignore[misc]
+
+        def __init__(self, assembly: Any, devices: Any, *rest: Any) -> None:
+            super().__init__(assembly, {**devices, "attempts": int(pipe)}, *rest)
+
+    monitor.ProcessBackend = Bent  # type: ignore[misc]
+    return monitor.run(hostile, name="hostile")
 
 
 if __name__ == "__main__":
