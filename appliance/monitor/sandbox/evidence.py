@@ -187,7 +187,10 @@ def _descriptors(pid: int) -> dict[int, str] | None:
     found = {}
     try:
         for fd in os.listdir(f"/proc/{pid}/fd"):
-            target = os.readlink(f"/proc/{pid}/fd/{fd}")
+            try:
+                target = os.readlink(f"/proc/{pid}/fd/{fd}")
+            except FileNotFoundError:
+                continue  # closed since it was listed
             found[int(fd)] = next((kind for prefix, kind in _KINDS if target.startswith(prefix)), "file")
     except PermissionError:
         return None
