@@ -27,18 +27,28 @@ def ready_made(said: str) -> Path:
     """The assembly that ``--assembly`` names: one of the ready-made ones, or a file."""
     file = Path(said) if "/" in said or said.endswith(".toml") else ASSEMBLIES / f"{said}.toml"
     if not file.is_file():
-        names = ", ".join(sorted(one.stem for one in ASSEMBLIES.glob("*.toml")))
-        _fail(f"there is no assembly {said!r}", f"one of {names}, or the path of a file, as ./mine.toml")
+        _fail(f"there is no assembly {said!r}", f"one of {_names()}, or the path of a file, as ./mine.toml")
     return file
+
+
+def _names() -> str:
+    """The ready-made assemblies."""
+    return ", ".join(sorted(one.stem for one in ASSEMBLIES.glob("*.toml")))
 
 
 def _meant(file: Path) -> Path:
     """The file that a bare name means: as wg-quick has it, the one in the usual folder, else a ready-made assembly."""
     usual, own = Path("/etc/wireguard") / f"{file.stem}.conf", ASSEMBLIES / f"{file}.toml"
-    if not file.suffix and usual.is_file():
-        return usual
+    try:
+        if not file.suffix and usual.is_file():
+            return usual
+    except PermissionError:
+        # It may be what is meant: to take a ready-made assembly of that name for it would be a guess
+        _fail(f"{usual} may be there, and cannot be looked at by this user", f"sudo, or the file's own path, as {own}")
     if str(file) == file.name and own.is_file():
         return own
+    if file.suffix == ".toml":
+        _fail(f"{file}: there is no such file", f"one of the ready-made ones by its name: {_names()}")
     _fail(f"{file}: there is no such file", f"septum up /path/to/wg0.conf, or put it at {usual}")
 
 

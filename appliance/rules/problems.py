@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Place(NamedTuple):
-    """Part of a line: ``line`` and ``column`` count from 1; ``width`` characters."""
+    """Part of a line: ``line`` and ``column`` count from 1; ``width`` characters. Line 0 is the file as a whole."""
 
     line: int
     column: int = 1
@@ -26,7 +26,8 @@ class Problem(NamedTuple):
 
     def headline(self) -> str:
         """All that fits on one line."""
-        return f"{self.file}:{self.place.line}:{self.place.column}: {self.said()}"
+        where = f":{self.place.line}:{self.place.column}" if self.place.line else ""
+        return f"{self.file}{where}: {self.said()}"
 
     def said(self) -> str:
         return f"{self.why}; {self.hint}" if self.hint else self.why

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.cli import building
 from appliance.cli.septum import plain_up
 
 
@@ -27,3 +28,29 @@ def test_words_that_are_plain() -> None:
 )
 def test_words_that_want_more_than_that(words: list[str]) -> None:
     assert plain_up(words) is None
+
+
+def test_a_name_that_means_nothing_is_told_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        building.load(Path("nothere.toml"))
+    assert "ready-made ones by its name: filter, vpn" in " ".join(capsys.readouterr().err.split())
+
+
+def test_who_may_not_look_where_a_name_may_lead_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = Path.is_file
+
+    def refuse(path: Path) -> bool:
+        if path.is_relative_to("/etc/wireguard"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(SystemExit):
+        building.load(Path("filter"))
+    assert "cannot be looked at by this user" in " ".join(capsys.readouterr().err.split())

@@ -248,3 +248,9 @@ def test_whatever_is_written_is_taken_or_refused_in_words(text: str) -> None:
     except RulesError as refused:
         for problem in refused.problems:
             assert problem.why and 1 <= problem.place.line <= text.count("\n") + 1 and problem.show()
+
+
+def test_a_file_that_is_not_there_has_no_line(tmp_path: Path) -> None:
+    with pytest.raises(RulesError) as refused:
+        from_file(tmp_path / "nothere.rules")
+    assert str(refused.value) == f"{tmp_path / 'nothere.rules'}: cannot be read: No such file or directory"
