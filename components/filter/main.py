@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Sequence
 
 from appliance.guest.loop import Guest
 from appliance.guest.settings import SettingsError
-from appliance.guest.status import Counter
 from appliance.vchan.messages import Packets
 from components.filter import control
 from components.filter.engine import Engine, Outcome
 from components.filter.model import Prefix, Side
 from components.filter.settings import parse
 from components.filter.shards import End, Shards
-
-_TICK: Final = 1.0  # seconds
-_LOG_EVERY: Final = 10.0  # seconds between two lines about denials, however many there were
-_NAMES: Final = {Side.RED: "from the red side", Side.TUNNEL: "from the tunnel", Side.BLACK: "from the outside"}
+from components.filter.telling import Telling
 
 
 class Shell:
@@ -26,36 +20,23 @@ class Shell:
 
     def __init__(self, guest: Guest, engine: Engine) -> None:
         self.engine = engine
-        self._log = guest.log
         self._encrypts = guest.spread("tunnel_out")
         self._tunnel_out = self._encrypts[0]
         self._red_out = guest.out("red_out")
         self._from_red = guest.counter("from_red")
         self._from_tunnel = guest.counter("from_tunnel")
         self._sink_full = guest.counter("sink_full")
-        denied = self.engine.denied.values()
-        self._totals: list[tuple[Counter, Callable[[], int]]] = [
-            (guest.counter("passed"), lambda: self.engine.passed),
-            (guest.counter("denied"), lambda: sum(sum(counts.values()) for counts in denied)),
-            (guest.counter("malformed"), lambda: sum(counts["malformed"] for counts in denied)),
-            (guest.counter("rejected"), lambda: self.engine.rejected),
-            (guest.counter("flows"), lambda: len(self.engine.flows)),
-            (guest.counter("flows_full"), lambda: self.engine.flows.evicted),
-        ]
-        self._told: dict[Side, dict[str, int]] = {side: {} for side in Side}
-        self._wall = time.time()  # to the second
-        self._next_tick = 0.0
-        self._next_log = 0.0
+        self.telling = Telling(guest, engine)
 
     def from_red(self, group: Packets, now: float) -> None:
         self._from_red.add(packets(group))
         if group.peer:  # whatever red says, only the tunnel's packets have a peer
             group = group._replace(peer=0)
-        self._deliver(self.engine.judge(group, Side.RED, now, self._wall))
+        self._deliver(self.engine.judge(group, Side.RED, now, self.telling.wall))
 
     def from_tunnel(self, group: Packets, now: float) -> None:
         self._from_tunnel.add(packets(group))
-        self._deliver(self.engine.judge(group, Side.TUNNEL, now, self._wall))
+        self._deliver(self.engine.judge(group, Side.TUNNEL, now, self.telling.wall))
 
     def _deliver(self, outcome: Outcome) -> None:
         """Sends what passes and what is answered to the sides where that goes."""
@@ -70,28 +51,6 @@ class Shell:
     def _into_tunnel(self, group: Packets) -> None:
         if not self._tunnel_out.send(group if not group.peer else group._replace(peer=0)):
             self._sink_full.add(packets(group))
-
-    def tick(self, now: float) -> float:
-        if now >= self._next_tick:
-            self._next_tick = now + _TICK
-            self._wall = time.time()
-            self.engine.tick(now)
-            for counter, total in self._totals:
-                counter.set(total())
-            for line in self.engine.records.take_lines():
-                self._log.info("rule", line)
-            if now >= self._next_log:
-                self._tell(now)
-        return self._next_tick
-
-    def _tell(self, now: float) -> None:
-        for side, counts in self.engine.denied.items():
-            told = self._told[side]
-            news = [f"{n - told.get(why, 0)} {why}" for why, n in counts.items() if n != told.get(why)]
-            if news:
-                self._told[side] = dict(counts)
-                self._next_log = now + _LOG_EVERY
-                self._log.warning("denied", f"{_NAMES[side]}: {', '.join(news)}")
 
 
 class SharingShell(Shell):
@@ -145,5 +104,5 @@ def build(guest: Guest) -> None:
         shell = sharing = SharingShell(guest, Engine(settings.ruleset), settings.shards)
         guest.receive_many("tunnel_in", sharing.from_one, into=(red_out,))
     guest.receive("red_in", shell.from_red, into=encrypts)
-    guest.timer(shell.tick)
+    guest.timer(shell.telling.tick)
     control.serve(guest, shell.engine)

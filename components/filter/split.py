@@ -25,7 +25,7 @@ class Split(Shell):
         self._from_black.add(packets(group))
         if group.peer:  # whatever the clear face says, only the tunnel's packets have a peer
             group = group._replace(peer=0)
-        self._deliver(self.engine.judge(group, Side.BLACK, now, self._wall))
+        self._deliver(self.engine.judge(group, Side.BLACK, now, self.telling.wall))
 
     def _deliver(self, outcome: Outcome) -> None:
         passed, answers = outcome
@@ -44,5 +44,5 @@ def build(guest: Guest) -> None:
     guest.receive("red_in", split.from_red, into=(guest.out("tunnel_out"), guest.out("black_out")))
     guest.receive("tunnel_in", split.from_tunnel, into=(red_out,))
     guest.receive("black_in", split.from_black, into=(red_out,))
-    guest.timer(split.tick)
+    guest.timer(split.telling.tick)
     control.serve(guest, split.engine)
