@@ -8,64 +8,31 @@ IPv4 and IPv6, one prefix on both sides. The box itself has no address.
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TypeVar
 
 from .capture import read_pcap
 from .conf import Conf, Keys
 from .ends.end import wait_for
 from .ends.septum import REPOSITORY, Septum
-from .namespace import Namespace, run, stop
-from .topology import PREFIX, Site, _veth, remove, remove_leftovers, switch_offloads_off
+from .namespace import Namespace, stop
+from .topology import Site, World, switch_offloads_off, veth
 
 T = TypeVar("T")
 
 
-class Line:
-    """Builds the two halves and removes every trace of them on exit."""
+class Line(World):
+    """The two halves, and the namespace of the box between them."""
 
     inside4, outside4 = "192.168.9.2", "192.168.9.1"
     inside6, outside6 = "fd00:9::2", "fd00:9::1"
 
-    def __init__(self, plain_nic: bool = False) -> None:
-        self.plain_nic = plain_nic
-        self._id = f"{PREFIX}-{os.getpid()}-{secrets.token_hex(2)}"
-        self._namespaces: list[Namespace] = []
-        self._exits = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        remove_leftovers()
-        try:
-            self._build()
-        except BaseException:
-            self._remove()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._exits.close()
-        finally:
-            self._remove()
-
-    def enter(self, manager: contextlib.AbstractContextManager[T]) -> T:
-        """Enters a context that ends before the line does."""
-        return self._exits.enter_context(manager)
-
     def _namespace(self, role: str) -> Namespace:
-        namespace = Namespace(f"{self._id}-{role}")
-        run("ip", "netns", "add", namespace.name)
-        self._namespaces.append(namespace)
-        namespace.run("ip", "link", "set", "lo", "up")
+        namespace = super()._namespace(role)
         namespace.sysctl(ipv6__conf__all__accept_dad=0, ipv6__conf__default__accept_dad=0)
         return namespace
 
@@ -75,17 +42,12 @@ class Line:
             (self.inside, "lan0", (f"{self.inside4}/24", f"{self.inside6}/64")),
             (self.outside, "wan0", (f"{self.outside4}/24", f"{self.outside6}/64")),
         ):
-            _veth(self.box, face, end, "eth0")
+            veth(self.box, face, end, "eth0")
             for address in addresses:
                 end.run("ip", "address", "add", address, "dev", "eth0", *(["nodad"] if ":" in address else []))
             if self.plain_nic:
                 for namespace, interface in ((self.box, face), (end, "eth0")):
                     switch_offloads_off(namespace, interface)
-
-    def _remove(self) -> None:
-        for namespace in self._namespaces:
-            remove(namespace)
-        self._namespaces.clear()
 
 
 class Bridge(Septum):

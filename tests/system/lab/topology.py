@@ -9,6 +9,7 @@ IPv4 and IPv6 everywhere. Nothing of it is seen by the machine: every interface 
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import re
@@ -81,17 +82,11 @@ class Site:
         return [f"192.168.{self.number}.0/24", f"fd00:{self.number}::/64", f"{self.tunnel4}/32", f"{self.tunnel6}/128"]
 
 
-class Lab:
-    """Builds the world on entry and removes every trace of it on exit, whatever happened in between.
+class World(abc.ABC):
+    """Namespaces, built on entry and removed with all that runs in them on exit, whatever happened in between."""
 
-    `plain_nic` switches the offloads of the WAN off: each datagram crosses it alone, as on a cheap network card. With
-    them on, the WAN carries superpackets of many datagrams, and a capture shows only the first of each. The third of
-    three `sites` is called far.
-    """
-
-    def __init__(self, plain_nic: bool = False, sites: int = 2) -> None:
+    def __init__(self, plain_nic: bool = False) -> None:
         self.plain_nic = plain_nic
-        self._names = ("left", "right", "far")[:sites]
         self._id = f"{PREFIX}-{os.getpid()}-{secrets.token_hex(2)}"
         self._namespaces: list[Namespace] = []
         self._exits = contextlib.ExitStack()
@@ -113,6 +108,9 @@ class Lab:
         finally:
             self._remove()
 
+    @abc.abstractmethod
+    def _build(self) -> None: ...
+
     def enter(self, manager: contextlib.AbstractContextManager[T]) -> T:
         """Enters a context that ends before the world does: a tunnel end, a capture, a server."""
         return self._exits.enter_context(manager)
@@ -123,6 +121,24 @@ class Lab:
         self._namespaces.append(namespace)
         namespace.run("ip", "link", "set", "lo", "up")
         return namespace
+
+    def _remove(self) -> None:
+        for namespace in self._namespaces:
+            remove(namespace)
+        self._namespaces.clear()
+
+
+class Lab(World):
+    """Two sites or three, joined by a WAN.
+
+    `plain_nic` switches the offloads of the WAN off: each datagram crosses it alone, as on a cheap network card. With
+    them on, the WAN carries superpackets of many datagrams, and a capture shows only the first of each. The third of
+    three `sites` is called far.
+    """
+
+    def __init__(self, plain_nic: bool = False, sites: int = 2) -> None:
+        super().__init__(plain_nic)
+        self._names = ("left", "right", "far")[:sites]
 
     def _build(self) -> None:
         self.wan = self._namespace("wan")
@@ -141,8 +157,8 @@ class Lab:
         site.host.sysctl(**quiet)
         site.gateway.sysctl(**quiet, ipv4__ip_forward=1, ipv6__conf__all__forwarding=1)
         port = f"to{site.name}"
-        _veth(site.gateway, site.wan, self.wan, port)
-        _veth(site.gateway, site.lan, site.host, "eth0")
+        veth(site.gateway, site.wan, self.wan, port)
+        veth(site.gateway, site.lan, site.host, "eth0")
         self.wan.run("ip", "link", "set", port, "master", BRIDGE)
         for namespace, interface, *addresses in (
             (site.gateway, site.wan, f"{site.wan4}/24", f"{site.wan6}/64"),
@@ -157,13 +173,8 @@ class Lab:
             for namespace, interface in ((site.gateway, site.wan), (self.wan, port)):
                 switch_offloads_off(namespace, interface)
 
-    def _remove(self) -> None:
-        for namespace in self._namespaces:
-            remove(namespace)
-        self._namespaces.clear()
 
-
-def _veth(a: Namespace, a_interface: str, b: Namespace, b_interface: str) -> None:
+def veth(a: Namespace, a_interface: str, b: Namespace, b_interface: str) -> None:
     run("ip", "link", "add", a_interface, "netns", a.name, "type", "veth", "peer", "name", b_interface, "netns", b.name)
     a.run("ip", "link", "set", a_interface, "up")
     b.run("ip", "link", "set", b_interface, "up")
