@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from appliance.assembly import rulesfile
 from appliance.assembly.load import ASSEMBLIES, VPN, AssemblyError
 from appliance.assembly.load import load as from_assembly
 from appliance.assembly.model import ValidatedAssembly
@@ -113,10 +114,12 @@ def up(
 
     ``backend`` is what its domains are: "process" or "xen".
     """
+    rulesfile.begin()
     from appliance.assembly.resolve import ResolveError, resolve
     from appliance.monitor.main import BuildError, run, start_background
 
     loaded = load(file, lan, wan, assembly, rules)
+    rulesfile.end()
     box = name or file.stem
     try:
         resolved = resolve(loaded)
