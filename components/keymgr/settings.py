@@ -8,7 +8,10 @@
     endpoint = "192.0.2.1:51820"        # optional; "[2001:db8::1]:51820" for IPv6
     keepalive = 25                      # seconds; optional, 0 is off
 
-A peer's number on the channels is its place in the list, from 1.
+A peer's number on the channels is its place in the list, from 1. Where the box is configured from elsewhere there is,
+instead of peers, whose signature is believed (appliance/signed/roster.py):
+
+    trust = { box = "hexadecimal", console = "hexadecimal" }
 """
 
 from __future__ import annotations
@@ -69,14 +72,23 @@ class PeerSettings:
     allowed_ips: tuple[Prefix, ...]
     endpoint: Endpoint | None
     keepalive: int  # seconds; 0: none
+    name: str = ""  # what people call it, if they told us
+
+
+class Anchor(NamedTuple):
+    """Which box this is, and the Ed25519 key that its console signs with; 32 bytes each."""
+
+    box: bytes
+    console: bytes
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings, checked."""
+    """All settings, checked. With a ``trust`` there are no peers yet: they come with a signed configuration."""
 
     private_key: Secret
     peers: tuple[PeerSettings, ...]
+    trust: Anchor | None = None
 
 
 def _key(table: Table, name: str) -> bytes:
@@ -155,6 +167,22 @@ def _peer(table: Table, taken: dict[Prefix, str]) -> PeerSettings:
     return settings
 
 
+def _anchor(table: Table) -> Anchor | None:
+    found = table.table("trust")
+    if found is None:
+        return None
+    anchor = Anchor(*(_hexadecimal(found, name) for name in Anchor._fields))
+    found.done()
+    return anchor
+
+
+def _hexadecimal(table: Table, name: str) -> bytes:
+    text = table.text(name)
+    if not re.fullmatch(f"[0-9a-f]{{{2 * KEY}}}", text):
+        raise SettingsError(table.where(name), f"must be {KEY} bytes in hexadecimal, as `septum init` writes them")
+    return bytes.fromhex(text)
+
+
 def parse(role: str, table: Mapping[str, object]) -> Settings:
     """The settings of ``role`` (there is one, ``keymgr``) from a plain table.
 
@@ -173,5 +201,8 @@ def parse(role: str, table: Mapping[str, object]) -> Settings:
             raise SettingsError(path, f"is already {seen[peer.public_key]}: a peer is listed once")
         seen[peer.public_key] = path
         peers.append(peer)
+    trust = _anchor(top)
+    if trust is not None and peers:
+        raise SettingsError("peers", "must not be there beside trust: they come with a signed configuration")
     top.done()
-    return Settings(private_key, tuple(peers))
+    return Settings(private_key, tuple(peers), trust)
