@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 from appliance.guest.settings import SettingsError
-from appliance.signed.peers import PeerEntry, parse
+from appliance.signed.peers import PeerEntry, network, parse
 from components.keymgr.manager import check
 from components.keymgr.sealing import SealingKey
 from components.keymgr.settings import PeerSettings, Prefix, parse_endpoint
@@ -37,16 +35,10 @@ class Sections:
         peer = PeerSettings(
             public_key=entry.public_key,
             preshared_key=preshared,
-            allowed_ips=tuple(map(_prefix, entry.allowed_ips)),
+            allowed_ips=tuple(Prefix(*network(text)[1:]) for text in entry.allowed_ips),
             endpoint=parse_endpoint(f"{path}.endpoint", entry.endpoint) if entry.endpoint else None,
             keepalive=entry.keepalive,
             name=entry.name,
         )
         check(path, peer, self._own)
         return peer
-
-
-def _prefix(text: str) -> Prefix:
-    """``text`` is in the form that ``prefix`` of appliance/signed/peers.py gives."""
-    network = ipaddress.ip_network(text)
-    return Prefix(network.network_address.packed, network.prefixlen)
