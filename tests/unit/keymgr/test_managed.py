@@ -182,6 +182,21 @@ def test_who_only_carries_commits_can_make_up_none() -> None:
     assert canonical.digest(good) != canonical.digest(other)
 
 
+def test_what_is_prepared_stays_so_if_the_answer_came_too_late_for_who_asked() -> None:
+    a = managed().start()
+    config = Carrier(a)
+    section = encode([entry()])
+    signed = config.chain.commit("olga", section)
+    config.prepare(section, signed)
+    again = config.ask(prepare=Prepare(statement=signed.statement, signature=signed.signature))
+    assert again.number == 0
+    assert config.ask(apply=Apply(revision=1)).number == 1
+    config.ask(begin=BeginSection(total=2))
+    other = config.chain.commit("olga", b"{}")
+    assert config.ask(prepare=Prepare(statement=other.statement, signature=other.signature)).kind == Why.INVALID
+    assert config.ask(apply=Apply(revision=2)).kind == Why.UNKNOWN
+
+
 def test_config_and_trust_come_together() -> None:
     with pytest.raises(SettingsError, match="trust: must be there if config is joined"):
         FakeGuest(LEFT_KEY, joined=("commits",))
