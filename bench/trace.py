@@ -96,4 +96,7 @@ def receive_orders() -> list[ReceiveOrder]:
     """What decrypt must be told to open it again."""
     prefixes = [ReceivePrefix(address=_PREFIX[0], bits=_PREFIX[1])]
     session = ReceiveSession(peer=1, session=_RECEIVER, key=_KEY)
-    return [ReceiveOrder(peer=ReceivePeer(peer=1, allowed_ips=prefixes, public_key=bytes(32))), ReceiveOrder(session=session)]
+    return [
+        ReceiveOrder(peer=ReceivePeer(peer=1, allowed_ips=prefixes, public_key=bytes(32))),
+        ReceiveOrder(session=session),
+    ]

@@ -5,8 +5,8 @@ there are, and so that a change of the settings' order moves nothing. A blob is 
 private key: the store can lose or roll back a floor, but can neither read nor forge one. What that lets it do is let
 one recorded initiation pass once more, which gains its sender a response that it cannot use.
 
-A peer that is removed keeps its record as long as there is room in the shard: one that comes back, be it that its removal
-was rolled back, is not open to what was recorded before.
+A peer that is removed keeps its record as long as there is room in the shard: one that comes back, if only because its
+removal was rolled back, is not open to what was recorded before.
 
 Blobs are written at most once a second, so that what is read back may be a second old. For timestamps received that
 means the same as a rolled back blob; those sent are moved ahead by SENT_MARGIN when loaded.

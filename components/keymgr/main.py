@@ -92,7 +92,7 @@ class _Shell:
         if (settings.trust is not None) is not guest.is_joined("commits"):
             raise SettingsError("trust", "must be there if config is joined to `commits`, and only then")
         if settings.trust is not None:
-            from components.keymgr import managed  # noqa: PLC0415 - see there
+            from components.keymgr import managed
 
             managed.serve(guest, settings.trust, self._manager.public_key, self._manager.sealing, self._follow)
 

@@ -14,13 +14,13 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from appliance.guest.settings import SettingsError
+from components.keymgr.constants import RETIRED_TIME
 from components.keymgr.cookie import CookieError, mac1_is_right, mac1_key
 from components.keymgr.events import Event, PersistFloor, ReceiveOnly, ReceiveReport, SendOnly, SendReport, ShowPeer
 from components.keymgr.floor import NONCE, Floor, FloorError
 from components.keymgr.messages import CookieReply, Initiation, MalformedMessage, Response, parse
 from components.keymgr.noise import HandshakeError, PrivateKey, Responder
 from components.keymgr.peer import RANDOM_PER_HANDSHAKE, Peer, Random, where
-from components.keymgr.constants import RETIRED_TIME
 from components.keymgr.sealing import SealingKey
 from components.keymgr.settings import PeerSettings, Settings
 from components.keymgr.shared import ERROR, INFO, WARNING, Shared
@@ -74,8 +74,9 @@ class Manager:
     """The handshakes and timers of every peer in the settings. Every method returns what is to be done, in order.
 
     Nothing is begun or answered before both crypto domains are there to take keys and know the peers, and the timestamp
-    floor was loaded; with a ``trust`` in the settings, before it was told who the peers are, by ``follow``. There may be several pairs of them: peer n belongs to pair (n - 1) mod ``pairs`` for good, and
-    nothing of it is told to another. ``random(n)`` returns n fresh random bytes; it must not fail for RANDOM_PER_CALL
+    floor was loaded; with a ``trust`` in the settings, before it was told by ``follow`` who the peers are. There may be
+    several pairs of crypto domains: peer n belongs to pair (n - 1) mod ``pairs`` for good, and nothing of it is told to
+    another. ``random(n)`` returns n fresh random bytes; it must not fail for RANDOM_PER_CALL
     bytes in a call.
     """
 

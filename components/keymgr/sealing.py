@@ -1,7 +1,7 @@
 """Preshared keys in a configuration are sealed to keymgr: whoever carries or keeps it sees that there is one, no more.
 
-The key that they are sealed to is derived from our private key (HKDF, RFC 5869), so that there is one secret to keep. It
-is a key of its own: what opens sealed boxes never does the Diffie-Hellman of a handshake.
+The key that they are sealed to is derived from our private key (HKDF, RFC 5869), so that there is one secret to keep,
+and is a key of its own: what opens sealed boxes never does the Diffie-Hellman of a handshake.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The peers of a signed configuration, as this domain needs them: preshared keys opened, endpoints and prefixes as bytes."""
+"""The peers of a signed configuration as this domain needs them: preshared keys opened, addresses as bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from components.keymgr.settings import PeerSettings, Prefix, parse_endpoint
 
 
 class Sections:
-    """Reads sections, each of which has much in common with the one before: what it says again costs next to nothing."""
+    """Reads sections, each of which has much in common with the one before: what is said again costs next to nothing."""
 
     def __init__(self, own: bytes, sealing: SealingKey) -> None:
         """``own``: our public key, which no peer has."""

@@ -133,7 +133,9 @@ def entry(box: Managed, conf: Conf, n: int, psk: str) -> PeerEntry:
 
 
 def stranger(n: int) -> PeerEntry:
-    return PeerEntry(1000 + n, f"stranger-{n}", os.urandom(32), (f"10.200.{n >> 8}.{n & 255}/32",), "192.0.2.9:9", n % 2)
+    return PeerEntry(
+        1000 + n, f"stranger-{n}", os.urandom(32), (f"10.200.{n >> 8}.{n & 255}/32",), "192.0.2.9:9", n % 2
+    )
 
 
 def test_nobody_is_a_peer_before_it_was_signed(scene: Scene) -> None:
@@ -145,7 +147,7 @@ def test_nobody_is_a_peer_before_it_was_signed(scene: Scene) -> None:
 
 def test_transfers_run_through_fifty_commits(scene: Scene, report: list[tuple[str, str]]) -> None:
     """Each way one, with the one peer that stays; the other site and a stranger come, go and change with each."""
-    left, right, far = scene.lab.sites
+    left, right, _far = scene.lab.sites
     pids = {name: row["pid"] for name, row in scene.box.domains().items()}
     handshakes = scene.box.domains()["keymgr"]["counters"]["handshakes"]
     took = []
@@ -170,7 +172,9 @@ def test_transfers_run_through_fifty_commits(scene: Scene, report: list[tuple[st
     assert there.intact and back.intact
     assert silence < 1.0
     assert {name: row["pid"] for name, row in scene.box.domains().items()} == pids
-    assert scene.box.domains()["keymgr"]["counters"]["handshakes"] - handshakes <= COMMITS, "the one that stays had none"
+    assert scene.box.domains()["keymgr"]["counters"]["handshakes"] - handshakes <= COMMITS, (
+        "the one that stays had none"
+    )
     assert "order-refused" not in scene.box.log()
 
 
@@ -214,7 +218,7 @@ def test_a_reborn_keymgr_is_handed_what_is_in_force_and_connections_live(scene: 
 
 
 def test_a_box_takes_ten_thousand_peers_while_it_works(scene: Scene, report: list[tuple[str, str]]) -> None:
-    left, right, far = scene.lab.sites
+    left, right, _far = scene.lab.sites
     section = encode(sorted([scene.stays, *(stranger(n) for n in range(10_000))]))
     with Transfer(left.host, right.host, right.host4, rate=RATE) as transfer:
         time.sleep(0.5)
@@ -223,7 +227,10 @@ def test_a_box_takes_ten_thousand_peers_while_it_works(scene: Scene, report: lis
         scene.box.hand_over(section)
         took = time.monotonic() - began
         wait_for(
-            "all to be known", lambda: scene.box.domains()["keymgr"]["counters"]["peers"] == 10_001, seconds=20, every=0.2
+            "all to be known",
+            lambda: scene.box.domains()["keymgr"]["counters"]["peers"] == 10_001,
+            seconds=20,
+            every=0.2,
         )
         time.sleep(1)
     silence = transfer.longest_silence(began)

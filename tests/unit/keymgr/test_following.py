@@ -17,6 +17,7 @@ from components.keymgr.manager import ORDERS_PER_TICK, Manager, Side
 from components.keymgr.noise import PrivateKey
 from components.keymgr.settings import Anchor, Endpoint, PeerSettings, Prefix, Settings
 from tests.unit.keymgr.world import LEFT, LEFT_KEY, RIGHT, RIGHT_KEY, START, Box, World, pair, peer
+import itertools
 
 TRUST = Anchor(b"\1" * 32, b"\2" * 32)
 THIRD_KEY, THIRD = b"\x33" * 32, (b"\x0a\x00\x00\x03", 51820)
@@ -50,7 +51,7 @@ def test_before_it_is_told_there_is_nobody_and_nothing_is_answered() -> None:
 
 def test_fifty_changes_of_others_are_not_noticed() -> None:
     world = World()
-    left, right, third = hub(world)
+    left, right, _third = hub(world)
     left.follow({7: AT_RIGHT})
     left.send("first", 7)
     world.run(0.5)
@@ -67,7 +68,7 @@ def test_fifty_changes_of_others_are_not_noticed() -> None:
     for box in (left, right):
         assert box.unread == 0
         arrived = [when for when, _ in box.got if when > 0.5]
-        assert max(b - a for a, b in zip(arrived, arrived[1:], strict=False)) < 0.2
+        assert max(b - a for a, b in itertools.pairwise(arrived)) < 0.2
     assert [e.peer for _, name, e in left.diary if name == "SendPeer"].count(7) == 1, "its own orders came once"
     assert "report-refused" not in left.counts()
 
@@ -118,7 +119,7 @@ def test_a_number_that_goes_to_another_key_takes_nothing_along() -> None:
 def test_a_reborn_manager_with_another_list_ends_what_the_crypto_domains_kept() -> None:
     """It died in the midst of a commit: encrypt and decrypt live on with the peers of the list before."""
     world = World()
-    left, right, third = hub(world)
+    left, _right, _third = hub(world)
     left.follow({1: AT_RIGHT, 2: AT_THIRD})
     talk(world, (left, 1), (left, 2))
     world.run(5.0)
@@ -136,7 +137,7 @@ def test_a_reborn_manager_with_another_list_ends_what_the_crypto_domains_kept() 
 
 def test_allowed_ips_change_without_a_handshake_and_the_smaller_is_told_first() -> None:
     world = World()
-    left, right, third = hub(world)
+    left, _right, _third = hub(world)
     left.follow({1: AT_RIGHT, 2: AT_THIRD})
     talk(world, (left, 1), (left, 2))
     world.run(5.0)
@@ -191,7 +192,7 @@ def test_an_attempt_at_the_wrong_place_goes_on_at_the_right_one_at_once() -> Non
 
 def test_a_keepalive_begins_and_ends_with_its_setting() -> None:
     world = World()
-    left, right, _ = hub(world)
+    left, _right, _ = hub(world)
     left.follow({1: AT_RIGHT})
     world.run(10.0)
     assert not left.times("initiation")
@@ -258,7 +259,7 @@ def test_what_was_recorded_is_a_replay_even_after_its_sender_was_gone_for_a_whil
 
 def test_what_is_shown_of_who_is_gone_is_hidden() -> None:
     world = World()
-    left, right, _ = hub(world)
+    left, _right, _ = hub(world)
     left.follow({3: AT_RIGHT})
     left.send("hello", 3)
     world.run(1.0)
@@ -286,7 +287,10 @@ def test_many_are_told_of_in_bounded_steps_and_a_change_meanwhile_is_not_lost() 
         manager.floor_loaded(name, 0, b"", 0.0)
     manager.opened(Side.ENCRYPT, 0.0)
     manager.opened(Side.DECRYPT, 0.0)
-    many = {n: PeerSettings(n.to_bytes(32, "big"), None, (Prefix(n.to_bytes(4, "big"), 32),), None, 0) for n in range(1, 3000)}
+    many = {
+        n: PeerSettings(n.to_bytes(32, "big"), None, (Prefix(n.to_bytes(4, "big"), 32),), None, 0)
+        for n in range(1, 3000)
+    }
     todo = manager.follow(many, 0.0).todo
     assert len(todo) <= ORDERS_PER_TICK + 2
     del many[1], many[2999]

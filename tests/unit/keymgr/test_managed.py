@@ -94,7 +94,11 @@ def test_peers_come_with_a_signed_commit_and_go_with_the_next() -> None:
     a.turn()
     assert orders(a, "only")[-1].peers == b"" and not a.rows
     assert a.counters["peers"].value == a.counters["sessions"].value == 0
-    assert ("info", "peers-changed", "revision 2 by olga: 0 peers; 0 sessions live on, 1 sessions of others were ended") in a.lines
+    assert (
+        "info",
+        "peers-changed",
+        "revision 2 by olga: 0 peers; 0 sessions live on, 1 sessions of others were ended",
+    ) in a.lines
     assert not a.asked["peers"](PeersRequest(peers=AskPeers())).peers.page
 
 
@@ -145,7 +149,11 @@ def test_the_sealing_key_is_the_private_keys_and_tells_nothing_of_it() -> None:
     [
         ([entry(public_key=PrivateKey(LEFT_KEY).public)], "peers[0].public_key", "our own"),
         ([entry(preshared_key=bytes(80))], "peers[0].preshared_key", "not sealed to this box"),
-        ([entry(preshared_key=sealed(b"\1" * 32, b"\x09" + bytes(31)))], "peers[0].preshared_key", "not sealed to this"),
+        (
+            [entry(preshared_key=sealed(b"\1" * 32, b"\x09" + bytes(31)))],
+            "peers[0].preshared_key",
+            "not sealed to this",
+        ),
         (b'{"peers":[{"number":1}]}', "peers[0].name", "missing"),
         (b'{"peers": []}', "", "not canonical"),
     ],
