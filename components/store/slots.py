@@ -5,9 +5,9 @@ even ones into the second. A put writes one slot, syncs, and only then answers, 
 the other slot holds the version before it, whole. No log to replay, nothing to compact, nothing ever moves.
 
 A slot has a head, with its own digest and that of the blob. Starting reads the heads alone; a blob is read, and looked
-at, when it is asked for. One that is not whole never was: the other slot of the pair has what counts. BLAKE2s finds torn
-writes and decay, not forgers: the blobs are sealed or signed, and their owners can tell. A store that was broken into
-may leave slots behind that are wrong under a right digest; the next one must start all the same.
+at, when it is asked for. One that is not whole never was: the other slot of the pair has what counts. BLAKE2s finds
+torn writes and decay, not forgers: the blobs are sealed or signed, and their owners can tell. A store that was broken
+into may leave slots behind that are wrong under a right digest; the next one must start all the same.
 
 A *lazy* put is written and not synced. Whatever was put before is on the disk before the next put begins that is not
 lazy, and before the same pair is written again: of two slots at most one is ever at stake.
@@ -180,7 +180,8 @@ class Store:
         return None
 
     def put(self, consumer: str, name: str, version: int, blob: bytes, lazy: bool = False) -> None:
-        """Stores ``blob`` as the next version; unless it is ``lazy``, all that was put is on the disk when this returns.
+        """Stores ``blob`` as the next version. Unless it is ``lazy``, all that was put is on the disk when this returns.
+
         Errors: Stale, Full, OSError.
         """
         pair = self._pairs.get((consumer, name))
