@@ -180,7 +180,7 @@ class Store:
         return None
 
     def put(self, consumer: str, name: str, version: int, blob: bytes, lazy: bool = False) -> None:
-        """Stores ``blob`` as the next version. Unless it is ``lazy``, all that was put is on the disk when this returns.
+        """Stores ``blob`` as the next version. Unless it is ``lazy``, all that was put is on the disk afterwards.
 
         Errors: Stale, Full, OSError.
         """
