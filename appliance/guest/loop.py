@@ -336,6 +336,10 @@ class Guest:
         """There is no such peer any more."""
         clear_row(self._page.board, peer)
 
+    def beat(self) -> None:
+        """Says that this domain is not stuck, in the midst of a piece of work that takes long but has an end."""
+        self._page.beat()
+
     @staticmethod
     def wall() -> float:
         """Seconds since 1970, for TAI64N; everything else uses ``now``."""

@@ -185,18 +185,23 @@ def prefix(text: str, path: str = "") -> str:
 
 def address_of(endpoint: str, path: str = "") -> tuple[str, int]:
     """Address and port of ``192.0.2.1:51820`` or ``[2001:db8::1]:51820``. Errors: SettingsError."""
-    host, _, port = endpoint.rpartition(":")
     try:
-        if not _PORT.fullmatch(port) or int(port) > 65535:
-            raise ValueError("must end in a port")
-        if host.startswith("[") and host.endswith("]"):
-            address = ipaddress.IPv6Address(host[1:-1])
-            if address.scope_id is not None:
-                raise ValueError("must have no zone")
-            return str(address), int(port)
-        return str(ipaddress.IPv4Address(host)), int(port)
+        return _address_of(endpoint)
     except ValueError as error:
         raise SettingsError(path, f"must be address:port or [IPv6 address]:port: {error}") from None
+
+
+@lru_cache(MOST_PEERS)  # as above
+def _address_of(endpoint: str) -> tuple[str, int]:
+    host, _, port = endpoint.rpartition(":")
+    if not _PORT.fullmatch(port) or int(port) > 65535:
+        raise ValueError("must end in a port")
+    if host.startswith("[") and host.endswith("]"):
+        address = ipaddress.IPv6Address(host[1:-1])
+        if address.scope_id is not None:
+            raise ValueError("must have no zone")
+        return str(address), int(port)
+    return str(ipaddress.IPv4Address(host)), int(port)
 
 
 def names(peers: Iterable[PeerEntry]) -> Mapping[str, int]:

@@ -11,17 +11,17 @@ from septum.v1.applying import ApplyingReply, ApplyingRequest
 
 from appliance.guest.loop import Guest
 from appliance.signed.applier import Applied, Applier
-from appliance.signed.roster import Trust
+from appliance.signed.trust import Trust
 from components.keymgr.manager import Followed
 from components.keymgr.sealing import SealingKey
 from components.keymgr.section import Sections
-from components.keymgr.settings import Anchor, PeerSettings
+from components.keymgr.settings import PeerSettings
 
 PORT = "commits"
 Peers = Mapping[int, PeerSettings]
 
 
-def serve(guest: Guest, anchor: Anchor, own: bytes, sealing: SealingKey, follow: Callable[[Peers], Followed]) -> None:
+def serve(guest: Guest, trust: Trust, own: bytes, sealing: SealingKey, follow: Callable[[Peers], Followed]) -> None:
     """Answers config: takes the roster, prepares peers, and has ``follow`` put them in force."""
 
     def apply(peers: Peers) -> Applied:
@@ -33,7 +33,7 @@ def serve(guest: Guest, anchor: Anchor, own: bytes, sealing: SealingKey, follow:
         return Applied(followed.kept, followed.ended)
 
     nothing: Peers = {}
-    applier: Applier[Peers] = Applier(Trust(*anchor), "peers", nothing, Sections(own, sealing).read, apply)
+    applier: Applier[Peers] = Applier(trust, "peers", nothing, Sections(own, sealing, guest.beat).read, apply)
 
     def answer(_: str, request: ApplyingRequest) -> ApplyingReply:
         return applier.answer(request)

@@ -62,8 +62,7 @@ def _bits(peers: Iterable[int]) -> bytes:
     return bytes(bits)
 
 
-def check(path: str, peer: PeerSettings, own: bytes) -> None:
-    """Errors: SettingsError if the endpoint is a name (this domain has nobody to ask), or the peer is ourselves."""
+def _check(path: str, peer: PeerSettings, own: bytes) -> None:
     if peer.public_key == own:
         raise SettingsError(f"{path}.public_key", "is our own public key")
     if peer.endpoint is not None and not peer.endpoint.is_numeric():
@@ -83,7 +82,7 @@ class Manager:
     def __init__(self, settings: Settings, pairs: int = 1) -> None:
         """Takes over ``settings.private_key`` and wipes it there.
 
-        Errors: SettingsError as ``check``.
+        Errors: SettingsError if an endpoint is a name (this domain has nobody to ask), or a peer is ourselves.
         """
         static = PrivateKey(settings.private_key.reveal())
         grows = settings.trust is not None
@@ -92,7 +91,7 @@ class Manager:
         self.sealing = SealingKey(settings.private_key.reveal())
         settings.private_key.wipe()
         for i, given in enumerate(settings.peers):
-            check(f"peers[{i}]", given, static.public)
+            _check(f"peers[{i}]", given, static.public)
         self.public_key = static.public
         self._mac1_key = mac1_key(static.public)
         self._shared = Shared(static, floor, pairs)
@@ -135,8 +134,8 @@ class Manager:
     # who the peers are --------------------------------------------------------------------------------------------
 
     def follow(self, peers: Mapping[int, PeerSettings], now: float) -> Followed:
-        """These are the peers from now on, by their numbers; each passed ``check``. Who was one before, with the same
-        number and public key, does not notice; of who is none any more nothing is left."""
+        """These are the peers from now on, by their numbers; none of them is ourselves, or at a name. Who was one before,
+        with the same number and public key, does not notice; of who is none any more nothing is left."""
         kept = {n: peer for n, peer in self._peers.items() if n in peers and peers[n].public_key == peer.public}
         gone = [peer for n, peer in self._peers.items() if n not in kept]
         changed = [peer for n, peer in kept.items() if peers[n] != peer.settings]

@@ -9,7 +9,7 @@
     keepalive = 25                      # seconds; optional, 0 is off
 
 A peer's number on the channels is its place in the list, from 1. Where the box is configured from elsewhere there is,
-instead of peers, whose signature is believed (appliance/signed/roster.py):
+instead of peers, whose signature is believed (appliance/signed/trust.py):
 
     trust = { box = "hexadecimal", console = "hexadecimal" }
 """
@@ -26,6 +26,7 @@ from typing import Final, NamedTuple
 
 from appliance.guest.secret import Secret
 from appliance.guest.settings import SettingsError, Table
+from appliance.signed.trust import Trust, read_trust
 from components.keymgr.constants import KEY
 
 MAX_PEERS: Final = 16_384  # a third of the sessions that decrypt has the memory for: a peer has up to three
@@ -75,20 +76,13 @@ class PeerSettings:
     name: str = ""  # what people call it, if they told us
 
 
-class Anchor(NamedTuple):
-    """Which box this is, and the Ed25519 key that its console signs with; 32 bytes each."""
-
-    box: bytes
-    console: bytes
-
-
 @dataclass(frozen=True)
 class Settings:
     """All settings, checked. With a ``trust`` there are no peers yet: they come with a signed configuration."""
 
     private_key: Secret
     peers: tuple[PeerSettings, ...]
-    trust: Anchor | None = None
+    trust: Trust | None = None
 
 
 def _key(table: Table, name: str) -> bytes:
@@ -167,22 +161,6 @@ def _peer(table: Table, taken: dict[Prefix, str]) -> PeerSettings:
     return settings
 
 
-def _anchor(table: Table) -> Anchor | None:
-    found = table.table("trust")
-    if found is None:
-        return None
-    anchor = Anchor(*(_hexadecimal(found, name) for name in Anchor._fields))
-    found.done()
-    return anchor
-
-
-def _hexadecimal(table: Table, name: str) -> bytes:
-    text = table.text(name)
-    if not re.fullmatch(f"[0-9a-f]{{{2 * KEY}}}", text):
-        raise SettingsError(table.where(name), f"must be {KEY} bytes in hexadecimal, as `septum init` writes them")
-    return bytes.fromhex(text)
-
-
 def parse(role: str, table: Mapping[str, object]) -> Settings:
     """The settings of ``role`` (there is one, ``keymgr``) from a plain table.
 
@@ -201,7 +179,7 @@ def parse(role: str, table: Mapping[str, object]) -> Settings:
             raise SettingsError(path, f"is already {seen[peer.public_key]}: a peer is listed once")
         seen[peer.public_key] = path
         peers.append(peer)
-    trust = _anchor(top)
+    trust = read_trust(top)
     if trust is not None and peers:
         raise SettingsError("peers", "must not be there beside trust: they come with a signed configuration")
     top.done()

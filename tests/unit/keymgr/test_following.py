@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.guest.secret import Secret
+from appliance.signed.trust import Trust
 from components.keymgr import events as ev
 from components.keymgr.manager import ORDERS_PER_TICK, Manager, Side
 from components.keymgr.noise import PrivateKey
-from components.keymgr.settings import Anchor, Endpoint, PeerSettings, Prefix, Settings
+from components.keymgr.settings import Endpoint, PeerSettings, Prefix, Settings
 from tests.unit.keymgr.world import LEFT, LEFT_KEY, RIGHT, RIGHT_KEY, START, Box, World, pair, peer
-import itertools
 
-TRUST = Anchor(b"\1" * 32, b"\2" * 32)
+TRUST = Trust(b"\1" * 32, b"\2" * 32)
 THIRD_KEY, THIRD = b"\x33" * 32, (b"\x0a\x00\x00\x03", 51820)
 AT_RIGHT, AT_THIRD = peer(RIGHT_KEY, RIGHT), replace(peer(THIRD_KEY, THIRD), allowed_ips=(Prefix(b"\x0a\2\0\0", 16),))
 
@@ -365,7 +366,7 @@ def test_a_trust_and_peers_do_not_go_together() -> None:
     from components.keymgr.settings import parse
 
     table = {"private_key": base64.b64encode(LEFT_KEY).decode(), "trust": {"box": "ab" * 32, "console": "cd" * 32}}
-    assert parse("keymgr", table).trust == Anchor(b"\xab" * 32, b"\xcd" * 32)
+    assert parse("keymgr", table).trust == Trust(b"\xab" * 32, b"\xcd" * 32)
     with pytest.raises(SettingsError, match="peers: must not be there beside trust"):
         parse("keymgr", {**table, "peers": [{"public_key": base64.b64encode(RIGHT_KEY).decode()}]})
     with pytest.raises(SettingsError, match=r"trust\.console: must be 32 bytes in hexadecimal"):

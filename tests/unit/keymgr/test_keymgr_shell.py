@@ -129,6 +129,7 @@ class FakeGuest:
         self.closed: dict[str, Callable[[float], Any]] = {}
         self.counters: dict[str, FakeCounter] = {}
         self.rows: list[PeerRow] = []
+        self.beats = 0
         self.lines: list[tuple[str, str, str]] = []
         self.log = self
         self.now = 100.0
@@ -174,6 +175,9 @@ class FakeGuest:
 
     def hide_peer(self, peer: int) -> None:
         self.rows = [row for row in self.rows if row.peer != peer]
+
+    def beat(self) -> None:
+        self.beats += 1
 
     def is_joined(self, port: str) -> bool:
         return port in self.joined

@@ -218,7 +218,7 @@ def test_a_sealed_key_is_opened_once_however_often_it_is_sent(monkeypatch: pytes
     opened: list[bytes] = []
     real = SealingKey.open
     monkeypatch.setattr(SealingKey, "open", lambda self, box: (opened.append(box), real(self, box))[1])
-    sections = Sections(PrivateKey(LEFT_KEY).public, sealing)
+    sections = Sections(PrivateKey(LEFT_KEY).public, sealing, lambda: None)
     first = entry(preshared_key=sealed(b"\1" * 32, sealing.public))
     second = entry(2, "other", public_key=b"\7" * 32, allowed_ips=(), preshared_key=sealed(b"\2" * 32, sealing.public))
     before = sections.read(encode([first]))

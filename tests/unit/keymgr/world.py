@@ -16,12 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.guest.secret import Secret
+from appliance.signed.trust import Trust
 from components.crypto.constants import REPORT_INTERVAL
 from components.keymgr import events as ev
 from components.keymgr.constants import REJECT_AFTER_TIME
 from components.keymgr.manager import Manager, Side
 from components.keymgr.noise import PrivateKey, wipe
-from components.keymgr.settings import Anchor, Endpoint, PeerSettings, Prefix, Settings
+from components.keymgr.settings import Endpoint, PeerSettings, Prefix, Settings
 
 START = 1_700_000_000.0  # the wall clock when virtual time is 0
 KEEPALIVE = ""  # what an empty packet carries
@@ -287,7 +288,7 @@ class Box:
         private: bytes,
         endpoint: tuple[bytes, int],
         peers: list[PeerSettings],
-        trust: Anchor | None = None,
+        trust: Trust | None = None,
     ) -> None:
         """With a ``trust`` it knows no ``peers`` before it is told of them by ``follow``."""
         self.trust = trust
