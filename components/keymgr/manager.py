@@ -134,8 +134,8 @@ class Manager:
     # who the peers are --------------------------------------------------------------------------------------------
 
     def follow(self, peers: Mapping[int, PeerSettings], now: float) -> Followed:
-        """These are the peers from now on, by their numbers; none of them is ourselves, or at a name. Who was one before,
-        with the same number and public key, does not notice; of who is none any more nothing is left."""
+        """These are the peers from now on, by their numbers; none of them is ourselves, or at a name. Who was one
+        before, with the same number and public key, does not notice; of who is none any more nothing is left."""
         kept = {n: peer for n, peer in self._peers.items() if n in peers and peers[n].public_key == peer.public}
         gone = [peer for n, peer in self._peers.items() if n not in kept]
         changed = [peer for n, peer in kept.items() if peers[n] != peer.settings]
