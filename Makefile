@@ -61,18 +61,23 @@ lint: .venv/.dev check-generated  ## style, types, and who may import whom
 # Protobuf -----------------------------------------------------------------------------------------------------------
 
 SCHEMAS := $(wildcard proto/septum/v1/*.proto)
-PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --python_out=$(1) --mypy_out=quiet:$(1)
+SERVICES := $(wildcard proto/septum/admin/v1/*.proto)
+PROTOC = $(BIN)/python -m grpc_tools.protoc -I proto --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+	--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc --python_out=$(1) --mypy_out=quiet:$(1)
+PROTOC_GRPC = $(call PROTOC,$(1)) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1)
 
-proto: .venv/.dev  ## generate the Python of proto/septum/v1/*.proto
+proto: .venv/.dev  ## generate the Python of the schemas of channels and of the admin service
 	@$(call PROTOC,proto) $(SCHEMAS)
+	@$(call PROTOC_GRPC,proto) $(SERVICES)
 	@$(BIN)/python -m appliance.vchan.generate proto/septum/v1
 
 check-generated: .venv/.dev  ## is the committed Python of the schemas what they generate?
 	@rm -rf build/proto && mkdir -p build/proto
 	@$(call PROTOC,build/proto) $(SCHEMAS)
+	@$(call PROTOC_GRPC,build/proto) $(SERVICES)
 	@$(BIN)/python -m appliance.vchan.generate build/proto/septum/v1
-	@for file in build/proto/septum/v1/* $(filter-out %/__init__.py,$(wildcard proto/septum/v1/*.py*)); do \
-	    name=septum/v1/$$(basename $$file); \
+	@for file in build/proto/septum/{v1,admin/v1}/* $(filter-out %/__init__.py,$(wildcard proto/septum/v1/*.py* proto/septum/admin/v1/*.py*)); do \
+	    name=septum/$${file#*/septum/}; \
 	    cmp -s build/proto/$$name proto/$$name || { echo "proto/$$name is not what its schema generates: make proto" >&2; exit 1; }; \
 	done
 

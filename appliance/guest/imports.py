@@ -43,8 +43,10 @@ class ImportGate:
             if rest and rest[0] != self._component:
                 raise ImportError(f"{fullname}: component {self._component!r} must not import another component")
         elif top == "appliance":
-            if rest and rest[0] not in ("guest", "vchan"):
-                raise ImportError(f"{fullname}: a component imports only appliance.guest and appliance.vchan")
+            if rest and rest[0] not in ("guest", "vchan", "signed"):
+                raise ImportError(
+                    f"{fullname}: a component imports only appliance.guest, appliance.vchan and appliance.signed"
+                )
         elif top not in self._declared and (top in REACHES_OUT or top not in sys.stdlib_module_names):
             raise ImportError(
                 f"{fullname} is not declared: add {top!r} to `imports` in components/{self._component}/component.toml"
