@@ -50,6 +50,8 @@ ETH_P_ALL: Final = 0x0003
 OUTER_TUN: Final = "outer0"  # in black's namespace, where there is nothing else but the outside's interface
 _SOCKET_BUFFER: Final = 7 << 20  # bytes each way, as in-kernel and Go WireGuard have it: 5 ms at 10 Gbit/s
 _PORT_ATTEMPTS: Final = 16
+_MANAGEMENT_SILENCE: Final = 60_000  # milliseconds without an acknowledgement, after which a caller is gone
+_MANAGEMENT_BACKLOG: Final = 64
 
 
 class DeviceError(Exception):
@@ -190,6 +192,28 @@ def bind_link(fd: int, index: int, name: str) -> None:
         membership = _MEMBERSHIP.pack(index, _PACKET_MR_PROMISC, 0, b"")
         link.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, membership)
         link.bind((name, ETH_P_ALL))
+
+
+def open_management(address: str, port: int) -> int:
+    """The socket at which administrators call. What is set here, the connections accepted from it have too."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    where = f"[{address}]:{port}" if family == socket.AF_INET6 else f"{address}:{port}"
+    try:
+        tcp = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise DeviceError(f"admin at {where}: {error.strerror}") from None
+    try:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _MANAGEMENT_SILENCE)
+        tcp.bind((address, port))
+        tcp.listen(_MANAGEMENT_BACKLOG)
+        return tcp.detach()
+    except OSError as error:
+        tcp.close()
+        remedy = "name an address of this host, and a port that is free, as admin in [network]"
+        raise DeviceError(f"admin at {where}: {error.strerror}: {remedy}") from None
 
 
 def open_store(directory: Path) -> int:
