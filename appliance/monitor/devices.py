@@ -50,6 +50,7 @@ ETH_P_ALL: Final = 0x0003
 OUTER_TUN: Final = "outer0"  # in black's namespace, where there is nothing else but the outside's interface
 _SOCKET_BUFFER: Final = 7 << 20  # bytes each way, as in-kernel and Go WireGuard have it: 5 ms at 10 Gbit/s
 _PORT_ATTEMPTS: Final = 16
+_UNCHANGING: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _MANAGEMENT_SILENCE: Final = 60_000  # milliseconds without an acknowledgement, after which a caller is gone
 _MANAGEMENT_BACKLOG: Final = 64
 
@@ -214,6 +215,22 @@ def open_management(address: str, port: int) -> int:
         tcp.close()
         remedy = "name an address of this host, and a port that is free, as admin in [network]"
         raise DeviceError(f"admin at {where}: {error.strerror}: {remedy}") from None
+
+
+def open_identity(path: Path) -> int:
+    """A sealed memfd with what is in ``path``, unread: the domain that gets it can neither change the file nor be
+    surprised by it.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DeviceError("this box is to be administered from elsewhere, and nobody has said by whom") from None
+    except OSError as error:
+        raise DeviceError(f"{path}: {error.strerror}") from None
+    fd = os.memfd_create("septum-identity", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(fd, content)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _UNCHANGING)
+    return fd
 
 
 def open_store(directory: Path) -> int:
