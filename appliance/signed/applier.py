@@ -118,7 +118,7 @@ class Applier(Generic[Content]):
         self._coming = bytearray()
 
     def _done(self, applied: Applied = Applied()) -> Done:  # noqa: B008 - a constant
-        return Done(number=self.revision, kept=applied.kept, ended=applied.ended)
+        return Done(number=self.revision, kept=applied.kept, ended=applied.ended, serial=self.roster.serial)
 
     # the roster -------------------------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class Applier(Generic[Content]):
         signed = Signed(enlist.statement, enlist.signature)
         if canonical.digest(signed.statement) != self.roster.digest:
             self.roster.take(signed, None)
-        return Done(number=self.roster.serial)
+        return Done(number=self.roster.serial, serial=self.roster.serial)
 
     # a section --------------------------------------------------------------------------------------------------------
 
