@@ -1,0 +1,63 @@
+"""The token of an invitation: all that a new administrator is told, in one word to copy.
+
+    "septum-" + base64url( 1 | box (32) | console key (32) | seed of the invitation's key (32) | address | sum (4) )
+
+``box`` pins the box's authority, the console's key pins its roster, the seed signs one "enroll" statement. Whoever has the
+token can enroll in the invited one's place, once: it goes by a channel that the security officer trusts. The sum, of
+BLAKE2s, finds words that were not copied whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Final, NamedTuple
+
+from appliance.ctl.contexts import host_and_port
+
+_WORD: Final = "septum-"
+_VERSION: Final = 1
+_KEY: Final = 32
+_SUM: Final = 4
+_LONGEST: Final = 2048
+
+
+class Token(NamedTuple):
+    """``box`` and ``console`` in hexadecimal; ``seed`` 32 bytes; ``address`` as the inviting one reaches the box."""
+
+    box: str
+    console: str
+    seed: bytes
+    address: str
+
+
+def write(token: Token) -> str:
+    body = bytes([_VERSION]) + bytes.fromhex(token.box) + bytes.fromhex(token.console) + token.seed
+    body += token.address.encode()
+    return _WORD + base64.urlsafe_b64encode(body + _sum(body)).decode().rstrip("=")
+
+
+def read(text: str) -> Token:
+    """Errors: ValueError, which shows nothing of the token."""
+    text = "".join(text.split())
+    if not text.startswith(_WORD) or len(text) > _LONGEST:
+        raise ValueError(f"this is no token of an invitation: it begins with {_WORD!r}")
+    word = text.removeprefix(_WORD)
+    try:
+        raw = base64.b64decode(word + "=" * (-len(word) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    body, total = raw[:-_SUM], raw[-_SUM:]
+    if len(body) <= 1 + 3 * _KEY or _sum(body) != total:
+        raise ValueError("this token is damaged: was it copied whole?")
+    if body[0] != _VERSION:
+        raise ValueError(f"this token is of version {body[0]}, which a newer septumctl reads")
+    box, console, seed = (body[1 + i * _KEY : 1 + (i + 1) * _KEY] for i in range(3))
+    address = body[1 + 3 * _KEY :].decode(errors="replace")
+    host_and_port(address)
+    return Token(box.hex(), console.hex(), seed, address)
+
+
+def _sum(body: bytes) -> bytes:
+    return hashlib.blake2s(body, digest_size=_SUM, person=b"token").digest()
