@@ -19,7 +19,7 @@ import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -27,11 +27,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from appliance.management import authority
+from appliance.management.trust import FOLDER
 from appliance.signed.statements import SEED, public_key
 from components.admin.certificates import Issuer
 
-FOLDER: Final = "management"
-RENEW_WITHIN: Final = datetime.timedelta(days=authority.SERVER_DAYS // 2)
+RENEW_AFTER: Final = datetime.timedelta(days=authority.SERVER_DAYS // 2)
 
 
 class InitError(Exception):
@@ -81,6 +81,7 @@ def initialise(state: Path, name: str, now: datetime.datetime, *, replace: bool 
             "issuing": made.issuing.certificate,
             "issuing_key": made.issuing.key,
             "root": made.root.certificate,
+            "renew_at": int((now + RENEW_AFTER).timestamp()),
         }
         _write(building / "identity.json", json.dumps(identity) + "\n")
         if folder.exists():
@@ -105,7 +106,7 @@ def console_again(state: Path, seed: bytes, now: datetime.datetime) -> tuple[str
     return _certificate(identity, "console", public, now)
 
 
-def _certificate(identity: Mapping[str, str], name: str, public: bytes, now: datetime.datetime) -> tuple[str, str]:
+def _certificate(identity: Mapping[str, Any], name: str, public: bytes, now: datetime.datetime) -> tuple[str, str]:
     key = authority.new_key()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
@@ -115,16 +116,10 @@ def _certificate(identity: Mapping[str, str], name: str, public: bytes, now: dat
     return authority.key_pem(key), issued + identity["issuing"] + identity["root"]
 
 
-def renew_server(state: Path, now: datetime.datetime) -> bool:
-    """A new certificate for the box's face, if half the time of the old one is over; whether it made one.
-
-    Errors: OSError, ValueError, KeyError.
-    """
+def renew_server(state: Path, now: datetime.datetime) -> None:
+    """A new key and certificate for the box's face; who the box is stays. Errors: OSError, ValueError, KeyError."""
     folder = state / FOLDER
     identity = json.loads((folder / "identity.json").read_bytes())
-    old = x509.load_pem_x509_certificates(identity["chain"].encode())[0]
-    if old.not_valid_after_utc - now > RENEW_WITHIN:
-        return False
     root = x509.load_pem_x509_certificate((folder / "root.pem").read_bytes())
     root_key = serialization.load_pem_private_key((folder / "root.key").read_bytes(), None)
     if not isinstance(root_key, ec.EllipticCurvePrivateKey):
@@ -132,17 +127,8 @@ def renew_server(state: Path, now: datetime.datetime) -> bool:
     key = authority.new_key()
     server = authority.serve(identity["name"], root, root_key, key, now)
     identity["chain"], identity["key"] = authority.pem(server) + authority.pem(root), authority.key_pem(key)
+    identity["renew_at"] = int((now + RENEW_AFTER).timestamp())
     _write(folder / "identity.json", json.dumps(identity) + "\n")
-    return True
-
-
-def trust(state: Path) -> dict[str, str] | None:
-    """What `septum init` said the domains may believe; None if it was never called. Errors: OSError, ValueError."""
-    try:
-        said = json.loads((state / FOLDER / "trust.json").read_bytes())
-    except FileNotFoundError:
-        return None
-    return {"box": str(said["box"]), "console": str(said["console"])}
 
 
 def _write(file: Path, content: str) -> None:
