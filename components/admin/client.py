@@ -255,6 +255,8 @@ class Client:
                 call.room = Promise()
                 await call.room
 
+        if method.goes_on:
+            self._wire.begin(number)
         call.task = Task(method.run(caller, receive, send), lambda error: self._done(number, error))
         call.task.step()
 

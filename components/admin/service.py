@@ -145,6 +145,8 @@ def _runner(function: Callable[..., Any], is_stream: bool, goes_on: bool) -> Run
         request = await receive()
         if request is None:
             raise RpcError(Code.INVALID_ARGUMENT, "has no request")
+        if await receive() is not None:
+            raise RpcError(Code.INVALID_ARGUMENT, "has two requests, and takes one")
         if goes_on:
             await function(caller, request, send)
         else:
