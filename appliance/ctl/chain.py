@@ -2,13 +2,13 @@
 
 The part of the box that we speak to could be anybody's. So every statement is checked here, from the console's key on,
 each following the one before; and what was seen once is remembered: a box that later shows less, or something else in
-its place, is not believed. What only the box can know (whether a commit was rolled back) is held against what the signed
-commits allow.
+its place, is not believed. What only the box can know (whether a commit was rolled back) is held against what the
+signed commits allow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -25,11 +25,13 @@ from appliance.signed.statements import NONE, Commit, RosterStatement, Signed, p
 _PAGE: Final = 200
 _ATTEMPTS: Final = 4  # to read head and history while others commit
 
-PEERS, RULESET, RULES = pb.SECTION_PEERS, pb.SECTION_RULESET, pb.SECTION_RULES
+PEERS: Final[int] = pb.SECTION_PEERS
+RULESET: Final[int] = pb.SECTION_RULESET
+RULES: Final[int] = pb.SECTION_RULES
 _FIELDS: Final = {PEERS: "peers", RULESET: "ruleset", RULES: "rules"}
 _MOST: Final = {PEERS: 4 << 20, RULESET: 4 << 20, RULES: 1 << 20}
 
-FATES: Final = {
+FATES: Final[Mapping[int, str]] = {
     pb.FATE_STANDS: "stands",
     pb.FATE_AWAITS: "waits to be confirmed",
     pb.FATE_CONFIRMED: "confirmed",
@@ -105,7 +107,9 @@ def roster_of(box: Box) -> tuple[Roster, list[tuple[RosterStatement, Signed]]]:
         try:
             replayed.append((roster.take(signed, None), signed))
         except Refusal as refusal:
-            raise Unbelievable(f"statement {roster.serial + 1} of the roster that it shows is false: {refusal}") from None
+            raise Unbelievable(
+                f"statement {roster.serial + 1} of the roster that it shows is false: {refusal}"
+            ) from None
     return roster, replayed
 
 
@@ -172,7 +176,9 @@ def _entry(roster: Roster, shown: Any, newer: Entry | None) -> Entry:
         raise Unbelievable(f"a commit of the history that it shows is false: {refusal}") from None
     entry = Entry(commit, signed, shown.fate, shown.fate_at, shown.has_content)
     if newer is not None and (newer.commit.revision != commit.revision + 1 or newer.commit.follows != entry.digest):
-        raise Unbelievable(f"revision {newer.commit.revision} follows another one than revision {commit.revision} shown")
+        raise Unbelievable(
+            f"revision {newer.commit.revision} follows another one than revision {commit.revision} shown"
+        )
     return entry
 
 

@@ -133,9 +133,7 @@ class PeerChange(NamedTuple):
         """What of it changes: name of the field, and both values as text."""
         old, new = (_shown(one) if one is not None else {} for one in (self.before, self.after))
         return [
-            (key, old.get(key, ""), new.get(key, ""))
-            for key in (new or old)
-            if old.get(key, "") != new.get(key, "")
+            (key, old.get(key, ""), new.get(key, "")) for key in (new or old) if old.get(key, "") != new.get(key, "")
         ]
 
 
@@ -164,14 +162,17 @@ def peer_changes(before: Iterable[PeerEntry], after: Iterable[PeerEntry]) -> lis
 
 
 class Merged(NamedTuple):
-    """``conflicts``: what both sides changed, and each otherwise; there, ours stands."""
+    """``conflicts``: what both sides changed, and each otherwise."""
 
     made: Configuration
     conflicts: Sequence[str]
 
 
-def merge(base: Configuration, ours: Configuration, theirs: Configuration) -> Merged:
-    """What both sides made of ``base``, put together. New peers of ours that took a number of theirs get another."""
+def merge(base: Configuration, ours: Configuration, theirs: Configuration, is_theirs_kept: bool = False) -> Merged:
+    """What both sides made of ``base``, put together; where they conflict, ours stands, or theirs.
+
+    Theirs are in force: new peers of ours that took a number of theirs get another.
+    """
     old, mine, other = ({peer.number: peer for peer in one.peers} for one in (base, ours, theirs))
     merged, conflicts = dict(other), []
     for number in sorted(old.keys() | mine.keys()):
@@ -180,11 +181,13 @@ def merge(base: Configuration, ours: Configuration, theirs: Configuration) -> Me
             continue
         if was is None and is_theirs is not None:
             assert is_ours is not None  # it is neither `was` nor theirs
-            number = free_number(merged.values(), base.peers)
-            merged[number] = is_ours._replace(number=number)
+            free = free_number(merged.values(), base.peers, ours.peers)
+            merged[free] = is_ours._replace(number=free)
             continue
         if is_theirs != was:
-            conflicts.append(f"peer {(is_ours or is_theirs or was or PeerEntry(number, '?', b'', ())).name}")
+            conflicts.append(f"peer {next(one.name for one in (is_ours, is_theirs, was) if one is not None)}")
+            if is_theirs_kept:
+                continue
         if is_ours is None:
             merged.pop(number, None)
         else:
@@ -192,6 +195,7 @@ def merge(base: Configuration, ours: Configuration, theirs: Configuration) -> Me
     rules = theirs.rules if ours.rules == base.rules else ours.rules
     if ours.rules not in (base.rules, theirs.rules) and theirs.rules != base.rules:
         conflicts.append("the rules")
+        rules = theirs.rules if is_theirs_kept else ours.rules
     return Merged(Configuration(tuple(merged[number] for number in sorted(merged)), rules), conflicts)
 
 

@@ -15,11 +15,10 @@ import grpc
 from septum.admin.v1 import admin_pb2 as pb
 from septum.admin.v1 import admin_pb2_grpc as services
 
-from appliance.ctl import diagnose, identity, say
-from appliance.ctl.contexts import SERVER_NAME, Context, ContextError, host_and_port
+from appliance.ctl import diagnose, identity, reach, say
+from appliance.ctl.contexts import SERVER_NAME, Context, host_and_port
 from appliance.ctl.trouble import Exit, Place, Trouble
 
-DEADLINE: Final = 15.0  # seconds for an answer
 TRANSFER: Final = 900.0  # ... for a whole section, which is 4 MiB at most, over a slow link
 _LOOK: Final = 0.1
 _LARGEST: Final = 16 << 20  # bytes of an answer
@@ -48,7 +47,7 @@ class Box:
     ``is_known``: we show our certificate; not so when we enroll.
     """
 
-    def __init__(self, context: Context, deadline: float = DEADLINE, is_known: bool = True) -> None:
+    def __init__(self, context: Context, deadline: float = reach.DEADLINE, is_known: bool = True) -> None:
         self.context = context
         self.deadline = deadline
         self._state = ""
@@ -236,4 +235,4 @@ def pieces(content: Mapping[int, bytes], tell: Callable[[float], None]) -> Itera
 
 _PIECE: Final = 61_440
 
-__all__ = ["DEADLINE", "Box", "ContextError", "pieces"]
+__all__ = ["Box", "pieces"]

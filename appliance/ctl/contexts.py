@@ -1,6 +1,6 @@
 """Contexts: the boxes that this machine's administrator knows, and the keys he has for each.
 
-A context is a folder that only its owner reads, ``~/.config/septum/contexts/NAME`` (``$SEPTUM_CONFIG``, ``$XDG_CONFIG_HOME``):
+A context is a folder that only its owner reads, ``~/.config/septum/contexts/NAME`` (or under ``$SEPTUM_CONFIG``):
 
     context.json      where the box is, who it is, and as whom it is spoken to
     root.pem          the certificate of its authority; its SHA-256 is what the box is
@@ -209,9 +209,9 @@ def create(
     replace: bool = False,
     base: Path | None = None,
 ) -> Context:
-    """A new context, whole or not at all; it becomes the current one if there is none. ``console``: the public key, hex.
+    """A new context, whole or not at all; it becomes the current one if there is none.
 
-    ``base``: where contexts are kept, if not ``home()``.
+    ``console``: the public key, hexadecimal. ``base``: where contexts are kept, if not ``home()``.
     Errors: ContextError.
     """
     if not _NAME.fullmatch(name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -13,6 +14,11 @@ from cryptography.x509.oid import NameOID
 
 RENEW_AT: Final = 1 / 3
 """With so much of its life left a certificate is renewed."""
+
+
+def new_seed() -> bytes:
+    """Of a new signing key."""
+    return os.urandom(32)
 
 
 def new_tls_key() -> str:

@@ -1,8 +1,8 @@
 """The token of an invitation: all that a new administrator is told, in one word to copy.
 
-    "septum-" + base64url( 1 | box (32) | console key (32) | seed of the invitation's key (32) | address | sum (4) )
+    "septum-" + base64url( 1 | box (32) | console key (32) | seed of the invitation's key (32) | words | sum (4) )
 
-``box`` pins the box's authority, the console's key pins its roster, the seed signs one "enroll" statement. Whoever has the
+The words, with blanks between them, are who is invited, what the box is called, and where it is. ``box`` pins the box's authority, the console's key pins its roster, the seed signs one "enroll" statement. Whoever has the
 token can enroll in the invited one's place, once: it goes by a channel that the security officer trusts. The sum, of
 BLAKE2s, finds words that were not copied whole.
 """
@@ -24,17 +24,21 @@ _LONGEST: Final = 2048
 
 
 class Token(NamedTuple):
-    """``box`` and ``console`` in hexadecimal; ``seed`` 32 bytes; ``address`` as the inviting one reaches the box."""
+    """``box`` and ``console`` in hexadecimal; ``seed`` 32 bytes; ``name`` is invited to the box called ``title``, which
+    the inviting one reaches at ``address``.
+    """
 
     box: str
     console: str
     seed: bytes
+    name: str
+    title: str
     address: str
 
 
 def write(token: Token) -> str:
     body = bytes([_VERSION]) + bytes.fromhex(token.box) + bytes.fromhex(token.console) + token.seed
-    body += token.address.encode()
+    body += f"{token.name} {token.title} {token.address}".encode()
     return _WORD + base64.urlsafe_b64encode(body + _sum(body)).decode().rstrip("=")
 
 
@@ -54,9 +58,11 @@ def read(text: str) -> Token:
     if body[0] != _VERSION:
         raise ValueError(f"this token is of version {body[0]}, which a newer septumctl reads")
     box, console, seed = (body[1 + i * _KEY : 1 + (i + 1) * _KEY] for i in range(3))
-    address = body[1 + 3 * _KEY :].decode(errors="replace")
-    host_and_port(address)
-    return Token(box.hex(), console.hex(), seed, address)
+    words = body[1 + 3 * _KEY :].decode(errors="replace").split(" ")
+    if len(words) != 3 or not all(word.isprintable() for word in words):
+        raise ValueError("this token is of another kind, which a newer septumctl reads")
+    host_and_port(words[2])
+    return Token(box.hex(), console.hex(), seed, *words)
 
 
 def _sum(body: bytes) -> bytes:

@@ -86,7 +86,8 @@ def limits(plan: SealPlan) -> dict[str, int]:
     return {
         "RLIMIT_AS": plan.memory_bytes,
         "RLIMIT_FSIZE": plan.file_bytes,
-        "RLIMIT_NOFILE": 0,  # what is open stays open; nothing new gets a number
+        # What is open stays open; nothing new gets a number, but for connections where the role accepts them
+        "RLIMIT_NOFILE": max(plan.keep_fds, default=-1) + 1 + plan.descriptors if plan.descriptors else 0,
         "RLIMIT_NPROC": 0,
         "RLIMIT_CORE": 0,
         "RLIMIT_MEMLOCK": 0,
