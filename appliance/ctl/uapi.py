@@ -318,5 +318,5 @@ def _lines(untrusted: Any) -> list[str]:
 
 
 def answer(number: int) -> bytes:
-    """The end of every answer: an errno, 0 for done."""
-    return f"errno={number}\n\n".encode()
+    """The end of every answer: 0 for done, else an errno, told below zero as wireguard-go does."""
+    return f"errno={-number}\n\n".encode()
