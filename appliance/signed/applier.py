@@ -148,6 +148,8 @@ class Applier(Generic[Content]):
     def _prepare(self, prepare: Prepare) -> Done:
         signed = Signed(prepare.statement, prepare.signature)
         section, total = self._coming, self._total
+        if self._prepared is not None and self._prepared.statement == signed.statement and not total:
+            return self._done()  # the same again: the answer came too late for who asked
         self.forget()
         if signed.statement == self._in_force.statement:
             self._prepared = self._in_force  # the same again: whoever carries them may have died in between
