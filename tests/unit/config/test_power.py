@@ -1,5 +1,5 @@
-"""The power goes, or config dies, at every step of everything: what is in force is old or new, whole, and the history is
-what was signed.
+"""The power goes, or config dies, at every step of everything: what is in force is old or new, whole, and the history
+is what was signed.
 """
 
 from __future__ import annotations

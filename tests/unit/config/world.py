@@ -1,5 +1,5 @@
-"""A box in small: the real store on a disk that loses what was not synced, two real domains' ends of ``applying``, and a
-keeper between them. Everything can be stopped for good between any two steps, and begins again.
+"""A box in small: the real store on a disk that loses what was not synced, two real domains' ends of ``applying``, and
+a keeper between them. Everything can be stopped for good between any two steps, and begins again.
 """
 
 from __future__ import annotations
