@@ -72,3 +72,9 @@ def endpoint(text: str) -> str:
     if not _HOST.fullmatch(host) or len(host) > 253:
         raise ValueError(f"{show(text)} does not begin with a host name or an address")
     return f"{host.lower()}:{int(port)}"
+
+
+def service(text: str) -> tuple[str, int]:
+    """An address of this host and a port, ``192.0.2.1:50051`` or ``[2001:db8::1]:50051``: no name. ValueError."""
+    host, _, port = endpoint(text).rpartition(":")
+    return str(address(host.strip("[]"))), int(port)

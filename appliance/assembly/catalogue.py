@@ -40,6 +40,7 @@ ROLE: Final[Shape] = {
     "memory_mib": Key(WHOLE, default=256, required=True, low=16, high=65536),
     "counters": _COUNTERS,
     "board": Key(WHOLE, default=0, high=65535),
+    "descriptors": Key(WHOLE, default=0, high=4096),
     "ports": Key(TABLE, required=True),
     "bypass": _WORDS,
 }
@@ -116,6 +117,7 @@ def _role(document: Document, component: str, name: str, table: object, summary:
         ports=MappingProxyType(ports),
         board=taken["board"],
         bypass=tuple(taken["bypass"]),
+        descriptors=taken["descriptors"],
     )
 
 

@@ -61,6 +61,7 @@ NETWORK: Final[Shape] = {
     "lan_addresses": _ADDRESSES,
     "wan_addresses": _ADDRESSES,
     "wan_gateways": _ADDRESSES,
+    "admin": Key(TEXT, pattern=r"[0-9A-Fa-f.:\[\]]{1,48}", looks="an address and a port, as 192.0.2.1:50051"),
 }
 XEN: Final[Shape] = {
     # A box whose policy is not enforced says so in so many words: on stock Xen two colluding guests can make a channel
@@ -258,4 +259,9 @@ def _network(document: Document) -> Network:
             except ValueError as error:
                 document.refuse(NETWORK_RULE, ("network", key, i), f"network.{key}[{i}]: {error}")
         taken[key] = tuple(good)
+    try:
+        taken["admin"] = addresses.service(taken["admin"]) if taken["admin"] else None
+    except ValueError as error:
+        document.refuse(NETWORK_RULE, ("network", "admin"), f"network.admin: {error}")
+        taken["admin"] = None
     return Network(**taken)

@@ -7,7 +7,7 @@ The client of a channel is the producer of a stream or the caller of a call, the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +23,9 @@ RED_TO_BLACK: Final = "RED->BLACK"
 
 OUTER_MTU: Final = 1500
 """Bytes of the largest packet that comes in clear from the outside: what Ethernet carries."""
+
+ADMIN_DEFAULT: Final = ("127.0.0.1", 50051)
+"""Where administrators call a box that does not say: the host itself, and nobody else."""
 
 EndKind = Literal["out", "in", "client", "server"]
 
@@ -52,6 +55,10 @@ DEVICES: Final[Mapping[str, Device]] = MappingProxyType(
             Device("outer_tun", "BLACK", network=True),
             Device("store", "BLACK", network=False),
             Device("journal", "PUBLIC", network=False),
+            Device("management", "CONTROL", network=False),
+            Device("identity", "CONTROL", network=False),
+            Device("box", "CONTROL", network=False),
+            Device("orders", "CONTROL", network=False),
         )
     }
 )
@@ -88,7 +95,8 @@ class Role:
     """One thing a component can be, as its component.toml has it.
 
     ``main`` and ``settings_module`` are modules, ``board`` the rows of 64 bytes behind its status page (one a tunnel
-    peer). ``bypass`` are the ports by which plaintext may leave in clear where the assembly declares it.
+    peer). ``bypass`` are the ports by which plaintext may leave in clear where the assembly declares it. ``descriptors``
+    is how many connections it may hold that it accepted itself.
     """
 
     component: str
@@ -106,6 +114,7 @@ class Role:
     ports: Mapping[str, Port]
     board: int = 0
     bypass: tuple[str, ...] = ()
+    descriptors: int = 0
 
 
 OPERATOR_ROLE: Final = Role(
@@ -177,7 +186,8 @@ class Network:
     on the host, as wg-quick does. ``addresses`` belong to the ``tunnel`` interface, ``lan_addresses`` and
     ``wan_addresses`` to the moved interfaces (empty: they keep what they have). ``routes`` lead into the tunnel, by
     ``table``. ``mtu`` in bytes. ``listen_port`` 0 is any free port, ``fwmark`` 0 is none. ``clear`` are the prefixes
-    that are reached without the tunnel, in a box that declares it: they follow from the filter's settings.
+    that are reached without the tunnel, in a box that declares it: they follow from the filter's settings. ``admin`` is
+    the host's address and port at which administrators call, in a box with the admin domain.
     """
 
     tunnel: str
@@ -193,6 +203,7 @@ class Network:
     wan_addresses: tuple[Interface, ...] = ()
     wan_gateways: tuple[Address, ...] = ()
     clear: tuple[Prefix, ...] = ()
+    admin: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -236,6 +247,11 @@ class ValidatedAssembly:
     def __post_init__(self, proof: object) -> None:
         if proof is not _PROOF:
             raise TypeError("a ValidatedAssembly comes only from appliance.assembly.load.load or .wgquick.from_wgquick")
+
+    def called_at(self, admin: tuple[str, int]) -> ValidatedAssembly:
+        """The same box, which administrators call at this address of the host and port."""
+        assert self.network is not None
+        return replace(self, network=replace(self.network, admin=admin), proof=_PROOF)
 
     def domain(self, name: str) -> Domain:
         """The domain of that name. KeyError if there is none."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, Final, Protocol
 
+from appliance.guest.asking import Asker
 from appliance.guest.log import Log
 from appliance.guest.outside import OPERATOR
 from appliance.guest.ports import BlockingOut, Client, DroppingOut, Patience, Port
@@ -267,6 +268,15 @@ class Guest:
         client: Client = self._one(port, Client)
         return client
 
+    def asker(self, port: str) -> Asker:
+        """The caller's end of ``port``, for who cannot wait: replies come to a handler."""
+        client: Client = self._one(port, Client)
+        asker = Asker(self, client)
+        self._add(asker.fd, asker)
+        self._closed[client.index] = asker.closed
+        self.timer(asker.timer)
+        return asker
+
     def receive(
         self,
         port: str,
@@ -306,6 +316,21 @@ class Guest:
         source = _Device(self, self.devices[device], handler, into)
         self._epoll.register(source.fd, select.EPOLLIN | select.EPOLLET)
         self._add(source.fd, source)
+
+    def watch(self, fd: int, source: Source) -> None:
+        """Gives ``source`` a turn whenever something can be read from ``fd``, or written to it again. While the domain
+        runs: for a role with ``descriptors`` in component.toml, which may accept connections."""
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET)
+        self._add(fd, source)
+
+    def unwatch(self, fd: int) -> None:
+        """To be called before ``fd`` is closed: its number comes again."""
+        self._epoll.unregister(fd)
+        self._ready.pop(self._sources.pop(fd), None)
+
+    def soon(self) -> None:
+        """The timers are to be asked again in this turn, or the next."""
+        self._due = 0.0
 
     def on_open(self, port: str, handler: Callable[[float], Any], member: int = 0) -> None:
         """``handler(now)`` whenever the peer of ``port``, or its ``member``-th one, appears: at the start, and whenever
@@ -470,7 +495,7 @@ class Guest:
                 self._busy = True
             elif outcome is Turn.IDLE:
                 if source.arm():
-                    del self._ready[source]
+                    self._ready.pop(source, None)  # one that ended in its own turn is not there any more
                 else:
                     self._busy = True
             if self._unflushed:

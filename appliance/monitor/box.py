@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from appliance.assembly.model import ValidatedAssembly
-from appliance.monitor import control, notify, peers, privileges
+from appliance.monitor import control, notify, peers, privileges, telling
 from appliance.monitor.backend import Backend, Maker, Place
 from appliance.monitor.lending import Lending
 from appliance.monitor.network import NetworkError
 from appliance.monitor.notify import CRITICAL, INFO, NOTICE, WARNING
 from appliance.monitor.supervisor import Action, Alarm, Go, HangUp, Kill, Phase, Reset, Start, Supervisor
 
+_TOLD: Final = frozenset(
+    "name component role state restarts pss_kib cpu_seconds heartbeat_age counters last_death rebuild_ms".split()
+)
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -65,6 +68,7 @@ class Box:
         self._supervisor = Supervisor({domain.name: () for domain in assembly.domains}, self._born)
         self._control: control.ControlServer | None = None
         self._lending: Lending | None = None
+        self._telling: telling.Telling | None = None
         self._exits = ExitStack()
         self._stopping = False
         self._held: list[str] | None = []  # those sealed before all are; None once the box runs
@@ -98,6 +102,10 @@ class Box:
     def _build(self) -> None:
         self._network.open()
         self._mark("devices")
+        if telling.DEVICES & self._assembly.devices:
+            self._telling = telling.Telling([domain.name for domain in self._assembly.domains], self._told)
+            self._exits.callback(self._telling.close)
+            self._devices = {**self._devices, **self._telling.devices}
         self._backend = self._make({**self._devices, **self._network.devices})
         self._mark("rings")
         # The helper imports pyroute2 while the domains import theirs
@@ -165,6 +173,10 @@ class Box:
         for name in starting:
             if supervisor.phase(name) is Phase.RUNNING:
                 self._is_running(name, now)
+        if self._telling is not None and self._held is None:
+            name = self._telling.turn(now)
+            if name is not None:
+                self._do(supervisor.ordered(name, now))
         if self._control is not None:
             self._control.tick(now)
             self._feed_watchdog(now)
@@ -325,6 +337,25 @@ class Box:
             "start_ms": round(self._start_ms.get(name, 0.0), 1),
             "rebuild_ms": round(self._rebuild_ms[name], 1) if name in self._rebuild_ms else None,
             "last_death": self._death.get(name),
+        }
+
+    def _told(self) -> dict[str, Any]:
+        """What an administrator may see of it from elsewhere: no more than `septum ps` shows."""
+        assert self._assembly.network is not None
+        net = self._assembly.network
+        return {
+            "name": self._name,
+            "assembly": self._assembly.name,
+            "backend": self._backend.name if self._backend is not None else "",
+            "uptime": round(time.monotonic() - self._born, 3),
+            "tunnel": net.tunnel if "tun" in self._assembly.devices else "",
+            "listen_port": self._network.port,
+            "addresses": [str(address) for address in net.addresses],
+            "domains": [
+                {key: value for key, value in self._describe(domain.name).items() if key in _TOLD}
+                for domain in self._assembly.domains
+            ],
+            "channels": [[str(one.client), str(one.server), one.schema] for one in self._assembly.channels],
         }
 
     # the end --------------------------------------------------------------------------------------------------------

@@ -50,6 +50,9 @@ ETH_P_ALL: Final = 0x0003
 OUTER_TUN: Final = "outer0"  # in black's namespace, where there is nothing else but the outside's interface
 _SOCKET_BUFFER: Final = 7 << 20  # bytes each way, as in-kernel and Go WireGuard have it: 5 ms at 10 Gbit/s
 _PORT_ATTEMPTS: Final = 16
+_UNCHANGING: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+_MANAGEMENT_SILENCE: Final = 60_000  # milliseconds without an acknowledgement, after which a caller is gone
+_MANAGEMENT_BACKLOG: Final = 64
 
 
 class DeviceError(Exception):
@@ -190,6 +193,44 @@ def bind_link(fd: int, index: int, name: str) -> None:
         membership = _MEMBERSHIP.pack(index, _PACKET_MR_PROMISC, 0, b"")
         link.setsockopt(_SOL_PACKET, _PACKET_ADD_MEMBERSHIP, membership)
         link.bind((name, ETH_P_ALL))
+
+
+def open_management(address: str, port: int) -> int:
+    """The socket at which administrators call. What is set here, the connections accepted from it have too."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    where = f"[{address}]:{port}" if family == socket.AF_INET6 else f"{address}:{port}"
+    try:
+        tcp = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise DeviceError(f"admin at {where}: {error.strerror}") from None
+    try:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _MANAGEMENT_SILENCE)
+        tcp.bind((address, port))
+        tcp.listen(_MANAGEMENT_BACKLOG)
+        return tcp.detach()
+    except OSError as error:
+        tcp.close()
+        remedy = "name an address of this host, and a port that is free, as admin in [network]"
+        raise DeviceError(f"admin at {where}: {error.strerror}: {remedy}") from None
+
+
+def open_identity(path: Path) -> int:
+    """A sealed memfd with what is in ``path``, unread: the domain that gets it can neither change the file nor be
+    surprised by it.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DeviceError("this box is to be administered from elsewhere, and nobody has said by whom") from None
+    except OSError as error:
+        raise DeviceError(f"{path}: {error.strerror}") from None
+    fd = os.memfd_create("septum-identity", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(fd, content)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _UNCHANGING)
+    return fd
 
 
 def open_store(directory: Path) -> int:

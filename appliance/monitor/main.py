@@ -23,6 +23,9 @@ from appliance.monitor.sandbox.plan import FIRST_OUTER_ID
 
 __all__ = ["BuildError", "run", "start_background"]
 
+IDENTITY: Final = "management/identity.json"
+"""In the state directory: what the admin domain shows callers and certifies them with (appliance/management)."""
+
 _IDS_PER_BOX: Final = 256
 _MOST_BOXES: Final = 256
 _UP: Final = b"up"
@@ -62,6 +65,9 @@ def run(
         _clean(directory, log)
         held = {"store": _store(state), "journal": journal}
         stack.callback(os.close, held["store"])
+        if "identity" in assembly.devices:
+            held["identity"] = _identity(state, name)
+            stack.callback(os.close, held["identity"])
         if assembly.network is None:
             raise BuildError(f"{assembly.name} has no [network]: it can be checked and drawn, not run")
         try:
@@ -134,6 +140,13 @@ def _store(state: Path) -> int:
         return devices.open_store(state)
     except devices.DeviceError as error:
         raise BuildError(str(error)) from None
+
+
+def _identity(state: Path, name: str) -> int:
+    try:
+        return devices.open_identity(state / IDENTITY)
+    except devices.DeviceError as error:
+        raise BuildError(f"{error}: septum init {name}") from None
 
 
 def _first_id(base: Path, stack: ExitStack) -> int | None:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.assembly.model import Network
+from appliance.assembly.model import ADMIN_DEFAULT, Network
 from appliance.monitor import devices, netns
 from appliance.monitor.helper import Helper, HelperError
 
@@ -60,6 +60,10 @@ class BoxNetwork:
             if "udp4" in self._wanted:
                 with self._in("black"):
                     self._open_udp()
+            if "management" in self._wanted:
+                address, port = self._network.admin or ADMIN_DEFAULT
+                with netns.inside(self._home):
+                    self.devices["management"] = devices.open_management(address, port)
         except devices.DeviceError as error:
             raise NetworkError(str(error)) from None
         self.notes = list(dict.fromkeys(self.notes))

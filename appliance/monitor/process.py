@@ -37,6 +37,7 @@ from appliance.monitor.supervisor import LIMITS
 # docs/architecture.md, "File descriptors of a domain"
 _NULL_IN, _NULL_OUT, _LAST_WORDS, _DESCRIPTION, _STATUS, _CONTROL, _FIRST_PORT = range(7)
 
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
 _LAST_WORDS_SIZE: Final = 4096
 _SEALED: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _UNCHANGING: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -272,6 +273,7 @@ class ProcessBackend:
             "uptime": None,
             "counters": {},
             "pss_kib": None,
+            "cpu_seconds": None,
             "sealed": None,
         }
         if life is not None:
@@ -279,6 +281,7 @@ class ProcessBackend:
             found["uptime"] = time.monotonic() - life.started
             found["counters"] = life.status.counters(role.counters)
             found["pss_kib"] = _pss(life.child.pid)
+            found["cpu_seconds"] = _cpu(life.child.pid)
             found["sealed"] = life.status.sealed()._asdict()
         return found
 
@@ -350,6 +353,16 @@ def _how(status: int) -> str:
 def printable(untrusted_text: bytes) -> str:
     """What a domain said, without what could do something to a terminal or a log."""
     return "".join(chr(b) if 32 <= b < 127 or b == 10 else "?" for b in untrusted_text)
+
+
+def _cpu(pid: int) -> float | None:
+    """Seconds of CPU that a process has had (proc(5): utime and stime of /proc/PID/stat)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+    except OSError:
+        return None
 
 
 def _pss(pid: int) -> int | None:

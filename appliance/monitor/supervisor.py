@@ -184,6 +184,12 @@ class Supervisor:
         alarm: list[Action] = [Alarm(domain, life.deaths, delay)] if delay else []
         return [*alarm, Reset(domain)]
 
+    def ordered(self, domain: str, now: float) -> list[Action]:
+        """Somebody who may asks for ``domain`` to be built anew. One that is on its way already is left to it."""
+        if self._lives[domain].phase is not Phase.RUNNING:
+            return []
+        return self._kill(domain, "an administrator asked for it to be built anew", now)
+
     def look(self, reports: Mapping[str, Report], peers_wait: Iterable[str], now: float) -> list[Action]:
         """One look at everything: the status pages of living domains, and for which dead ones all survivors wait."""
         elapsed = min(now - self._now, self._limits.look)

@@ -36,6 +36,7 @@ _FUTEX_WAIT_WAKE_WAITBITSET: Final = (0, 1, 9)
 _FUTEX_PRIVATE_AND_REALTIME: Final = 128 | 256
 _EVENT: Final = 8  # bytes in the counter of an eventfd
 _LAST_WORDS_FD: Final = 2
+_SOCK_NONBLOCK_CLOEXEC: Final = 0o4000 | 0o2000000  # <linux/net.h>, as on all architectures but a few old ones
 
 # What every domain needs to live: measured with strace over the guest's loop, the cryptography and protobuf in use, and
 # memory taken and given back. The most frequent first, since the filter compares from the top.
@@ -87,6 +88,13 @@ LIMITED: Final[dict[str, Rule]] = {
     # SIOCGIFNAME: CPython names the interface that a packet socket received by (socketmodule.c, makesockaddr), whoever
     # wants to know it. The kernel tells a name that the domain has no other use for, and changes nothing.
     "ioctl": ((Match(1, INT, (0x8910,)),),),
+    # A caller's connection, never one that blocks. The one call here that makes a descriptor: of a listening socket that
+    # the monitor has bound, and as many as RLIMIT_NOFILE leaves (`descriptors` in component.toml).
+    # OpenSSL asks before each random number whether it has been forked; in its own pid namespace a domain is always 1.
+    "getpid": ANY,
+    # An allocator gives back pages of its own that it holds on to: MADV_DONTNEED, MADV_FREE. The page is empty after that.
+    "madvise": ((Match(2, INT, (4, 8)),),),
+    "accept4": ((Match(3, INT, (_SOCK_NONBLOCK_CLOEXEC,)),),),
 }
 
 

@@ -17,6 +17,8 @@ _LARGEST_ID: Final = (1 << 32) - 2
 # distributions, directory services and container managers hand out, so that no process but this domain has the id.
 FIRST_OUTER_ID: Final = 1_880_000_000
 
+MOST_DESCRIPTORS: Final = 4096
+
 # How large a regular file behind a device may grow, in bytes; a domain without such a device can write to none.
 _FILE_BYTES: Final = {"store": 1 << 30, "journal": 1 << 30}
 
@@ -33,6 +35,8 @@ class Needs(Protocol):
     def devices(self) -> tuple[str, ...]: ...
     @property
     def memory_mib(self) -> int: ...
+    @property
+    def descriptors(self) -> int: ...
 
 
 class _Fields(NamedTuple):
@@ -44,6 +48,7 @@ class _Fields(NamedTuple):
     outer_uid: int | None
     outer_gid: int | None
     foreign: tuple[tuple[str, int], ...]
+    descriptors: int = 0
 
 
 class SealPlan(_Fields):
@@ -53,6 +58,7 @@ class SealPlan(_Fields):
     space: code, rings and data. ``file_bytes`` bounds any regular file it writes. Every descriptor but ``keep_fds`` is
     closed. ``outer_uid`` and ``outer_gid`` are the unprivileged ids it becomes, or None where the monitor runs in a
     user namespace that has only one. ``foreign`` are the inode numbers of the monitor's namespaces: it may be in none.
+    ``descriptors`` are the numbers above those kept that it may give to what it accepts: 0, but for who faces callers.
 
     Errors: ValueError for values that no seal can have.
     """
@@ -73,6 +79,8 @@ class SealPlan(_Fields):
         rules(self.syscalls)
         if self.memory_bytes <= 0 or self.file_bytes < 0:
             raise ValueError("a domain needs memory, and a file cannot be shorter than nothing")
+        if not 0 <= self.descriptors <= MOST_DESCRIPTORS:
+            raise ValueError(f"a domain accepts at most {MOST_DESCRIPTORS} connections")
         if any(fd < 0 for fd in self.keep_fds) or len(set(self.keep_fds)) != len(self.keep_fds):
             raise ValueError("keep_fds are file descriptors, each named once")
         if (self.outer_uid is None) != (self.outer_gid is None):
@@ -129,4 +137,5 @@ def plan_for(
         outer_uid=outer_id,
         outer_gid=outer_id,
         foreign=own_namespaces(),
+        descriptors=needs.descriptors,
     )

@@ -1,5 +1,5 @@
-"""A box in small: the real store on a disk that loses what was not synced, two real domains' ends of ``applying``, and a
-keeper between them. Everything can be stopped for good between any two steps, and begins again.
+"""A box in small: the real store on a disk that loses what was not synced, two real domains' ends of ``applying``, and
+a keeper between them. Everything can be stopped for good between any two steps, and begins again.
 """
 
 from __future__ import annotations
@@ -115,7 +115,6 @@ class World:
         self.effects = 0
         self.stop: Callable[[int, Ask], None] = lambda number, ask: None
         self.deaf: set[str] = set()
-        self.asked: list[Ask] = []
         self.boot()
 
     def boot(self) -> None:
@@ -174,7 +173,6 @@ class World:
             self.now += effect.seconds
             return None
         self.effects += 1
-        self.asked.append(effect)
         self.stop(self.effects, effect)
         if effect.port in self.deaf:
             raise Away(effect.port)

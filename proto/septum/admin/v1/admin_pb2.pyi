@@ -1081,12 +1081,17 @@ class Identity(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     CERTIFICATE_UNTIL_FIELD_NUMBER: _builtins.int
     BOX_FIELD_NUMBER: _builtins.int
+    SERIAL_FIELD_NUMBER: _builtins.int
+    ROSTER_DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """empty: nobody"""
     role: _builtins.str
     certificate_until: _builtins.int
     """seconds since 1970"""
     box: _builtins.str
+    serial: _builtins.int
+    """of the roster's last statement: an enrollment follows it"""
+    roster_digest: _builtins.bytes
     def __init__(
         self,
         *,
@@ -1094,10 +1099,12 @@ class Identity(_message.Message):
         role: _builtins.str = ...,
         certificate_until: _builtins.int = ...,
         box: _builtins.str = ...,
+        serial: _builtins.int = ...,
+        roster_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "certificate_until", b"certificate_until", "name", b"name", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["box", b"box", "certificate_until", b"certificate_until", "name", b"name", "role", b"role", "roster_digest", b"roster_digest", "serial", b"serial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
