@@ -19,6 +19,7 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
@@ -430,7 +431,7 @@ class Caller:
                     self._event(event)
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLError as error:
+        except (ssl.SSLError, h2.exceptions.ProtocolError) as error:
             self.error = self.error or str(error)
 
     def _event(self, event: Any) -> None:
