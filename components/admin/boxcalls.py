@@ -101,9 +101,10 @@ class BoxCalls:
         )
 
     async def restart_domain(self, caller: Caller, request: pb.RestartDomainRequest) -> pb.RestartDomainReply:
+        number = self._world.pages.number(request.name)
         if not self._restarts.take(self._world.clock.now):
             raise RpcError(Code.RESOURCE_EXHAUSTED, "few domains a minute are built anew", retry=self._restarts.wait)
-        self._world.pages.order(request.name)
+        self._world.pages.order(number)
         self._world.say("restart", f"{caller.name} has {request.name} built anew")
         return pb.RestartDomainReply()
 
