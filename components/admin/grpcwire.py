@@ -120,7 +120,7 @@ class _Stream:
 
 
 class Connection:
-    """The server's end. ``received`` takes what came, ``output`` gives what goes; ``reply`` and ``finish`` in between."""
+    """The server's end. ``received`` takes what came, ``output`` gives what goes; ``reply``, ``finish`` in between."""
 
     def __init__(self) -> None:
         config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
@@ -369,5 +369,3 @@ def _percent(text: str) -> str:
     """As grpc-message is written: printable ASCII but ``%`` as it is, all other bytes as ``%XX``."""
     raw = text.encode()[:2048]
     return "".join(chr(b) if 0x20 <= b <= 0x7E and b != 0x25 else f"%{b:02X}" for b in raw)
-
-

@@ -25,8 +25,20 @@ def verify(folder: Path, purpose: str, chain: str, root: str, at: datetime.datet
     """Whether openssl takes the first of ``chain`` for ``purpose``, at that time."""
     for name, pem in (("root.pem", root), ("chain.pem", chain)):
         (folder / name).write_text(pem)
-    command = ["openssl", "verify", "-attime", str(int(at.timestamp())), "-x509_strict", "-purpose", purpose, "-CAfile", folder / "root.pem"]
-    run = subprocess.run([*command, "-untrusted", folder / "chain.pem", folder / "chain.pem"], capture_output=True, check=False)
+    command = [
+        "openssl",
+        "verify",
+        "-attime",
+        str(int(at.timestamp())),
+        "-x509_strict",
+        "-purpose",
+        purpose,
+        "-CAfile",
+        folder / "root.pem",
+    ]
+    run = subprocess.run(
+        [*command, "-untrusted", folder / "chain.pem", folder / "chain.pem"], capture_output=True, check=False
+    )
     return run.returncode == 0
 
 

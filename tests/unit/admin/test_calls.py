@@ -103,7 +103,9 @@ def test_ten_thousand_peers_are_read_in_pages_each_once_with_what_keymgr_knows()
     section = encode(peers(10_000))
     box.config.commit(section)
     box.states = [
-        PeerState(number=n, public_key=canonical.digest(b"peer %d" % n), handshake=n, address=bytes([192, 0, 2, 1]), port=9)
+        PeerState(
+            number=n, public_key=canonical.digest(b"peer %d" % n), handshake=n, address=bytes([192, 0, 2, 1]), port=9
+        )
         for n in range(1, 10_001, 3)
     ]
     caller = box.call()
@@ -240,7 +242,9 @@ def test_history_is_paged_from_the_newest() -> None:
         return [one.statement for one in reply.statements]
 
     newest_first = [one.statement for one in reversed(box.config.chain.commits)]
-    assert page(0) == newest_first[:3] and page(5) == newest_first[3:6] and page(2) == newest_first[6:] and page(1) == []
+    assert (
+        page(0) == newest_first[:3] and page(5) == newest_first[3:6] and page(2) == newest_first[6:] and page(1) == []
+    )
 
 
 def test_a_rehearsal_changes_nothing() -> None:
@@ -333,7 +337,9 @@ def test_an_invited_administrator_is_enrolled_once_and_calls_with_his_certificat
     box.callers.append(vera)
     box.turn()
     assert vera.call(A + "Enrollment/WhoAmI", b"", pb.Identity).role == "viewer"
-    renewed = vera.call(A + "Enrollment/Renew", pb.RenewRequest(request=request_for(authority.new_key())), pb.Certificate)
+    renewed = vera.call(
+        A + "Enrollment/Renew", pb.RenewRequest(request=request_for(authority.new_key())), pb.Certificate
+    )
     assert renewed.chain != issued.chain
     # The statement is in the roster for all to read: whoever repeats it gets nothing
     with pytest.raises(Failed) as refused:
@@ -387,7 +393,9 @@ def test_health_is_checked_and_watched() -> None:
     caller = box.call("")
     kind, request = health_pb2.HealthCheckResponse, health_pb2.HealthCheckRequest
     assert caller.call("/grpc.health.v1.Health/Check", request(), kind).status == kind.SERVING
-    assert caller.call("/grpc.health.v1.Health/Check", request(service="septum.admin.v1.Box"), kind).status == kind.SERVING
+    assert (
+        caller.call("/grpc.health.v1.Health/Check", request(service="septum.admin.v1.Box"), kind).status == kind.SERVING
+    )
     with pytest.raises(Failed) as refused:
         caller.call("/grpc.health.v1.Health/Check", request(service="nope"), kind)
     assert refused.value.code == Code.NOT_FOUND
@@ -414,7 +422,14 @@ def test_reflection_describes_the_service_with_its_bounds(version: str) -> None:
         caller.send(number, asked)
     listed, symbol, named, extensions, unknown, empty = caller.messages(number, kind)
     assert "septum.admin.v1.Box" in [one.name for one in listed.list_services_response.service]
-    files = [descriptor_pb2.FileDescriptorProto.FromString(f) for f in symbol.file_descriptor_response.file_descriptor_proto]
+    files = [
+        descriptor_pb2.FileDescriptorProto.FromString(f) for f in symbol.file_descriptor_response.file_descriptor_proto
+    ]
     assert {"septum/admin/v1/admin.proto", "septum/v1/options.proto"} <= {one.name for one in files}
-    assert named.file_descriptor_response.file_descriptor_proto and 50001 in extensions.all_extension_numbers_response.extension_number
-    assert unknown.error_response.error_code == Code.NOT_FOUND and empty.error_response.error_code == Code.INVALID_ARGUMENT
+    assert (
+        named.file_descriptor_response.file_descriptor_proto
+        and 50001 in extensions.all_extension_numbers_response.extension_number
+    )
+    assert (
+        unknown.error_response.error_code == Code.NOT_FOUND and empty.error_response.error_code == Code.INVALID_ARGUMENT
+    )

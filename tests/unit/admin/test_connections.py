@@ -1,4 +1,4 @@
-"""Connections: who does not speak the protocol, does not speak at all, does not read, or does too much of everything."""
+"""Connections: who does not speak the protocol, or not at all, does not read, or does too much."""
 
 from __future__ import annotations
 
