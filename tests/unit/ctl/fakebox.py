@@ -1,7 +1,7 @@
 """A box for `septumctl` to speak to: real TLS, real gRPC, the real rules of signed statements, and nothing behind them.
 
-TLS ends in a relay of threads, which knows the client's certificate; gRPC listens on loopback behind it, and asks the relay
-whose connection it is.
+TLS ends in a relay of threads, which knows the client's certificate; gRPC listens on loopback behind it, and asks the
+relay whose connection it is.
 """
 
 from __future__ import annotations
@@ -226,7 +226,9 @@ class FakeBox:
         """As the box's: TLS 1.3, a certificate for ``box.septum``, the root behind it."""
         key = key or ec.generate_private_key(ec.SECP256R1())
         name = x509.DNSName(contexts.SERVER_NAME)
-        certificate = certificate or self.authority.issue("box", key.public_key(), ExtendedKeyUsageOID.SERVER_AUTH, [name])
+        certificate = certificate or self.authority.issue(
+            "box", key.public_key(), ExtendedKeyUsageOID.SERVER_AUTH, [name]
+        )
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         made.minimum_version = ssl.TLSVersion.TLSv1_3
         made.set_alpn_protocols(["h2"])
@@ -355,15 +357,27 @@ def status_of(name: str) -> pb.Status:
         counters = [pb.Counter(name="passed", value=1000 * i)] if domain in ("filter", "red") else []
         domains.append(
             pb.Domain(
-                name=domain, component=component, state="running", memory=20 << 20, heartbeat_age=0.2, counters=counters,
+                name=domain,
+                component=component,
+                state="running",
+                memory=20 << 20,
+                heartbeat_age=0.2,
+                counters=counters,
                 cpu_seconds=1.5 * i,
-            )  # fmt: skip
+            )
         )
     joints = [pb.Joint(client="red.plain_out", server="filter.red_in", schema="packets")]
     return pb.Status(
-        name=name, assembly="vpn-managed", backend="process", uptime=7201.5, domains=domains, channels=joints,
-        listen_port=51820, tunnel="wg0", addresses=["10.0.0.1/24", "fd00::1/64"],
-    )  # fmt: skip
+        name=name,
+        assembly="vpn-managed",
+        backend="process",
+        uptime=7201.5,
+        domains=domains,
+        channels=joints,
+        listen_port=51820,
+        tunnel="wg0",
+        addresses=["10.0.0.1/24", "fd00::1/64"],
+    )
 
 
 # gRPC -----------------------------------------------------------------------------------------------------------------
@@ -449,6 +463,14 @@ class _Services:
         more = str(start + size) if start + size < len(everybody) else ""
         return pb.ListPeersReply(peers=page, next_page_token=more, total=len(everybody))
 
+    def GetPeer(self, request: Any, context: Any) -> pb.Peer:
+        self._caller(context)
+        for one in map(self._peer, self._box.peers()):
+            if request.name in (one.name, one.public_key):
+                return one
+        self._abort(context, code_pb2.NOT_FOUND, f"there is no peer {request.name}")
+        raise AssertionError("aborted")
+
     def _peer(self, entry: peers.PeerEntry) -> pb.Peer:
         import base64
 
@@ -487,11 +509,14 @@ class _Services:
             else:
                 rows = [
                     pb.SignedStatement(
-                        statement=one.signed.statement, signature=one.signed.signature, fate=one.fate,
-                        fate_at=one.fate_at, has_content=True,
+                        statement=one.signed.statement,
+                        signature=one.signed.signature,
+                        fate=one.fate,
+                        fate_at=one.fate_at,
+                        has_content=True,
                     )
                     for one in box.commits
-                ]  # fmt: skip
+                ]
         last = request.before - 1 if request.before else len(rows)
         size = request.page_size or 50
         return pb.ListHistoryReply(statements=list(reversed(rows[max(0, last - size) : last])))
@@ -552,9 +577,13 @@ class _Services:
     def WhoAmI(self, request: Any, context: Any) -> pb.Identity:
         who, roster = self._caller(context, None), self._box.roster
         return pb.Identity(
-            name=who.name if who else "", role=str(who.role) if who else "", box=self._box.box,
-            certificate_until=round(time.time()) + 3600, serial=roster.serial, roster_digest=roster.digest,
-        )  # fmt: skip
+            name=who.name if who else "",
+            role=str(who.role) if who else "",
+            box=self._box.box,
+            certificate_until=round(time.time()) + 3600,
+            serial=roster.serial,
+            roster_digest=roster.digest,
+        )
 
     def Enroll(self, request: Any, context: Any) -> pb.Certificate:
         box = self._box
