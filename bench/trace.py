@@ -89,11 +89,14 @@ def send_orders() -> list[SendOrder]:
     address, port = ENDPOINT
     prefixes = [SendPrefix(address=_PREFIX[0], bits=_PREFIX[1])]
     session = SendSession(peer=1, session=5, receiver=_RECEIVER, key=_KEY, address=address, port=port)
-    return [SendOrder(peer=SendPeer(peer=1, allowed_ips=prefixes)), SendOrder(session=session)]
+    return [SendOrder(peer=SendPeer(peer=1, allowed_ips=prefixes, public_key=bytes(32))), SendOrder(session=session)]
 
 
 def receive_orders() -> list[ReceiveOrder]:
     """What decrypt must be told to open it again."""
     prefixes = [ReceivePrefix(address=_PREFIX[0], bits=_PREFIX[1])]
     session = ReceiveSession(peer=1, session=_RECEIVER, key=_KEY)
-    return [ReceiveOrder(peer=ReceivePeer(peer=1, allowed_ips=prefixes)), ReceiveOrder(session=session)]
+    return [
+        ReceiveOrder(peer=ReceivePeer(peer=1, allowed_ips=prefixes, public_key=bytes(32))),
+        ReceiveOrder(session=session),
+    ]

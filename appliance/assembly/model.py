@@ -7,7 +7,7 @@ The client of a channel is the producer of a stream or the caller of a call, the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
@@ -247,6 +247,11 @@ class ValidatedAssembly:
     def __post_init__(self, proof: object) -> None:
         if proof is not _PROOF:
             raise TypeError("a ValidatedAssembly comes only from appliance.assembly.load.load or .wgquick.from_wgquick")
+
+    def called_at(self, admin: tuple[str, int]) -> ValidatedAssembly:
+        """The same box, which administrators call at this address of the host and port."""
+        assert self.network is not None
+        return replace(self, network=replace(self.network, admin=admin), proof=_PROOF)
 
     def domain(self, name: str) -> Domain:
         """The domain of that name. KeyError if there is none."""

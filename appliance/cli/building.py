@@ -99,6 +99,37 @@ def _coloured(text: str, colour: str, stream: Any) -> str:
     return f"\x1b[{colour}m{text}\x1b[0m" if stream.isatty() and not os.environ.get("NO_COLOR") else text
 
 
+def _called_at(loaded: ValidatedAssembly, admin: str) -> ValidatedAssembly:
+    """The same box, called by its administrators at ``admin``."""
+    from appliance.assembly.addresses import service
+
+    if "management" not in loaded.devices or loaded.network is None:
+        _fail("--admin goes with a box that has the admin domain", "septum up wg0.conf --assembly vpn-managed")
+    try:
+        return loaded.called_at(service(admin))
+    except ValueError as error:
+        _fail(f"--admin: {error}", "an address of this host and a port: 192.0.2.1:50051")
+
+
+def _renew(box: str) -> None:
+    """A new certificate for the box's face, once the old one has lived half its time."""
+    import time
+
+    from appliance.management.trust import is_due
+    from appliance.monitor.places import PlaceError, state_base
+
+    try:
+        state = state_base() / box
+        if is_due(state, time.time()):
+            import datetime
+
+            from appliance.management.initialise import renew_server
+
+            renew_server(state, datetime.datetime.now(datetime.UTC))
+    except (OSError, ValueError, KeyError, PlaceError) as error:
+        _fail(f"the box's certificate cannot be renewed: {error}", f"septum init {box} --replace makes another box of it")
+
+
 def up(
     file: Path,
     lan: str | None = None,
@@ -108,16 +139,22 @@ def up(
     assembly: str | None = None,
     rules: Path | None = None,
     backend: str = "process",
+    admin: str | None = None,
 ) -> int:
     """Builds the box and starts it; the exit code. In the foreground it returns once the box is down.
 
-    ``backend`` is what its domains are: "process" or "xen".
+    ``backend`` is what its domains are: "process" or "xen". ``admin`` is where administrators call, in place of what
+    the file says.
     """
     from appliance.assembly.resolve import ResolveError, resolve
     from appliance.monitor.main import BuildError, run, start_background
 
     loaded = load(file, lan, wan, assembly, rules)
     box = name or file.stem
+    if admin is not None:
+        loaded = _called_at(loaded, admin)
+    if "identity" in loaded.devices:
+        _renew(box)
     try:
         resolved = resolve(loaded)
         if foreground:

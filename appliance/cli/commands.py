@@ -96,13 +96,41 @@ def up(
         Backend,
         typer.Option(help="Processes of this Linux, or guests of the Xen under it (being built: docs/xen.md)."),
     ] = Backend.PROCESS,
+    admin: Annotated[
+        str | None,
+        typer.Option(help="Where administrators call a managed box: an address of this host and a port, 192.0.2.1:50051."),
+    ] = None,
 ) -> None:
     """Build the box from FILE and start it.
 
     With --lan and --wan the box is inline: both interfaces leave the host, and come back on `septum down`. Without
     them the tunnel interface appears on the host, as wg-quick makes it.
     """
-    raise typer.Exit(building.up(file, lan, wan, name, foreground, assembly, rules, backend.value))
+    raise typer.Exit(building.up(file, lan, wan, name, foreground, assembly, rules, backend.value, admin))
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="The box's name, as `septum up` has it: wg0 for wg0.conf.")],
+    address: Annotated[
+        str, typer.Option(help="Where administrators will call: what `septum up --admin` is given.")
+    ] = "127.0.0.1:50051",
+    context: Annotated[
+        str | None, typer.Option(help="What the console's septumctl calls the box; its name if not given.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Make another box of it: nobody who administered it does so any more.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Make NAME a box that is administered from elsewhere: its certificates, and this user as its first administrator.
+
+    Once for each box, on the box, before `septum up --assembly vpn-managed`. The box's private authority stays in its
+    state directory; the console's keys go to this user's contexts of septumctl.
+    """
+    from appliance.cli import managing
+
+    managing.init(name, address, context or name, replace, json_)
 
 
 @app.command()

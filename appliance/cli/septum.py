@@ -21,7 +21,7 @@ def plain_up(words: Sequence[str]) -> dict[str, Any] | None:
     for word in rest:
         if word == "--foreground":
             found["foreground"] = True
-        elif word in ("--lan", "--wan", "--name", "--assembly", "--rules", "--backend"):
+        elif word in ("--lan", "--wan", "--name", "--assembly", "--rules", "--backend", "--admin"):
             value = next(rest, "")
             if not value or value.startswith("-") or (word == "--backend" and value not in BACKENDS):
                 return None

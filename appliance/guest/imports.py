@@ -44,7 +44,9 @@ class ImportGate:
                 raise ImportError(f"{fullname}: component {self._component!r} must not import another component")
         elif top == "appliance":
             if rest and rest[0] not in ("guest", "vchan", "signed"):
-                raise ImportError(f"{fullname}: a component imports only appliance.guest, appliance.vchan and appliance.signed")
+                raise ImportError(
+                    f"{fullname}: a component imports only appliance.guest, appliance.vchan and appliance.signed"
+                )
         elif top not in self._declared and (top in REACHES_OUT or top not in sys.stdlib_module_names):
             raise ImportError(
                 f"{fullname} is not declared: add {top!r} to `imports` in components/{self._component}/component.toml"

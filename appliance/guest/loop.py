@@ -20,7 +20,7 @@ from appliance.guest.asking import Asker
 from appliance.guest.log import Log
 from appliance.guest.outside import OPERATOR
 from appliance.guest.ports import BlockingOut, Client, DroppingOut, Patience, Port
-from appliance.guest.status import Counter, PeerRow, State, StatusPage, write_row
+from appliance.guest.status import Counter, PeerRow, State, StatusPage, clear_row, write_row
 from appliance.vchan.endpoint import Endpoint
 from appliance.vchan.ring import PeerViolation, Side
 
@@ -356,6 +356,14 @@ class Guest:
     def show_peer(self, row: PeerRow) -> None:
         """Puts ``row`` where ``septum status`` reads it. Only for roles with ``board = N`` in component.toml."""
         write_row(self._page.board, row)
+
+    def hide_peer(self, peer: int) -> None:
+        """There is no such peer any more."""
+        clear_row(self._page.board, peer)
+
+    def beat(self) -> None:
+        """Says that this domain is not stuck, in the midst of a piece of work that takes long but has an end."""
+        self._page.beat()
 
     @staticmethod
     def wall() -> float:

@@ -194,21 +194,32 @@ class Client(Port):
         """
         if time.monotonic() < self._asked_again:
             raise PeerStalled(f"{self.name}: {self.peer} did not answer lately")
-        if not self.endpoint.send(request):
-            raise PeerClosed(f"{self.name}: {self.peer} is not there")
-        self.endpoint.flush()
+        self.begin(request)
         until = self._waiting.until(deadline)
-        while True:
-            reply = self.endpoint.receive()
-            if reply is not None:
-                self._rest = 0.0
-                return reply
-            if not self.endpoint.peer_is_live:
-                raise PeerClosed(f"{self.name}: {self.peer} went away during a call")
+        while (reply := self.look()) is None:
             if not self._waiting.sleep(until, space=False):
                 self._rest = min(LONGEST_REST, 2 * self._rest or FIRST_REST)
                 self._asked_again = time.monotonic() + self._rest
                 raise PeerStalled(f"{self.name}: {self.peer} did not answer within {deadline} s")
+        self._rest = 0.0
+        return reply
+
+    def begin(self, request: Any) -> None:
+        """Sends ``request``, for who goes on with other things until ``look`` has the reply. Errors: PeerClosed."""
+        if not self.endpoint.send(request):
+            raise PeerClosed(f"{self.name}: {self.peer} is not there")
+        self.endpoint.flush()
+
+    def look(self) -> Any:
+        """The reply to what was asked last; None if there is none yet. Errors: PeerClosed, PeerViolation."""
+        reply = self.endpoint.receive()
+        if reply is None and not self.endpoint.peer_is_live:
+            raise PeerClosed(f"{self.name}: {self.peer} went away during a call")
+        return reply
+
+    def doze(self, seconds: float) -> None:
+        """Sleeps until there may be a reply, ``seconds`` at most."""
+        self._waiting.sleep(self._waiting.until(seconds), space=False)
 
     def forgive(self) -> None:
         """The server is a new one."""

@@ -79,6 +79,14 @@ def write_row(board: memoryview, row: PeerRow) -> None:
     words[0] = (sequence + 1) & 0xFFFFFFFF
 
 
+def clear_row(board: memoryview, peer: int) -> None:
+    """The slot of ``peer`` is as if it had never been written."""
+    offset = (peer - 1) * ROW_SIZE
+    if offset + ROW_SIZE <= len(board) and board[offset : offset + 4] != bytes(4):
+        write_row(board, PeerRow(peer, 0, 0, 0, b"", 0))
+        board[offset : offset + 4] = bytes(4)
+
+
 def read_row(board: memoryview, peer: int) -> PeerRow | None:
     """The row of ``peer``, copied out and checked; None if it was never written or is being written over and over."""
     offset = (peer - 1) * ROW_SIZE

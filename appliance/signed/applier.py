@@ -118,7 +118,7 @@ class Applier(Generic[Content]):
         self._coming = bytearray()
 
     def _done(self, applied: Applied = Applied()) -> Done:  # noqa: B008 - a constant
-        return Done(number=self.revision, kept=applied.kept, ended=applied.ended)
+        return Done(number=self.revision, kept=applied.kept, ended=applied.ended, serial=self.roster.serial)
 
     # the roster -------------------------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class Applier(Generic[Content]):
         signed = Signed(enlist.statement, enlist.signature)
         if canonical.digest(signed.statement) != self.roster.digest:
             self.roster.take(signed, None)
-        return Done(number=self.roster.serial)
+        return Done(number=self.roster.serial, serial=self.roster.serial)
 
     # a section --------------------------------------------------------------------------------------------------------
 
@@ -148,6 +148,8 @@ class Applier(Generic[Content]):
     def _prepare(self, prepare: Prepare) -> Done:
         signed = Signed(prepare.statement, prepare.signature)
         section, total = self._coming, self._total
+        if self._prepared is not None and self._prepared.statement == signed.statement and not total:
+            return self._done()  # the same again: the answer came too late for who asked
         self.forget()
         if signed.statement == self._in_force.statement:
             self._prepared = self._in_force  # the same again: whoever carries them may have died in between

@@ -15,6 +15,7 @@ import binascii
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from appliance.guest.settings import SettingsError, Table
@@ -157,30 +158,50 @@ def _binary(table: Table, key: str, size: int) -> bytes:
     return value
 
 
+class Network(NamedTuple):
+    """An IP prefix: as it is written here, and its 4 or 16 bytes and how many bits of them count."""
+
+    text: str
+    address: bytes
+    bits: int
+
+
+@lru_cache(MOST_PREFIXES_IN_ALL)  # a section has most of them in common with the one before
+def network(text: str) -> Network:
+    """The prefix of ``text``; host bits are cleared. Errors: ValueError."""
+    found = ipaddress.ip_network(text, strict=False)
+    return Network(str(found), found.network_address.packed, found.prefixlen)
+
+
 def prefix(text: str, path: str = "") -> str:
     """``text``, an IP prefix, as it is written here: 10.0.0.1/8 becomes 10.0.0.0/8. Errors: SettingsError."""
     if "%" in text:
         raise SettingsError(path, "must have no zone: inside the tunnel there are no interfaces")
     try:
-        return str(ipaddress.ip_network(text, strict=False))
+        return network(text).text
     except ValueError as error:
         raise SettingsError(path, f"must be an IP prefix like 10.0.0.0/8: {error}") from None
 
 
 def address_of(endpoint: str, path: str = "") -> tuple[str, int]:
     """Address and port of ``192.0.2.1:51820`` or ``[2001:db8::1]:51820``. Errors: SettingsError."""
-    host, _, port = endpoint.rpartition(":")
     try:
-        if not _PORT.fullmatch(port) or int(port) > 65535:
-            raise ValueError("must end in a port")
-        if host.startswith("[") and host.endswith("]"):
-            address = ipaddress.IPv6Address(host[1:-1])
-            if address.scope_id is not None:
-                raise ValueError("must have no zone")
-            return str(address), int(port)
-        return str(ipaddress.IPv4Address(host)), int(port)
+        return _address_of(endpoint)
     except ValueError as error:
         raise SettingsError(path, f"must be address:port or [IPv6 address]:port: {error}") from None
+
+
+@lru_cache(MOST_PEERS)  # as above
+def _address_of(endpoint: str) -> tuple[str, int]:
+    host, _, port = endpoint.rpartition(":")
+    if not _PORT.fullmatch(port) or int(port) > 65535:
+        raise ValueError("must end in a port")
+    if host.startswith("[") and host.endswith("]"):
+        address = ipaddress.IPv6Address(host[1:-1])
+        if address.scope_id is not None:
+            raise ValueError("must have no zone")
+        return str(address), int(port)
+    return str(ipaddress.IPv4Address(host)), int(port)
 
 
 def names(peers: Iterable[PeerEntry]) -> Mapping[str, int]:

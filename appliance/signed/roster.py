@@ -26,6 +26,9 @@ from appliance.signed.statements import (
     check_signature,
     parse,
 )
+from appliance.signed.trust import Trust
+
+__all__ = ["CONSOLE", "Administrator", "Roster", "Trust"]
 
 CONSOLE: Final = "console"
 """The administrator that every box begins with: its own root user. It cannot be revoked from elsewhere."""
@@ -47,13 +50,6 @@ class Administrator(NamedTuple):
     def is_on(self, serial: int) -> bool:
         """Whether they were an administrator in the roster of that serial."""
         return self.since <= serial and (not self.until or serial < self.until)
-
-
-class Trust(NamedTuple):
-    """What a domain is born with: which box this is, and the console's public key (Ed25519)."""
-
-    box: bytes
-    console: bytes
 
 
 class Roster:

@@ -32,6 +32,7 @@ class Times(NamedTuple):
 
 TIMES: Final = Times()
 MOST_OUTPUT: Final = 256 << 10  # bytes on their way; until they are, nothing more is read or made
+_AT_ONCE: Final = 64 << 10  # bytes for one system call
 MOST_PENDING: Final = 6 << 20  # bytes of replies that wait for the caller's windows
 ENOUGH: Final = 64 << 10  # bytes of a stream's reply that wait, with which it is not given more
 OPENINGS: Final = (200.0, 400.0)  # calls a second and at once, of one connection, before it is a flood
@@ -160,7 +161,7 @@ class Client:
 
     def output(self) -> memoryview:
         """What is to be sent now; ``sent`` says how much was."""
-        return memoryview(bytes(self._output))
+        return memoryview(bytes(self._output[:_AT_ONCE]))
 
     def sent(self, count: int) -> None:
         if count:
@@ -217,8 +218,9 @@ class Client:
             self.caller = caller = self._service.identify(self._tls.certificate, self.source)
         except RpcError as error:
             self._wire.finish(number, error)
-            self._wire.go_away()
-            self._end(f"it is nobody: {error}")
+            if error.code is Code.UNAUTHENTICATED:
+                self._wire.go_away()
+                self._end(f"it is nobody: {error}")
             return
         try:
             if self._wire.pending >= MOST_PENDING:
@@ -253,6 +255,8 @@ class Client:
                 call.room = Promise()
                 await call.room
 
+        if method.goes_on:
+            self._wire.begin(number)
         call.task = Task(method.run(caller, receive, send), lambda error: self._done(number, error))
         call.task.step()
 

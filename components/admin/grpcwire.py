@@ -221,14 +221,19 @@ class Connection:
 
     # out ----------------------------------------------------------------------------------------------------------
 
+    def begin(self, number: int) -> None:
+        """Says that the call is taken, before there is anything to reply."""
+        stream = self._streams.get(number)
+        if stream is not None and not stream.has_begun and stream.trailers is None:
+            stream.has_begun = True
+            self._h2.send_headers(number, _BEGIN)
+
     def reply(self, number: int, message: bytes) -> None:
         """Sends one message as soon as the peer's windows let it; nothing if the call is over."""
         stream = self._streams.get(number)
         if stream is None or stream.trailers is not None:
             return
-        if not stream.has_begun:
-            stream.has_begun = True
-            self._h2.send_headers(number, _BEGIN)
+        self.begin(number)
         data = _PREFIX.pack(0, len(message)) + message
         stream.out.append(memoryview(data))
         stream.waits += len(data)

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Final
 
 from septum.v1.received import ReceiveReport
-from septum.v1.receiving import ReceiveForget, ReceiveOrder, ReceivePeer, ReceiveSession
+from septum.v1.receiving import ReceiveForget, ReceiveOnly, ReceiveOrder, ReceivePeer, ReceiveSession
 
 from appliance.vchan.messages import Packets
 from components.crypto import twin
@@ -32,7 +32,7 @@ from components.crypto.once import Once
 from components.crypto.pacing import Pacing
 from components.crypto.refused import Refused
 from components.crypto.replay import ReplayWindow
-from components.crypto.routing import NO_PEER, CryptokeyRouting
+from components.crypto.routing import NO_PEER, CryptokeyRouting, absent
 
 _LAST_REPORTS: Final = 1024
 
@@ -62,6 +62,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self._sessions: dict[int, _Session] = {}  # oldest first
+        self._public_keys: dict[int, bytes] = {}  # of every peer that is known
         self._routing = CryptokeyRouting()
         self._once = Once()
         self._pacing = Pacing()
@@ -208,13 +209,20 @@ class Receiver:
                 self._order_session(order.session, now)
             case "forget":
                 self._order_forget(order.forget)
+            case "only":
+                self._order_only(order.only)
             case _:
                 raise Refused("an order that orders nothing")
 
     def _order_peer(self, order: ReceivePeer) -> None:
         if order.peer == NO_PEER:
             raise Refused("0 is no peer")
+        if len(order.public_key) != KEY_BYTES:
+            raise Refused("a public key that is none")
         self._routing.replace(order.peer, ((prefix.address, prefix.bits) for prefix in order.allowed_ips))
+        if self._public_keys.get(order.peer, order.public_key) != order.public_key:
+            self._end_sessions({order.peer})  # they may not speak for the one that has their peer's number now
+        self._public_keys[order.peer] = order.public_key
 
     def _order_session(self, order: ReceiveSession, now: float) -> None:
         if order.peer == NO_PEER:
@@ -231,6 +239,16 @@ class Receiver:
         # It may have expired here just before: both sides count the same seconds
         session = self._sessions.get(order.session)
         if session is not None:
+            self._end(session)
+
+    def _order_only(self, order: ReceiveOnly) -> None:
+        for number in absent(self._public_keys, order.peers):
+            del self._public_keys[number]
+            self._routing.replace(number, ())
+        self._end_sessions(set(absent({session.peer for session in self._sessions.values()}, order.peers)))
+
+    def _end_sessions(self, peers: set[int]) -> None:
+        for session in [session for session in self._sessions.values() if session.peer in peers]:
             self._end(session)
 
     def _end(self, session: _Session) -> None:

@@ -80,6 +80,12 @@ class PrefixTable:
         return peer
 
 
+def absent(peers: Iterable[int], bits: bytes) -> list[int]:
+    """Those of ``peers`` whose bit is not set in ``bits``. Bit n, from the lowest of the first byte on, is peer n's."""
+    many = len(bits) * 8
+    return [peer for peer in peers if peer >= many or not bits[peer >> 3] >> (peer & 7) & 1]
+
+
 class CryptokeyRouting:
     """The AllowedIPs of all peers, both families."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from septum.v1.sending import SendEndpoint, SendForget, SendKeepalive, SendOrder, SendPeer, SendSession
+from septum.v1.sending import SendEndpoint, SendForget, SendKeepalive, SendOnly, SendOrder, SendPeer, SendSession
 from septum.v1.sent import SendReport
 
 from appliance.vchan.messages import Datagrams
@@ -33,7 +33,7 @@ from components.crypto.ip import DESTINATION, IPV4_HEADER, look
 from components.crypto.once import Once
 from components.crypto.pacing import Pacing
 from components.crypto.refused import Refused
-from components.crypto.routing import CryptokeyRouting
+from components.crypto.routing import CryptokeyRouting, absent
 
 # A group that is still open, and the most that one call can lay down behind it: the smallest packets grow the most, and
 # a full stage grows by its overhead
@@ -67,10 +67,11 @@ class _Session:
 class _Peer:
     """A peer: where it is, the session to it, and what waits for one."""
 
-    __slots__ = ("address", "number", "port", "session", "staged", "staged_bytes", "wanted")
+    __slots__ = ("address", "number", "port", "public_key", "session", "staged", "staged_bytes", "wanted")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, public_key: bytes) -> None:
         self.number = number
+        self.public_key = public_key
         self.address = b""
         self.port = 0
         self.session: _Session | None = None
@@ -221,6 +222,8 @@ class Sender:
                 self._order_keepalive(order.keepalive, now)
             case "forget":
                 self._order_forget(order.forget)
+            case "only":
+                self._order_only(order.only)
             case _:
                 raise Refused("an order that orders nothing")
         return self.rest()
@@ -234,9 +237,15 @@ class Sender:
     def _order_peer(self, order: SendPeer) -> None:
         if not order.peer:
             raise Refused("0 is no peer")
+        if len(order.public_key) != KEY_BYTES:
+            raise Refused("a public key that is none")
         self._routing.replace(order.peer, ((prefix.address, prefix.bits) for prefix in order.allowed_ips))
-        if order.peer not in self._peers:
-            self._peers[order.peer] = _Peer(order.peer)
+        peer = self._peers.get(order.peer)
+        if peer is not None and peer.public_key == order.public_key:
+            return
+        if peer is not None:  # its key must never seal what is meant for the one that has its number now
+            self._drop(peer)
+        self._peers[order.peer] = _Peer(order.peer, order.public_key)
 
     def _order_session(self, order: SendSession, now: float) -> None:
         peer = self._known(order.peer)
@@ -272,7 +281,19 @@ class Sender:
             self._keepalive(peer, peer.session, now)
 
     def _order_forget(self, order: SendForget) -> None:
-        peer = self._known(order.peer)
+        self._forget(self._known(order.peer))
+
+    def _order_only(self, order: SendOnly) -> None:
+        for number in absent(self._peers, order.peers):
+            self._drop(self._peers.pop(number))
+            self._routing.replace(number, ())
+
+    def _drop(self, peer: _Peer) -> None:
+        """It is no peer any more."""
+        self._forget(peer)
+        self._pacing.forget(peer.number)
+
+    def _forget(self, peer: _Peer) -> None:
         self._end(peer)
         peer.wanted = False
         self.counts["no_session"] += len(peer.staged)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from appliance.guest.loop import Guest
 from appliance.guest.settings import SettingsError
 from appliance.vchan.messages import Packets
-from components.filter import control
+from components.filter import committing, control
 from components.filter.engine import Engine, Outcome
 from components.filter.model import Prefix, Side
 from components.filter.settings import parse
@@ -106,3 +106,4 @@ def build(guest: Guest) -> None:
     guest.receive("red_in", shell.from_red, into=encrypts)
     guest.timer(shell.telling.tick)
     control.serve(guest, shell.engine)
+    committing.serve(guest, shell.engine, settings.trust)

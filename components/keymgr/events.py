@@ -24,6 +24,15 @@ class SendHandshake:
 class SendPeer:
     peer: int
     allowed_ips: tuple[Prefix, ...]
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SendOnly:
+    """For the encrypt of ``pair``: none but ``peers`` are peers. Bits, as in the schema."""
+
+    pair: int
+    peers: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,15 @@ class SendForget:
 class ReceivePeer:
     peer: int
     allowed_ips: tuple[Prefix, ...]
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveOnly:
+    """The same for the decrypt of ``pair``."""
+
+    pair: int
+    peers: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +120,16 @@ class ShowPeer:
     port: int
 
 
-EncryptOrder = SendPeer | SendSession | SendEndpoint | SendKeepalive | SendForget
-DecryptOrder = ReceivePeer | ReceiveSession | ReceiveForget
-Event = SendHandshake | EncryptOrder | DecryptOrder | Log | PersistFloor | ShowPeer
+@dataclass(frozen=True, slots=True)
+class HidePeer:
+    """There is no such peer any more."""
+
+    peer: int
+
+
+EncryptOrder = SendPeer | SendOnly | SendSession | SendEndpoint | SendKeepalive | SendForget
+DecryptOrder = ReceivePeer | ReceiveOnly | ReceiveSession | ReceiveForget
+Event = SendHandshake | EncryptOrder | DecryptOrder | Log | PersistFloor | ShowPeer | HidePeer
 
 
 class SendReport(NamedTuple):

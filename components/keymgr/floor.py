@@ -5,6 +5,9 @@ there are, and so that a change of the settings' order moves nothing. A blob is 
 private key: the store can lose or roll back a floor, but can neither read nor forge one. What that lets it do is let
 one recorded initiation pass once more, which gains its sender a response that it cannot use.
 
+A peer that is removed keeps its record as long as there is room in the shard: one that comes back, if only because its
+removal was rolled back, is not open to what was recorded before.
+
 Blobs are written at most once a second, so that what is read back may be a second old. For timestamps received that
 means the same as a rolled back blob; those sent are moved ahead by SENT_MARGIN when loaded.
 """
@@ -13,10 +16,15 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from nacl.bindings import crypto_secretbox, crypto_secretbox_NONCEBYTES, crypto_secretbox_open
+from nacl.bindings import (
+    crypto_secretbox,
+    crypto_secretbox_MACBYTES,
+    crypto_secretbox_NONCEBYTES,
+    crypto_secretbox_open,
+)
 from nacl.exceptions import CryptoError
 
 from components.keymgr import tai64n
@@ -32,6 +40,8 @@ VERSIONS: Final = 2**63  # more than a write a second ever uses up; a store at t
 _HEADER: Final = struct.Struct("<4sBQ")  # magic, shard, version: a blob cannot pass for another one
 _MAGIC: Final = b"SFL2"  # 1 had 256 shards: what it says is of other peers
 _RECORD: Final = struct.Struct(f"<{KEY}s12s12s")
+_LARGEST_BLOB: Final = 65_535  # the bound in the schema
+RECORDS: Final = (_LARGEST_BLOB - NONCE - crypto_secretbox_MACBYTES - _HEADER.size) // _RECORD.size  # of one shard
 
 
 class FloorError(Exception):
@@ -46,7 +56,8 @@ class _Record:
 
 @dataclass(slots=True)
 class _Shard:
-    members: list[bytes]
+    members: dict[bytes, None] = field(default_factory=dict)
+    former: dict[bytes, None] = field(default_factory=dict)  # who was one, or was found in the blob; the latest is last
     version: int = 0
     loaded: bool = False
     not_before: float = 0.0
@@ -55,20 +66,41 @@ class _Shard:
 class Floor:
     """The floors of all peers of one private key."""
 
-    def __init__(self, private: bytes, public: bytes, peers: list[bytes]) -> None:
-        """``private``, ``public``: our key pair; ``peers``: their public keys."""
+    def __init__(self, private: bytes, public: bytes, peers: list[bytes], grows: bool = False) -> None:
+        """``private``, ``public``: our key pair; ``peers``: their public keys. ``grows``: others may be added later."""
         self._key = hashlib.blake2s(LABEL, key=private).digest()
         self._name = "tai64n." + hashlib.blake2s(public, digest_size=8).hexdigest()
-        self._records = {peer: _Record() for peer in peers}
-        self._shards: dict[int, _Shard] = {}
+        self._records: dict[bytes, _Record] = {}
+        self._shards: dict[int, _Shard] = {number: _Shard() for number in range(SHARDS)} if grows else {}
         for peer in peers:
-            self._shards.setdefault(self._shard_of(peer), _Shard([])).members.append(peer)
+            self.add(peer)
         self._missing = len(self._shards)
         self._dirty: dict[int, None] = {}  # in the order in which they became so
 
     @staticmethod
     def _shard_of(peer: bytes) -> int:
         return hashlib.blake2s(peer, digest_size=1).digest()[0] % SHARDS
+
+    # peers ----------------------------------------------------------------------------------------------------------
+
+    def add(self, peer: bytes) -> None:
+        """``peer`` is one from now on."""
+        shard = self._shards.setdefault(self._shard_of(peer), _Shard())
+        shard.former.pop(peer, None)
+        shard.members[peer] = None
+        self._records.setdefault(peer, _Record())
+
+    def remove(self, peer: bytes) -> None:
+        """``peer`` is one no more."""
+        shard = self._shards[self._shard_of(peer)]
+        del shard.members[peer]
+        shard.former[peer] = None
+        self._trim(shard)
+
+    def _trim(self, shard: _Shard) -> None:
+        while shard.former and len(shard.members) + len(shard.former) > RECORDS:
+            peer = next(iter(shard.former))
+            del shard.former[peer], self._records[peer]
 
     # timestamps -----------------------------------------------------------------------------------------------------
 
@@ -131,10 +163,13 @@ class Floor:
             return
         for peer, received, sent in _RECORD.iter_unpack(self._open(number, version, untrusted_blob)):
             record = self._records.get(peer)
-            if record is not None:
-                record.received = max(record.received, received)
-                if sent != tai64n.NEVER:
-                    record.sent = max(record.sent, tai64n.after(sent, SENT_MARGIN))
+            if record is None:
+                record = self._records[peer] = _Record()
+                shard.former[peer] = None
+            record.received = max(record.received, received)
+            if sent != tai64n.NEVER:
+                record.sent = max(record.sent, tai64n.after(sent, SENT_MARGIN))
+        self._trim(shard)
 
     def _open(self, number: int, version: int, untrusted_blob: bytes) -> bytes:
         try:
@@ -157,9 +192,8 @@ class Floor:
         del self._dirty[number]
         shard.not_before = now + PERSIST_EVERY
         version = shard.version + 1
-        records = b"".join(
-            _RECORD.pack(peer, self._records[peer].received, self._records[peer].sent) for peer in shard.members
-        )
+        known = [*shard.former, *shard.members][-RECORDS:]
+        records = b"".join(_RECORD.pack(peer, self._records[peer].received, self._records[peer].sent) for peer in known)
         plain = _HEADER.pack(_MAGIC, number, version) + records
         return PersistFloor(self._name_of(number), version, nonce + crypto_secretbox(plain, nonce, self._key))
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from septum.v1.blobs import BLOB_ABSENT, BLOB_OK, BLOB_STALE, BlobReply, BlobRequest
 from septum.v1.handshakes import Handshake
+from septum.v1.peers import PeersReply, PeersRequest
 from septum.v1.random import RandomRequest
 from septum.v1.received import ReceiveReport
 from septum.v1.sent import SendReport
 
 from appliance.guest.loop import Guest
 from appliance.guest.ports import Client, PeerClosed, PeerStalled
+from appliance.guest.settings import SettingsError
 from appliance.guest.status import PeerRow
 from appliance.vchan.ring import PeerViolation
 from components.keymgr import events
-from components.keymgr.manager import RANDOM_PER_CALL, Manager, Side
+from components.keymgr.listing import answer, handshake_at
+from components.keymgr.manager import RANDOM_PER_CALL, Followed, Manager, Side
 from components.keymgr.orders import receive_order, send_order
-from components.keymgr.settings import parse
+from components.keymgr.settings import PeerSettings, parse
 from components.keymgr.shared import ERROR, WARNING
 
 RANDOM_REQUEST: Final = 4096  # bytes, the most that one call gives
@@ -26,6 +30,7 @@ FIRST_REST: Final = 0.25  # seconds until one that lost an order is told anew; d
 LONGEST_REST: Final = 60.0  # ... up to this, as long as it lives
 RETRY: Final = 0.5  # seconds until rng or store are asked again
 TICKS_PER_TURN: Final = 4
+LISTING_SHARE: Final = 0.25  # of our time, that questions about peers may take
 
 
 class _Random:
@@ -59,8 +64,9 @@ class _Shell:
         self._guest = guest
         self._orders = {Side.ENCRYPT: guest.spread("encrypt_orders"), Side.DECRYPT: guest.spread("decrypt_orders")}
         self._pairs = len(self._orders[Side.ENCRYPT])
-        self._manager = Manager(parse("keymgr", guest.settings), self._pairs)
+        settings = parse("keymgr", guest.settings)
         guest.settings.clear()  # the private key was in there as text
+        self._manager = Manager(settings, self._pairs)
         self._random = _Random(self, guest.client("random"))
         self._blobs = guest.client("blobs")
         self._handshakes = guest.out("handshakes_out")
@@ -82,6 +88,13 @@ class _Shell:
         guest.receive_many("encrypt_reports", self._send_report)
         guest.receive_many("decrypt_reports", self._receive_report)
         guest.timer(self._timer)
+        guest.serve("peers", self._list, share=LISTING_SHARE)
+        if (settings.trust is not None) is not guest.is_joined("commits"):
+            raise SettingsError("trust", "must be there if config is joined to `commits`, and only then")
+        if settings.trust is not None:
+            from components.keymgr import managed
+
+            managed.serve(guest, settings.trust, self._manager.public_key, self._manager.sealing, self._follow)
 
     # in ---------------------------------------------------------------------------------------------------------------
 
@@ -121,6 +134,16 @@ class _Shell:
         )
         self._carry_out(self._manager.receive_report(untrusted, now, self._numbers[sender]), now)
 
+    def _list(self, _: str, request: PeersRequest) -> PeersReply:
+        return answer(request, self._manager, time.monotonic(), self._guest.wall())
+
+    def _follow(self, peers: Mapping[int, PeerSettings]) -> Followed:
+        """These are the peers from now on."""
+        now = time.monotonic()
+        followed = self._manager.follow(peers, now)
+        self._carry_out(followed.todo, now)
+        return followed
+
     def _timer(self, now: float) -> float | None:
         manager = self._manager
         for (side, pair), rested in list(self._uncertain.items()):
@@ -155,6 +178,12 @@ class _Shell:
                     self._persist(event, now)
                 case events.ShowPeer():
                     self._show(event, now)
+                case events.HidePeer(number):
+                    self._guest.hide_peer(number)
+                case events.SendOnly(pair):
+                    self._order(Side.ENCRYPT, pair, send_order(event), now)
+                case events.ReceiveOnly(pair):
+                    self._order(Side.DECRYPT, pair, receive_order(event), now)
                 case events.ReceivePeer() | events.ReceiveSession():
                     self._order(Side.DECRYPT, self._manager.pair_of(event.peer), receive_order(event), now)
                 case events.ReceiveForget():  # an index leaves the pair it was chosen for
@@ -171,7 +200,7 @@ class _Shell:
             self._guest.log.error("order-lost", f"{out.peer} takes no orders: it gets new sessions when it does")
 
     def _show(self, peer: events.ShowPeer, now: float) -> None:
-        handshake = 0 if peer.handshake is None else int(self._guest.wall() - (now - peer.handshake))
+        handshake = handshake_at(peer, now, self._guest.wall())
         self._guest.show_peer(PeerRow(peer.peer, handshake, peer.received, peer.sent, peer.address, peer.port))
 
     # calls ------------------------------------------------------------------------------------------------------------

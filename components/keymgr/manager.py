@@ -6,19 +6,23 @@ of events comes out. See peer.py for what happens when, floor.py for what outliv
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from appliance.guest.settings import SettingsError
+from components.keymgr.constants import RETIRED_TIME
 from components.keymgr.cookie import CookieError, mac1_is_right, mac1_key
-from components.keymgr.events import Event, PersistFloor, ReceiveReport, SendReport
+from components.keymgr.events import Event, PersistFloor, ReceiveOnly, ReceiveReport, SendOnly, SendReport, ShowPeer
 from components.keymgr.floor import NONCE, Floor, FloorError
 from components.keymgr.messages import CookieReply, Initiation, MalformedMessage, Response, parse
 from components.keymgr.noise import HandshakeError, PrivateKey, Responder
 from components.keymgr.peer import RANDOM_PER_HANDSHAKE, Peer, Random, where
-from components.keymgr.settings import Settings
+from components.keymgr.sealing import SealingKey
+from components.keymgr.settings import PeerSettings, Settings
 from components.keymgr.shared import ERROR, INFO, WARNING, Shared
 from components.keymgr.timers import Timer
 
@@ -40,12 +44,38 @@ class Side(Enum):
     DECRYPT = "decrypt"
 
 
+class Followed(NamedTuple):
+    """What another list of peers leads to; ``kept`` and ``ended`` count sessions."""
+
+    todo: list[Event]
+    kept: int
+    ended: int
+
+
+def _bits(peers: Iterable[int]) -> bytes:
+    """Bit n, counted from the lowest of the first byte, is set if n is one of ``peers``."""
+    bits = bytearray()
+    for peer in peers:
+        if peer >> 3 >= len(bits):
+            bits.extend(bytes((peer >> 3) + 1 - len(bits)))
+        bits[peer >> 3] |= 1 << (peer & 7)
+    return bytes(bits)
+
+
+def _check(path: str, peer: PeerSettings, own: bytes) -> None:
+    if peer.public_key == own:
+        raise SettingsError(f"{path}.public_key", "is our own public key")
+    if peer.endpoint is not None and not peer.endpoint.is_numeric():
+        raise SettingsError(f"{path}.endpoint", f"{peer.endpoint.host!r} must be resolved to an address")
+
+
 class Manager:
     """The handshakes and timers of every peer in the settings. Every method returns what is to be done, in order.
 
     Nothing is begun or answered before both crypto domains are there to take keys and know the peers, and the timestamp
-    floor was loaded. There may be several pairs of them: peer n belongs to pair (n - 1) mod ``pairs`` for good, and
-    nothing of it is told to another. ``random(n)`` returns n fresh random bytes; it must not fail for RANDOM_PER_CALL
+    floor was loaded; with a ``trust`` in the settings, before it was told by ``follow`` who the peers are. There may be
+    several pairs of crypto domains: peer n belongs to pair (n - 1) mod ``pairs`` for good, and nothing of it is told to
+    another. ``random(n)`` returns n fresh random bytes; it must not fail for RANDOM_PER_CALL
     bytes in a call.
     """
 
@@ -55,32 +85,37 @@ class Manager:
         Errors: SettingsError if an endpoint is a name (this domain has nobody to ask), or a peer is ourselves.
         """
         static = PrivateKey(settings.private_key.reveal())
-        floor = Floor(settings.private_key.reveal(), static.public, [peer.public_key for peer in settings.peers])
+        grows = settings.trust is not None
+        keys = [peer.public_key for peer in settings.peers]
+        floor = Floor(settings.private_key.reveal(), static.public, keys, grows)
+        self.sealing = SealingKey(settings.private_key.reveal())
         settings.private_key.wipe()
         for i, given in enumerate(settings.peers):
-            if given.public_key == static.public:
-                raise SettingsError(f"peers[{i}].public_key", "is our own public key")
-            if given.endpoint is not None and not given.endpoint.is_numeric():
-                raise SettingsError(f"peers[{i}].endpoint", f"{given.endpoint.host!r} must be resolved to an address")
+            _check(f"peers[{i}]", given, static.public)
         self.public_key = static.public
         self._mac1_key = mac1_key(static.public)
         self._shared = Shared(static, floor, pairs)
         self._peers = {n: Peer(n, given, self._shared) for n, given in enumerate(settings.peers, start=1)}
         self._by_public = {peer.public: peer for peer in self._peers.values()}
-        self._members: list[list[Peer]] = [[] for _ in range(pairs)]
-        for peer in self._peers.values():
-            self._members[self.pair_of(peer.number)].append(peer)
+        self._members: list[list[Peer]] = []
+        self._sort()
+        self._is_told = not grows  # who the peers are
+        self._former: dict[int, float] = {}  # numbers that reports may still name -> until when
         self._up: set[tuple[Side, int]] = set()
         self._to_announce: list[deque[tuple[Side, Peer]]] = [deque() for _ in range(pairs)]
         self._unsettled = set(range(pairs))  # those whose owed handshakes are to be begun once they are ready
+
+    def _sort(self) -> None:
+        """Each peer to its pair, and their numbers in order."""
+        self._numbers = sorted(self._peers)
+        self._members = [[] for _ in range(self._shared.pairs)]
         for peer in self._peers.values():
-            # At the first start: whoever keeps a tunnel alive wants one now, others once there is traffic
-            peer.owed = peer.settings.keepalive > 0 and peer.endpoint is not None
+            self._members[self.pair_of(peer.number)].append(peer)
 
     def is_ready(self, pair: int = 0) -> bool:
         """Whether handshakes are done with the peers of ``pair``."""
         is_up = (Side.ENCRYPT, pair) in self._up and (Side.DECRYPT, pair) in self._up
-        return is_up and not self._to_announce[pair] and self._shared.floor.is_loaded
+        return is_up and self._is_told and not self._to_announce[pair] and self._shared.floor.is_loaded
 
     def pair_of(self, peer: int) -> int:
         """The pair of crypto domains that the peer of that number belongs to."""
@@ -90,6 +125,65 @@ class Manager:
         """Totals since the start, and how many peers and sessions there are."""
         return {**self._shared.counts, "peers": len(self._peers), "sessions": len(self._shared.sessions)}
 
+    def states(self, start: int, most: int) -> list[tuple[bytes, ShowPeer]]:
+        """Public key and state of at most ``most`` peers from number ``start`` on, in the order of their numbers."""
+        first = bisect_left(self._numbers, start)
+        numbers = self._numbers[first : first + most]
+        return [(peer.public, peer.state()) for peer in map(self._peers.__getitem__, numbers)]
+
+    # who the peers are --------------------------------------------------------------------------------------------
+
+    def follow(self, peers: Mapping[int, PeerSettings], now: float) -> Followed:
+        """These are the peers from now on, by their numbers; none of them is ourselves, or at a name. Who was one
+        before, with the same number and public key, does not notice; of who is none any more nothing is left."""
+        kept = {n: peer for n, peer in self._peers.items() if n in peers and peers[n].public_key == peer.public}
+        gone = [peer for n, peer in self._peers.items() if n not in kept]
+        changed = [peer for n, peer in kept.items() if peers[n] != peer.settings]
+        moved = [peer for peer in changed if peers[peer.number].allowed_ips != peer.settings.allowed_ips]
+        # Who gets fewer prefixes is told first, so that there never are more of them than before or after
+        moved.sort(key=lambda peer: len(peers[peer.number].allowed_ips) - len(peer.settings.allowed_ips))
+        ended = self._remove(gone, now)
+        for peer in changed:
+            peer.change(peers[peer.number], now)
+        new = [Peer(number, peers[number], self._shared) for number in sorted(peers.keys() - kept.keys())]
+        for peer in new:
+            self._shared.floor.add(peer.public)
+            self._former.pop(peer.number, None)
+        self._peers = {**kept, **{peer.number: peer for peer in new}}
+        self._by_public = {peer.public: peer for peer in self._peers.values()}
+        self._sort()
+        was_told, self._is_told = self._is_told, True
+        for side, pair in self._up:
+            if was_told and not any(waiting is side for waiting, _ in self._to_announce[pair]):
+                if any(self.pair_of(peer.number) == pair for peer in gone):
+                    self._tell_who_stays(side, pair, kept)
+                told = [peer for peer in (*moved, *new) if self.pair_of(peer.number) == pair]
+                self._to_announce[pair].extend((side, peer) for peer in told)
+            else:
+                self._announce_all(side, pair, kept if was_told else self._peers)
+        self._unsettled.update(range(self._shared.pairs))
+        self._announce(now)
+        return Followed(self._shared.take(), len(self._shared.sessions), ended)
+
+    def _remove(self, gone: list[Peer], now: float) -> int:
+        self._former = {number: until for number, until in self._former.items() if until > now}
+        for peer in gone:
+            self._shared.floor.remove(peer.public)
+            self._former[peer.number] = now + RETIRED_TIME
+        return sum(peer.remove(now) for peer in gone)
+
+    def _announce_all(self, side: Side, pair: int, known: Iterable[int]) -> None:
+        """``side`` of ``pair`` is to be told of all its peers; those that it may know already are among ``known``."""
+        waiting = [entry for entry in self._to_announce[pair] if entry[0] is not side]
+        self._to_announce[pair] = deque(waiting)
+        self._tell_who_stays(side, pair, known)
+        self._to_announce[pair].extend((side, peer) for peer in self._members[pair])
+
+    def _tell_who_stays(self, side: Side, pair: int, peers: Iterable[int]) -> None:
+        """Whoever is not among ``peers`` is forgotten there, whatever is known of them from before."""
+        only = SendOnly if side is Side.ENCRYPT else ReceiveOnly
+        self._shared.emit(only(pair, _bits(number for number in peers if self.pair_of(number) == pair)))
+
     # the crypto domains -------------------------------------------------------------------------------------------
 
     def opened(self, side: Side, now: float, pair: int = 0) -> list[Event]:
@@ -97,7 +191,8 @@ class Manager:
         session gets a new one at once. Also to be called if it is not known whether an order reached it."""
         self.closed(side, now, pair)
         self._up.add((side, pair))
-        self._to_announce[pair].extend((side, peer) for peer in self._members[pair])
+        if self._is_told:
+            self._announce_all(side, pair, self._peers)
         return self._shared.take()
 
     def closed(self, side: Side, now: float, pair: int = 0) -> list[Event]:
@@ -121,7 +216,7 @@ class Manager:
         peer = self._own(untrusted.peer, pair)
         session = self._shared.sessions.get(untrusted.session)
         if peer is None:
-            self._refuse_report("encrypt", f"no peer {untrusted.peer}", now)
+            self._no_peer("encrypt", untrusted.peer, now)
         elif untrusted.wanted:
             peer.begin(now)
         elif session is None:
@@ -138,7 +233,7 @@ class Manager:
         peer = self._own(untrusted.peer, pair)
         session = self._shared.sessions.get(untrusted.session)
         if peer is None:
-            self._refuse_report("decrypt", f"no peer {untrusted.peer}", now)
+            self._no_peer("decrypt", untrusted.peer, now)
         elif len(untrusted.address) not in ADDRESS_SIZES:
             self._refuse_report("decrypt", f"an address of {len(untrusted.address)} bytes", now)
         elif session is None:
@@ -149,6 +244,12 @@ class Manager:
         else:
             peer.received(session, untrusted, now)
         return self._shared.take()
+
+    def _no_peer(self, who: str, untrusted_peer: int, now: float) -> None:
+        """A report of nobody. It may have been under way when its peer was removed, or be from before our time, when
+        there were others; it is of no use then, and nothing is wrong with it."""
+        if self._is_told and self._former.get(untrusted_peer, 0.0) <= now:
+            self._refuse_report(who, f"no peer {untrusted_peer}", now)
 
     def _refuse_report(self, who: str, why: str, now: float) -> None:
         self._shared.log(now, WARNING, "report-refused", f"from {who}: {why}")

@@ -11,9 +11,12 @@ from components.keymgr.noise import wipe
 def send_order(order: events.EncryptOrder) -> sending.SendOrder:
     """An order for encrypt. A key is wiped here; the copy in the message is protobuf's, which frees without wiping."""
     match order:
-        case events.SendPeer(peer, prefixes):
+        case events.SendPeer(peer, prefixes, public_key):
             allowed_ips = [sending.SendPrefix(address=address, bits=bits) for address, bits in prefixes]
-            return sending.SendOrder(peer=sending.SendPeer(peer=peer, allowed_ips=allowed_ips))
+            told = sending.SendPeer(peer=peer, allowed_ips=allowed_ips, public_key=public_key)
+            return sending.SendOrder(peer=told)
+        case events.SendOnly(_, peers):
+            return sending.SendOrder(only=sending.SendOnly(peers=peers))
         case events.SendSession(peer, session, receiver, key, address, port, confirm):
             message = sending.SendOrder(
                 session=sending.SendSession(
@@ -39,9 +42,12 @@ def send_order(order: events.EncryptOrder) -> sending.SendOrder:
 def receive_order(order: events.DecryptOrder) -> receiving.ReceiveOrder:
     """An order for decrypt; of a key the same holds as above."""
     match order:
-        case events.ReceivePeer(peer, prefixes):
+        case events.ReceivePeer(peer, prefixes, public_key):
             allowed_ips = [receiving.ReceivePrefix(address=address, bits=bits) for address, bits in prefixes]
-            return receiving.ReceiveOrder(peer=receiving.ReceivePeer(peer=peer, allowed_ips=allowed_ips))
+            told = receiving.ReceivePeer(peer=peer, allowed_ips=allowed_ips, public_key=public_key)
+            return receiving.ReceiveOrder(peer=told)
+        case events.ReceiveOnly(_, peers):
+            return receiving.ReceiveOrder(only=receiving.ReceiveOnly(peers=peers))
         case events.ReceiveSession(peer, session, key):
             message = receiving.ReceiveOrder(
                 session=receiving.ReceiveSession(peer=peer, session=session, key=bytes(key))

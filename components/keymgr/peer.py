@@ -34,6 +34,7 @@ from components.keymgr.constants import (
 )
 from components.keymgr.cookie import CookieJar
 from components.keymgr.events import (
+    HidePeer,
     ReceivePeer,
     ReceiveReport,
     ReceiveSession,
@@ -51,7 +52,7 @@ from components.keymgr.noise import NO_PSK, HandshakeError, Initiator, Responder
 from components.keymgr.sessions import Keyring, Session
 from components.keymgr.settings import PeerSettings
 from components.keymgr.shared import INFO, WARNING, Shared
-from components.keymgr.timers import DELAYS, RESTARTS, STARTS, STOPS, Happened, Timer
+from components.keymgr.timers import DELAYS, OF_A_PEER, RESTARTS, STARTS, STOPS, Happened, Timer
 
 Random = Callable[[int], bytes]  # so many fresh random bytes; it must not fail
 
@@ -66,21 +67,31 @@ def where(address: bytes, port: int) -> str:
     return f"[{host}]:{port}" if host.version == 6 else f"{host}:{port}"
 
 
+def _name(settings: PeerSettings) -> str:
+    text = base64.b64encode(settings.public_key).decode()
+    return settings.name or f"peer({text[:4]}…{text[39:43]})"
+
+
+def _psk(settings: PeerSettings) -> bytes:
+    return settings.preshared_key.reveal() if settings.preshared_key else NO_PSK
+
+
 class Peer:
     """The state of one peer. Methods are told what happened; they emit events and set timers."""
 
     def __init__(self, number: int, settings: PeerSettings, shared: Shared) -> None:
         """``settings.endpoint`` must be numeric."""
-        text = base64.b64encode(settings.public_key).decode()
         self.number = number
-        self.name = f"peer({text[:4]}…{text[39:43]})"
+        self.name = _name(settings)
         self.public = settings.public_key
         self.settings = settings
         self.keyring = Keyring()
-        self.owed = False  # a handshake as soon as there is somebody to give the keys to
+        # A handshake as soon as there is somebody to give the keys to. At first: whoever keeps a tunnel alive wants one
+        # now, others once there is traffic
+        self.owed = settings.keepalive > 0 and settings.endpoint is not None
         self.endpoint = (settings.endpoint.address(), settings.endpoint.port) if settings.endpoint else None
         self._shared = shared
-        self._psk = settings.preshared_key.reveal() if settings.preshared_key else NO_PSK
+        self._psk = _psk(settings)
         self._static_static: bytearray | None = None
         self._jar = CookieJar(self.public)
         self._pending: Initiator | None = None
@@ -131,16 +142,18 @@ class Peer:
         self._shared.log(now, INFO, "peer-moved", f"{self.name} is at {where(address, port)}")
 
     def _show(self) -> None:
-        address, port = self.endpoint or (b"", 0)
-        self._shared.emit(
-            ShowPeer(self.number, self._completed_at, self._received_bytes, self._sent_bytes, address, port)
-        )
+        self._shared.emit(self.state())
 
     def announce_to_encrypt(self) -> None:
-        self._shared.emit(SendPeer(self.number, self.settings.allowed_ips))
+        self._shared.emit(SendPeer(self.number, self.settings.allowed_ips, self.public))
 
     def announce_to_decrypt(self) -> None:
-        self._shared.emit(ReceivePeer(self.number, self.settings.allowed_ips))
+        self._shared.emit(ReceivePeer(self.number, self.settings.allowed_ips, self.public))
+
+    def state(self) -> ShowPeer:
+        """How it fares."""
+        address, port = self.endpoint or (b"", 0)
+        return ShowPeer(self.number, self._completed_at, self._received_bytes, self._sent_bytes, address, port)
 
     # we begin -----------------------------------------------------------------------------------------------------
 
@@ -413,6 +426,42 @@ class Peer:
         """ZERO ran out (6.3): nothing ephemeral is left."""
         self._retire(self.keyring.clear(), now)
         self._jar.empty()
+
+    # its settings change ------------------------------------------------------------------------------------------
+
+    def change(self, settings: PeerSettings, now: float) -> None:
+        """Other settings of the same public key, as `wg set` has it: sessions live on, a preshared key counts from the
+        next handshake on, and an endpoint that is not given is the one that it was last heard from."""
+        before, self.settings = self.settings, settings
+        self.name = _name(settings)
+        if settings.preshared_key != before.preshared_key:
+            self._psk = _psk(settings)
+            if self._pending is not None:  # it was begun with the other one
+                self._drop_pending()
+                self.begin(now, urgent=True)
+        if settings.endpoint is not None and settings.endpoint != before.endpoint:
+            self._moved(settings.endpoint.address(), settings.endpoint.port, now)
+            if self._trying_since is not None:  # at the place where it is not
+                self.begin(now, urgent=True)
+        if settings.keepalive != before.keepalive:
+            self._shared.timers.stop((Timer.PERSISTENT, self.number))
+            if settings.keepalive and not before.keepalive and (self.endpoint or self.keyring.current):
+                self.persistent_keepalive(now)
+            self._note(Happened.TRAVERSED, now)
+
+    def remove(self, now: float) -> int:
+        """It is no peer any more: nothing of it is left here. Returns how many sessions that ends."""
+        sessions = self.keyring.clear()
+        self._retire(sessions, now)
+        self._drop_pending()
+        self._jar.empty()
+        self._psk = NO_PSK
+        if self._static_static is not None:
+            wipe(self._static_static)
+        for timer in OF_A_PEER:
+            self._shared.timers.stop((timer, self.number))
+        self._shared.emit(HidePeer(self.number))
+        return len(sessions)
 
     # the crypto domains come and go -------------------------------------------------------------------------------
 

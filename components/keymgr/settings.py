@@ -8,7 +8,10 @@
     endpoint = "192.0.2.1:51820"        # optional; "[2001:db8::1]:51820" for IPv6
     keepalive = 25                      # seconds; optional, 0 is off
 
-A peer's number on the channels is its place in the list, from 1.
+A peer's number on the channels is its place in the list, from 1. Where the box is configured from elsewhere there is,
+instead of peers, whose signature is believed (appliance/signed/trust.py):
+
+    trust = { box = "hexadecimal", console = "hexadecimal" }
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import Final, NamedTuple
 
 from appliance.guest.secret import Secret
 from appliance.guest.settings import SettingsError, Table
+from appliance.signed.trust import Trust, read_trust
 from components.keymgr.constants import KEY
 
 MAX_PEERS: Final = 16_384  # a third of the sessions that decrypt has the memory for: a peer has up to three
@@ -69,14 +73,16 @@ class PeerSettings:
     allowed_ips: tuple[Prefix, ...]
     endpoint: Endpoint | None
     keepalive: int  # seconds; 0: none
+    name: str = ""  # what people call it, if they told us
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings, checked."""
+    """All settings, checked. With a ``trust`` there are no peers yet: they come with a signed configuration."""
 
     private_key: Secret
     peers: tuple[PeerSettings, ...]
+    trust: Trust | None = None
 
 
 def _key(table: Table, name: str) -> bytes:
@@ -173,5 +179,8 @@ def parse(role: str, table: Mapping[str, object]) -> Settings:
             raise SettingsError(path, f"is already {seen[peer.public_key]}: a peer is listed once")
         seen[peer.public_key] = path
         peers.append(peer)
+    trust = read_trust(top)
+    if trust is not None and peers:
+        raise SettingsError("peers", "must not be there beside trust: they come with a signed configuration")
     top.done()
-    return Settings(private_key, tuple(peers))
+    return Settings(private_key, tuple(peers), trust)

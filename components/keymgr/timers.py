@@ -21,6 +21,9 @@ class Timer(IntEnum):
     ZERO = 5  # 6.3: no session was derived for so long that everything ephemeral goes
 
 
+OF_A_PEER: Final = tuple(timer for timer in Timer if timer is not Timer.EXPIRE)
+
+
 class Happened(StrEnum):
     """What sets or stops a peer's timers."""
 

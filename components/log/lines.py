@@ -6,12 +6,26 @@ The prefix ``<N>`` is the severity, as journald reads it from a stream (sd-daemo
 from __future__ import annotations
 
 import unicodedata
-from typing import Final
+from typing import Final, NamedTuple
 
 RATE: Final = 20.0  # records a second, of one sender
 BURST: Final = 200.0
 _TELL_EVERY: Final = 10.0  # seconds, of a sender that does not stop
 _NOTICE: Final = 5  # RFC 5424 section 6.2.1
+
+
+class Entry(NamedTuple):
+    """One line, of ``sender``; ``event`` and ``text`` are printable."""
+
+    severity: int
+    sender: str
+    event: str
+    text: str
+
+    def line(self) -> bytes:
+        """As the journal has it."""
+        said = f": {self.text}" if self.text else ""
+        return f"<{self.severity & 7}>{self.sender} {self.event}{said}\n".encode("utf-8", "replace")
 
 
 def printable(text: str) -> str:
@@ -54,7 +68,7 @@ class Lines:
         self._buckets: dict[str, _Bucket] = {}
         self.suppressed = 0
 
-    def record(self, sender: str, severity: int, event: str, text: str, now: float) -> list[bytes]:
+    def record(self, sender: str, severity: int, event: str, text: str, now: float) -> list[Entry]:
         """The lines to write for one record: none if ``sender`` has said too much of late."""
         bucket = self._buckets.get(sender)
         if bucket is None:
@@ -65,19 +79,14 @@ class Lines:
             self.suppressed += 1
             return []
         bucket.tokens -= 1
-        return [_line(severity, sender, event, text)]
+        return [Entry(severity, sender, printable(event), printable(text))]
 
-    def tick(self, now: float) -> list[bytes]:
+    def tick(self, now: float) -> list[Entry]:
         """To be called about once a second: says how much was suppressed, once a sender falls silent or every 10 s."""
         lines = []
         for sender, bucket in self._buckets.items():
             bucket.fill(now)
             if bucket.suppressed and (bucket.tokens >= RATE or now >= bucket.told + _TELL_EVERY):
-                lines.append(_line(_NOTICE, sender, "suppressed", f"{bucket.suppressed} records"))
+                lines.append(Entry(_NOTICE, sender, "suppressed", f"{bucket.suppressed} records"))
                 bucket.suppressed, bucket.told = 0, now
         return lines
-
-
-def _line(severity: int, sender: str, event: str, text: str) -> bytes:
-    said = f": {printable(text)}" if text else ""
-    return f"<{severity & 7}>{sender} {printable(event)}{said}\n".encode("utf-8", "replace")

@@ -7,12 +7,15 @@ from collections import deque
 from typing import Final
 
 from septum.v1.records import Record
+from septum.v1.tail import TailReply, TailRequest
 
 from appliance.guest.loop import Guest
-from components.log.lines import Lines
+from components.log.lines import Entry, Lines
+from components.log.tail import Tail
 
 _MOST_WAITING: Final = 512  # lines
 _TICK: Final = 1.0  # seconds
+_SHARE: Final = 0.25  # of the log's time, that whoever watches may take
 
 
 class Journal:
@@ -53,19 +56,33 @@ def build(guest: Guest) -> None:
     lines = Lines()
     records = guest.counter("records")
     suppressed = guest.counter("suppressed")
+    tail = Tail(int(guest.wall() * 1000)) if guest.is_joined("tail") else None
     next_tick = 0.0
+
+    def write(entries: list[Entry]) -> None:
+        if tail is not None:
+            at = int(guest.wall() * 1000)
+            for entry in entries:
+                tail.keep(entry, at)
+        journal.write([entry.line() for entry in entries])
 
     def record(sender: str, message: Record, now: float) -> None:
         records.add(1)
-        journal.write(lines.record(sender, message.severity, message.event, message.text, now))
+        write(lines.record(sender, message.severity, message.event, message.text, now))
         suppressed.set(lines.suppressed)
 
     def tick(now: float) -> float:
         nonlocal next_tick
         if now >= next_tick:
             next_tick = now + _TICK
-            journal.write(lines.tick(now))
+            write(lines.tick(now))
         return next_tick
 
+    def answer(peer: str, request: TailRequest) -> TailReply:
+        assert tail is not None  # as the port is joined
+        return tail.answer(request)
+
     guest.receive_many("records", record)
+    if tail is not None:
+        guest.serve("tail", answer, share=_SHARE)
     guest.timer(tick)

@@ -34,6 +34,8 @@ class Shell:
     def __init__(self, guest: Guest) -> None:
         self._image = file_image(guest.devices["store"])
         self._store: Store | None = None
+        self._torn = 0
+        self._is_changed = False
         self._log = guest.log
         self._gets = guest.counter("gets")
         self._puts = guest.counter("puts")
@@ -44,8 +46,6 @@ class Shell:
     def _opened(self) -> Store:
         if self._store is None:
             self._store = Store(self._image)
-            if self._store.torn:
-                self._log.warning("torn", f"{self._store.torn} slots hold nothing whole: a crash, or decay")
             self._count(self._store)
         return self._store
 
@@ -53,8 +53,18 @@ class Shell:
         self._blobs.set(store.count)
         self._bytes.set(store.size)
 
+    def _look(self, store: Store) -> None:
+        """Says so if slots were found since the last time that are not what they were."""
+        if store.torn != self._torn:
+            self._torn = store.torn
+            self._log.warning("torn", f"{store.torn} slots hold nothing whole: a crash, or decay")
+
     def tick(self, now: float) -> None:
-        self._opened()
+        store = self._opened()
+        self._look(store)
+        if self._is_changed:
+            self._is_changed = False
+            self._count(store)
 
     def serve(self, consumer: str, request: BlobRequest) -> BlobReply:
         store = self._opened()
@@ -67,7 +77,7 @@ class Shell:
                 return BlobReply(status=BLOB_ABSENT)
             return BlobReply(status=BLOB_OK, version=found[0], blob=found[1])
         try:
-            store.put(consumer, request.name, request.version, request.blob)
+            store.put(consumer, request.name, request.version, request.blob, request.lazy)
         except Stale as stale:
             self._stale.add(1)
             return BlobReply(status=BLOB_STALE, version=stale.version)
@@ -76,7 +86,7 @@ class Shell:
                 raise
             return BlobReply(status=BLOB_FULL)
         self._puts.add(1)
-        self._count(store)
+        self._is_changed = True
         return BlobReply(status=BLOB_OK, version=request.version)
 
 

@@ -90,6 +90,10 @@ LIMITED: Final[dict[str, Rule]] = {
     "ioctl": ((Match(1, INT, (0x8910,)),),),
     # A caller's connection, never one that blocks. The one call here that makes a descriptor: of a listening socket that
     # the monitor has bound, and as many as RLIMIT_NOFILE leaves (`descriptors` in component.toml).
+    # OpenSSL asks before each random number whether it has been forked; in its own pid namespace a domain is always 1.
+    "getpid": ANY,
+    # An allocator gives back pages of its own that it holds on to: MADV_DONTNEED, MADV_FREE. The page is empty after that.
+    "madvise": ((Match(2, INT, (4, 8)),),),
     "accept4": ((Match(3, INT, (_SOCK_NONBLOCK_CLOEXEC,)),),),
 }
 

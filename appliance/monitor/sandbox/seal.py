@@ -54,6 +54,9 @@ from appliance.monitor.sandbox.plan import SealPlan
 _HIGHEST_FD: Final = 0x7FFF_FFFF
 _MDWE_REFUSE_EXEC_GAIN: Final = 1
 
+# No number that a domain begins with is above that: spawn.py hands out at most as many
+_KEPT_BELOW: Final = 256
+
 # A domain whose imports and rings leave it less than this would die of the first large message.
 _LEAST_FREE_BYTES: Final = 16 << 20
 
@@ -87,7 +90,7 @@ def limits(plan: SealPlan) -> dict[str, int]:
         "RLIMIT_AS": plan.memory_bytes,
         "RLIMIT_FSIZE": plan.file_bytes,
         # What is open stays open; nothing new gets a number, but for connections where the role accepts them
-        "RLIMIT_NOFILE": max(plan.keep_fds, default=-1) + 1 + plan.descriptors if plan.descriptors else 0,
+        "RLIMIT_NOFILE": _KEPT_BELOW + plan.descriptors if plan.descriptors else 0,
         "RLIMIT_NPROC": 0,
         "RLIMIT_CORE": 0,
         "RLIMIT_MEMLOCK": 0,

@@ -252,7 +252,7 @@ _APPLYINGREFUSED: Final = MessageRule(
 
 
 class Done(Message):
-    __slots__ = ("number", "kept", "ended")
+    __slots__ = ("number", "kept", "ended", "serial")
 
     def __init__(
         self,
@@ -260,10 +260,12 @@ class Done(Message):
         number: int = 0,
         kept: int = 0,
         ended: int = 0,
+        serial: int = 0,
     ) -> None:
         self.number = number
         self.kept = kept
         self.ended = ended
+        self.serial = serial
 
 
 _DONE: Final = MessageRule(
@@ -273,6 +275,7 @@ _DONE: Final = MessageRule(
         FieldRule(1, "number", Type.UINT64, "CONTROL", 0, 9007199254740991),
         FieldRule(2, "kept", Type.UINT32, "CONTROL", 0, 16777216),
         FieldRule(3, "ended", Type.UINT32, "CONTROL", 0, 16777216),
+        FieldRule(4, "serial", Type.UINT64, "CONTROL", 0, 9007199254740991),
     ),
 )
 

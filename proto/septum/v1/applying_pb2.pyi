@@ -279,21 +279,25 @@ class Done(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     KEPT_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
+    SERIAL_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """the revision in force, or the roster's serial after Enlist"""
     kept: _builtins.int
     """flows or sessions that live on"""
     ended: _builtins.int
+    serial: _builtins.int
+    """the roster's in this domain, whatever was asked"""
     def __init__(
         self,
         *,
         number: _builtins.int = ...,
         kept: _builtins.int = ...,
         ended: _builtins.int = ...,
+        serial: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "kept", b"kept", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "kept", b"kept", "number", b"number", "serial", b"serial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,7 +13,7 @@ BLOB_FULL: Final = 4
 
 
 class BlobRequest(Message):
-    __slots__ = ("name", "version", "blob")
+    __slots__ = ("name", "version", "blob", "lazy")
 
     def __init__(
         self,
@@ -21,10 +21,12 @@ class BlobRequest(Message):
         name: str = "",
         version: int = 0,
         blob: bytes = b"",
+        lazy: bool = False,
     ) -> None:
         self.name = name
         self.version = version
         self.blob = blob
+        self.lazy = lazy
 
 
 _BLOBREQUEST: Final = MessageRule(
@@ -34,6 +36,7 @@ _BLOBREQUEST: Final = MessageRule(
         FieldRule(1, "name", Type.STRING, "CONTROL", 1, 64),
         FieldRule(2, "version", Type.UINT64, "CONTROL", 0, 18446744073709551615),
         FieldRule(3, "blob", Type.BYTES, "BLACK", 0, 65535),
+        FieldRule(4, "lazy", Type.BOOL, "CONTROL", 0, 1),
     ),
 )
 

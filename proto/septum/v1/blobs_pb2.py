@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from septum.v1 import options_pb2 as septum_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15septum/v1/blobs.proto\x12\tseptum.v1\x1a\x17septum/v1/options.proto\"e\n\x0b\x42lobRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x02\x10\x01\x18@\x12\"\n\x07version\x18\x02 \x01(\x04\x42\x11\x8a\xb5\x18\r\x08\x02\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x18\n\x04\x62lob\x18\x03 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x03\x18\xff\xff\x03\"|\n\tBlobReply\x12\x31\n\x06status\x18\x01 \x01(\x0e\x32\x15.septum.v1.BlobStatusB\n\x8a\xb5\x18\x06\x08\x02(\x01\x30\x04\x12\"\n\x07version\x18\x02 \x01(\x04\x42\x11\x8a\xb5\x18\r\x08\x02\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x18\n\x04\x62lob\x18\x03 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x03\x18\xff\xff\x03*f\n\nBlobStatus\x12\x1b\n\x17\x42LOB_STATUS_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x42LOB_OK\x10\x01\x12\x0f\n\x0b\x42LOB_ABSENT\x10\x02\x12\x0e\n\nBLOB_STALE\x10\x03\x12\r\n\tBLOB_FULL\x10\x04\x42\"\x8a\xb5\x18\x1e\x08\x02\x12\x0b\x42lobRequest\x1a\tBlobReply \x02(\x11\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15septum/v1/blobs.proto\x12\tseptum.v1\x1a\x17septum/v1/options.proto\"}\n\x0b\x42lobRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x02\x10\x01\x18@\x12\"\n\x07version\x18\x02 \x01(\x04\x42\x11\x8a\xb5\x18\r\x08\x02\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x18\n\x04\x62lob\x18\x03 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x03\x18\xff\xff\x03\x12\x16\n\x04lazy\x18\x04 \x01(\x08\x42\x08\x8a\xb5\x18\x04\x08\x02\x30\x01\"|\n\tBlobReply\x12\x31\n\x06status\x18\x01 \x01(\x0e\x32\x15.septum.v1.BlobStatusB\n\x8a\xb5\x18\x06\x08\x02(\x01\x30\x04\x12\"\n\x07version\x18\x02 \x01(\x04\x42\x11\x8a\xb5\x18\r\x08\x02\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x18\n\x04\x62lob\x18\x03 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x03\x18\xff\xff\x03*f\n\nBlobStatus\x12\x1b\n\x17\x42LOB_STATUS_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x42LOB_OK\x10\x01\x12\x0f\n\x0b\x42LOB_ABSENT\x10\x02\x12\x0e\n\nBLOB_STALE\x10\x03\x12\r\n\tBLOB_FULL\x10\x04\x42\"\x8a\xb5\x18\x1e\x08\x02\x12\x0b\x42lobRequest\x1a\tBlobReply \x02(\x11\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,16 +39,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BLOBREQUEST'].fields_by_name['version']._serialized_options = b'\212\265\030\r\010\0020\377\377\377\377\377\377\377\377\377\001'
   _globals['_BLOBREQUEST'].fields_by_name['blob']._loaded_options = None
   _globals['_BLOBREQUEST'].fields_by_name['blob']._serialized_options = b'\212\265\030\006\010\003\030\377\377\003'
+  _globals['_BLOBREQUEST'].fields_by_name['lazy']._loaded_options = None
+  _globals['_BLOBREQUEST'].fields_by_name['lazy']._serialized_options = b'\212\265\030\004\010\0020\001'
   _globals['_BLOBREPLY'].fields_by_name['status']._loaded_options = None
   _globals['_BLOBREPLY'].fields_by_name['status']._serialized_options = b'\212\265\030\006\010\002(\0010\004'
   _globals['_BLOBREPLY'].fields_by_name['version']._loaded_options = None
   _globals['_BLOBREPLY'].fields_by_name['version']._serialized_options = b'\212\265\030\r\010\0020\377\377\377\377\377\377\377\377\377\001'
   _globals['_BLOBREPLY'].fields_by_name['blob']._loaded_options = None
   _globals['_BLOBREPLY'].fields_by_name['blob']._serialized_options = b'\212\265\030\006\010\003\030\377\377\003'
-  _globals['_BLOBSTATUS']._serialized_start=290
-  _globals['_BLOBSTATUS']._serialized_end=392
+  _globals['_BLOBSTATUS']._serialized_start=314
+  _globals['_BLOBSTATUS']._serialized_end=416
   _globals['_BLOBREQUEST']._serialized_start=61
-  _globals['_BLOBREQUEST']._serialized_end=162
-  _globals['_BLOBREPLY']._serialized_start=164
-  _globals['_BLOBREPLY']._serialized_end=288
+  _globals['_BLOBREQUEST']._serialized_end=186
+  _globals['_BLOBREPLY']._serialized_start=188
+  _globals['_BLOBREPLY']._serialized_end=312
 # @@protoc_insertion_point(module_scope)

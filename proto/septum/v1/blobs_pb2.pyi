@@ -42,26 +42,31 @@ Global___BlobStatus: _TypeAlias = BlobStatus  # noqa: Y015
 
 @_typing.final
 class BlobRequest(_message.Message):
-    """With `blob`: put, at version `version`. Without: get, and `version` is 0."""
+    """With `blob`: put, at version `version`. Without: get, and `version` is 0. A `lazy` put may be answered before it is on
+    the disk; it is there before any later put that is not lazy begins.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     BLOB_FIELD_NUMBER: _builtins.int
+    LAZY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.int
     blob: _builtins.bytes
+    lazy: _builtins.bool
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         version: _builtins.int = ...,
         blob: _builtins.bytes = ...,
+        lazy: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "name", b"name", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "lazy", b"lazy", "name", b"name", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -180,9 +180,29 @@ _ASKSECTION: Final = MessageRule(
 )
 
 
+class AskOutcome(Message):
+    __slots__ = ("unused",)
+
+    def __init__(
+        self,
+        *,
+        unused: int = 0,
+    ) -> None:
+        self.unused = unused
+
+
+_ASKOUTCOME: Final = MessageRule(
+    "septum.v1.AskOutcome",
+    AskOutcome,
+    (
+        FieldRule(1, "unused", Type.UINT32, "CONTROL", 0, 1),
+    ),
+)
+
+
 class ConfiguringRequest(Message):
-    __slots__ = ("begin", "chunk", "submit", "head", "statement", "section")
-    ONEOFS = {"ask": ("begin", "chunk", "submit", "head", "statement", "section")}
+    __slots__ = ("begin", "chunk", "submit", "head", "statement", "section", "outcome")
+    ONEOFS = {"ask": ("begin", "chunk", "submit", "head", "statement", "section", "outcome")}
 
     def __init__(
         self,
@@ -193,6 +213,7 @@ class ConfiguringRequest(Message):
         head: AskHead | None = None,
         statement: AskStatement | None = None,
         section: AskSection | None = None,
+        outcome: AskOutcome | None = None,
     ) -> None:
         if begin is not None:
             self.begin: BeginSections = begin
@@ -206,6 +227,8 @@ class ConfiguringRequest(Message):
             self.statement: AskStatement = statement
         if section is not None:
             self.section: AskSection = section
+        if outcome is not None:
+            self.outcome: AskOutcome = outcome
 
 
 _CONFIGURINGREQUEST: Final = MessageRule(
@@ -218,6 +241,7 @@ _CONFIGURINGREQUEST: Final = MessageRule(
         FieldRule(4, "head", Type.MESSAGE, None, 0, 0, has_presence=True, message=_ASKHEAD),
         FieldRule(5, "statement", Type.MESSAGE, None, 0, 0, has_presence=True, message=_ASKSTATEMENT),
         FieldRule(6, "section", Type.MESSAGE, None, 0, 0, has_presence=True, message=_ASKSECTION),
+        FieldRule(7, "outcome", Type.MESSAGE, None, 0, 0, has_presence=True, message=_ASKOUTCOME),
     ),
 )
 
@@ -387,9 +411,32 @@ _SECTIONREPLY: Final = MessageRule(
 )
 
 
+class Working(Message):
+    __slots__ = ("done", "of")
+
+    def __init__(
+        self,
+        *,
+        done: int = 0,
+        of: int = 0,
+    ) -> None:
+        self.done = done
+        self.of = of
+
+
+_WORKING: Final = MessageRule(
+    "septum.v1.Working",
+    Working,
+    (
+        FieldRule(1, "done", Type.UINT32, "CONTROL", 0, 65536),
+        FieldRule(2, "of", Type.UINT32, "CONTROL", 0, 65536),
+    ),
+)
+
+
 class ConfiguringReply(Message):
-    __slots__ = ("refused", "taken", "accepted", "head", "statement", "section")
-    ONEOFS = {"answer": ("refused", "taken", "accepted", "head", "statement", "section")}
+    __slots__ = ("refused", "taken", "accepted", "head", "statement", "section", "working")
+    ONEOFS = {"answer": ("refused", "taken", "accepted", "head", "statement", "section", "working")}
 
     def __init__(
         self,
@@ -400,6 +447,7 @@ class ConfiguringReply(Message):
         head: Head | None = None,
         statement: StatementReply | None = None,
         section: SectionReply | None = None,
+        working: Working | None = None,
     ) -> None:
         if refused is not None:
             self.refused: ConfiguringRefused = refused
@@ -413,6 +461,8 @@ class ConfiguringReply(Message):
             self.statement: StatementReply = statement
         if section is not None:
             self.section: SectionReply = section
+        if working is not None:
+            self.working: Working = working
 
 
 _CONFIGURINGREPLY: Final = MessageRule(
@@ -425,6 +475,7 @@ _CONFIGURINGREPLY: Final = MessageRule(
         FieldRule(4, "head", Type.MESSAGE, None, 0, 0, has_presence=True, message=_HEAD),
         FieldRule(5, "statement", Type.MESSAGE, None, 0, 0, has_presence=True, message=_STATEMENTREPLY),
         FieldRule(6, "section", Type.MESSAGE, None, 0, 0, has_presence=True, message=_SECTIONREPLY),
+        FieldRule(7, "working", Type.MESSAGE, None, 0, 0, has_presence=True, message=_WORKING),
     ),
 )
 

@@ -85,7 +85,7 @@ class _RefusalKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefusalKi
     INVALID: _RefusalKind.ValueType  # 5
     """a domain refuses the content; `path` says where"""
     PENDING: _RefusalKind.ValueType  # 6
-    """a commit waits to be confirmed"""
+    """a commit waits to be confirmed, or another statement is being worked on"""
     AWAY: _RefusalKind.ValueType  # 7
     """a domain did not answer: nothing changed"""
     NO_ROOM: _RefusalKind.ValueType  # 8
@@ -109,7 +109,7 @@ STALE: RefusalKind.ValueType  # 4
 INVALID: RefusalKind.ValueType  # 5
 """a domain refuses the content; `path` says where"""
 PENDING: RefusalKind.ValueType  # 6
-"""a commit waits to be confirmed"""
+"""a commit waits to be confirmed, or another statement is being worked on"""
 AWAY: RefusalKind.ValueType  # 7
 """a domain did not answer: nothing changed"""
 NO_ROOM: RefusalKind.ValueType  # 8
@@ -297,6 +297,27 @@ class AskSection(_message.Message):
 Global___AskSection: _TypeAlias = AskSection  # noqa: Y015
 
 @_typing.final
+class AskOutcome(_message.Message):
+    """What has become of the statement that is being worked on, or of the last one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNUSED_FIELD_NUMBER: _builtins.int
+    unused: _builtins.int
+    def __init__(
+        self,
+        *,
+        unused: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["unused", b"unused"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AskOutcome: _TypeAlias = AskOutcome  # noqa: Y015
+
+@_typing.final
 class ConfiguringRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -306,6 +327,7 @@ class ConfiguringRequest(_message.Message):
     HEAD_FIELD_NUMBER: _builtins.int
     STATEMENT_FIELD_NUMBER: _builtins.int
     SECTION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def begin(self) -> Global___BeginSections: ...
     @_builtins.property
@@ -318,6 +340,8 @@ class ConfiguringRequest(_message.Message):
     def statement(self) -> Global___AskStatement: ...
     @_builtins.property
     def section(self) -> Global___AskSection: ...
+    @_builtins.property
+    def outcome(self) -> Global___AskOutcome: ...
     def __init__(
         self,
         *,
@@ -327,12 +351,13 @@ class ConfiguringRequest(_message.Message):
         head: Global___AskHead | None = ...,
         statement: Global___AskStatement | None = ...,
         section: Global___AskSection | None = ...,
+        outcome: Global___AskOutcome | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "begin", b"begin", "chunk", b"chunk", "head", b"head", "section", b"section", "statement", b"statement", "submit", b"submit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "begin", b"begin", "chunk", b"chunk", "head", b"head", "outcome", b"outcome", "section", b"section", "statement", b"statement", "submit", b"submit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "begin", b"begin", "chunk", b"chunk", "head", b"head", "section", b"section", "statement", b"statement", "submit", b"submit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask", "begin", b"begin", "chunk", b"chunk", "head", b"head", "outcome", b"outcome", "section", b"section", "statement", b"statement", "submit", b"submit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_ask: _TypeAlias = _typing.Literal["begin", "chunk", "submit", "head", "statement", "section"]  # noqa: Y015
+    _WhichOneofReturnType_ask: _TypeAlias = _typing.Literal["begin", "chunk", "submit", "head", "statement", "section", "outcome"]  # noqa: Y015
     _WhichOneofArgType_ask: _TypeAlias = _typing.Literal["ask", b"ask"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_ask) -> _WhichOneofReturnType_ask | None: ...
 
@@ -382,6 +407,32 @@ class ConfiguringTaken(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConfiguringTaken: _TypeAlias = ConfiguringTaken  # noqa: Y015
+
+@_typing.final
+class Working(_message.Message):
+    """It takes a while: ask for the outcome until there is one. Meanwhile everything else can be asked, but nothing submitted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DONE_FIELD_NUMBER: _builtins.int
+    OF_FIELD_NUMBER: _builtins.int
+    done: _builtins.int
+    """steps"""
+    of: _builtins.int
+    """as far as one can see"""
+    def __init__(
+        self,
+        *,
+        done: _builtins.int = ...,
+        of: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "of", b"of"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Working: _TypeAlias = Working  # noqa: Y015
 
 @_typing.final
 class Accepted(_message.Message):
@@ -519,6 +570,7 @@ class ConfiguringReply(_message.Message):
     HEAD_FIELD_NUMBER: _builtins.int
     STATEMENT_FIELD_NUMBER: _builtins.int
     SECTION_FIELD_NUMBER: _builtins.int
+    WORKING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def refused(self) -> Global___ConfiguringRefused: ...
     @_builtins.property
@@ -531,6 +583,8 @@ class ConfiguringReply(_message.Message):
     def statement(self) -> Global___StatementReply: ...
     @_builtins.property
     def section(self) -> Global___SectionReply: ...
+    @_builtins.property
+    def working(self) -> Global___Working: ...
     def __init__(
         self,
         *,
@@ -540,12 +594,13 @@ class ConfiguringReply(_message.Message):
         head: Global___Head | None = ...,
         statement: Global___StatementReply | None = ...,
         section: Global___SectionReply | None = ...,
+        working: Global___Working | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "answer", b"answer", "head", b"head", "refused", b"refused", "section", b"section", "statement", b"statement", "taken", b"taken"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "answer", b"answer", "head", b"head", "refused", b"refused", "section", b"section", "statement", b"statement", "taken", b"taken", "working", b"working"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "answer", b"answer", "head", b"head", "refused", b"refused", "section", b"section", "statement", b"statement", "taken", b"taken"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "answer", b"answer", "head", b"head", "refused", b"refused", "section", b"section", "statement", b"statement", "taken", b"taken", "working", b"working"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["refused", "taken", "accepted", "head", "statement", "section"]  # noqa: Y015
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["refused", "taken", "accepted", "head", "statement", "section", "working"]  # noqa: Y015
     _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
 

@@ -30,16 +30,18 @@ _RECEIVEPREFIX: Final = MessageRule(
 
 
 class ReceivePeer(Message):
-    __slots__ = ("peer", "allowed_ips")
+    __slots__ = ("peer", "allowed_ips", "public_key")
 
     def __init__(
         self,
         *,
         peer: int = 0,
         allowed_ips: list[ReceivePrefix] | None = None,
+        public_key: bytes = b"",
     ) -> None:
         self.peer = peer
         self.allowed_ips: list[ReceivePrefix] = [] if allowed_ips is None else allowed_ips
+        self.public_key = public_key
 
 
 _RECEIVEPEER: Final = MessageRule(
@@ -48,6 +50,7 @@ _RECEIVEPEER: Final = MessageRule(
     (
         FieldRule(1, "peer", Type.UINT32, "CONTROL", 1, 65535),
         FieldRule(2, "allowed_ips", Type.MESSAGE, None, 0, 0, max_items=1024, message=_RECEIVEPREFIX),
+        FieldRule(3, "public_key", Type.BYTES, "CONTROL", 32, 32),
     ),
 )
 
@@ -98,9 +101,29 @@ _RECEIVEFORGET: Final = MessageRule(
 )
 
 
+class ReceiveOnly(Message):
+    __slots__ = ("peers",)
+
+    def __init__(
+        self,
+        *,
+        peers: bytes = b"",
+    ) -> None:
+        self.peers = peers
+
+
+_RECEIVEONLY: Final = MessageRule(
+    "septum.v1.ReceiveOnly",
+    ReceiveOnly,
+    (
+        FieldRule(1, "peers", Type.BYTES, "CONTROL", 0, 8192),
+    ),
+)
+
+
 class ReceiveOrder(Message):
-    __slots__ = ("peer", "session", "forget")
-    ONEOFS = {"order": ("peer", "session", "forget")}
+    __slots__ = ("peer", "session", "forget", "only")
+    ONEOFS = {"order": ("peer", "session", "forget", "only")}
 
     def __init__(
         self,
@@ -108,6 +131,7 @@ class ReceiveOrder(Message):
         peer: ReceivePeer | None = None,
         session: ReceiveSession | None = None,
         forget: ReceiveForget | None = None,
+        only: ReceiveOnly | None = None,
     ) -> None:
         if peer is not None:
             self.peer: ReceivePeer = peer
@@ -115,6 +139,8 @@ class ReceiveOrder(Message):
             self.session: ReceiveSession = session
         if forget is not None:
             self.forget: ReceiveForget = forget
+        if only is not None:
+            self.only: ReceiveOnly = only
 
 
 _RECEIVEORDER: Final = MessageRule(
@@ -124,6 +150,7 @@ _RECEIVEORDER: Final = MessageRule(
         FieldRule(1, "peer", Type.MESSAGE, None, 0, 0, has_presence=True, message=_RECEIVEPEER),
         FieldRule(2, "session", Type.MESSAGE, None, 0, 0, has_presence=True, message=_RECEIVESESSION),
         FieldRule(3, "forget", Type.MESSAGE, None, 0, 0, has_presence=True, message=_RECEIVEFORGET),
+        FieldRule(4, "only", Type.MESSAGE, None, 0, 0, has_presence=True, message=_RECEIVEONLY),
     ),
 )
 

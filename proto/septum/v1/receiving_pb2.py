@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from septum.v1 import options_pb2 as septum_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19septum/v1/receiving.proto\x12\tseptum.v1\x1a\x17septum/v1/options.proto\"\xb1\x01\n\x0cReceiveOrder\x12.\n\x04peer\x18\x01 \x01(\x0b\x32\x16.septum.v1.ReceivePeerB\x06\x8a\xb5\x18\x02 \x01H\x00\x12\x34\n\x07session\x18\x02 \x01(\x0b\x32\x19.septum.v1.ReceiveSessionB\x06\x8a\xb5\x18\x02 \x01H\x00\x12\x32\n\x06\x66orget\x18\x03 \x01(\x0b\x32\x18.septum.v1.ReceiveForgetB\x06\x8a\xb5\x18\x02 \x01H\x00\x42\x07\n\x05order\"E\n\rReceivePrefix\x12\x1b\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x02\x10\x04\x18\x10\x12\x17\n\x04\x62its\x18\x02 \x01(\rB\t\x8a\xb5\x18\x05\x08\x02\x30\x80\x01\"a\n\x0bReceivePeer\x12\x1a\n\x04peer\x18\x01 \x01(\rB\x0c\x8a\xb5\x18\x08\x08\x02(\x01\x30\xff\xff\x03\x12\x36\n\x0b\x61llowed_ips\x18\x02 \x03(\x0b\x32\x18.septum.v1.ReceivePrefixB\x07\x8a\xb5\x18\x03 \x80\x08\"d\n\x0eReceiveSession\x12\x1a\n\x04peer\x18\x01 \x01(\rB\x0c\x8a\xb5\x18\x08\x08\x02(\x01\x30\xff\xff\x03\x12\x1d\n\x07session\x18\x02 \x01(\rB\x0c\x8a\xb5\x18\x08\x08\x02\x30\xff\xff\xff\xff\x0f\x12\x17\n\x03key\x18\x03 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x05\x10 \x18 \".\n\rReceiveForget\x12\x1d\n\x07session\x18\x01 \x01(\rB\x0c\x8a\xb5\x18\x08\x08\x02\x30\xff\xff\xff\xff\x0f\x42\x18\x8a\xb5\x18\x14\x08\x01\x12\x0cReceiveOrder \x02(\x12\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19septum/v1/receiving.proto\x12\tseptum.v1\x1a\x17septum/v1/options.proto\"\xe1\x01\n\x0cReceiveOrder\x12.\n\x04peer\x18\x01 \x01(\x0b\x32\x16.septum.v1.ReceivePeerB\x06\x8a\xb5\x18\x02 \x01H\x00\x12\x34\n\x07session\x18\x02 \x01(\x0b\x32\x19.septum.v1.ReceiveSessionB\x06\x8a\xb5\x18\x02 \x01H\x00\x12\x32\n\x06\x66orget\x18\x03 \x01(\x0b\x32\x18.septum.v1.ReceiveForgetB\x06\x8a\xb5\x18\x02 \x01H\x00\x12.\n\x04only\x18\x04 \x01(\x0b\x32\x16.septum.v1.ReceiveOnlyB\x06\x8a\xb5\x18\x02 \x01H\x00\x42\x07\n\x05order\"E\n\rReceivePrefix\x12\x1b\n\x07\x61\x64\x64ress\x18\x01 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x02\x10\x04\x18\x10\x12\x17\n\x04\x62its\x18\x02 \x01(\rB\t\x8a\xb5\x18\x05\x08\x02\x30\x80\x01\"\x81\x01\n\x0bReceivePeer\x12\x1a\n\x04peer\x18\x01 \x01(\rB\x0c\x8a\xb5\x18\x08\x08\x02(\x01\x30\xff\xff\x03\x12\x36\n\x0b\x61llowed_ips\x18\x02 \x03(\x0b\x32\x18.septum.v1.ReceivePrefixB\x07\x8a\xb5\x18\x03 \x80\x08\x12\x1e\n\npublic_key\x18\x03 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x02\x10 \x18 \"\'\n\x0bReceiveOnly\x12\x18\n\x05peers\x18\x01 \x01(\x0c\x42\t\x8a\xb5\x18\x05\x08\x02\x18\x80@\"d\n\x0eReceiveSession\x12\x1a\n\x04peer\x18\x01 \x01(\rB\x0c\x8a\xb5\x18\x08\x08\x02(\x01\x30\xff\xff\x03\x12\x1d\n\x07session\x18\x02 \x01(\rB\x0c\x8a\xb5\x18\x08\x08\x02\x30\xff\xff\xff\xff\x0f\x12\x17\n\x03key\x18\x03 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x05\x10 \x18 \".\n\rReceiveForget\x12\x1d\n\x07session\x18\x01 \x01(\rB\x0c\x8a\xb5\x18\x08\x08\x02\x30\xff\xff\xff\xff\x0f\x42\x18\x8a\xb5\x18\x14\x08\x01\x12\x0cReceiveOrder \x02(\x12\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECEIVEORDER'].fields_by_name['session']._serialized_options = b'\212\265\030\002 \001'
   _globals['_RECEIVEORDER'].fields_by_name['forget']._loaded_options = None
   _globals['_RECEIVEORDER'].fields_by_name['forget']._serialized_options = b'\212\265\030\002 \001'
+  _globals['_RECEIVEORDER'].fields_by_name['only']._loaded_options = None
+  _globals['_RECEIVEORDER'].fields_by_name['only']._serialized_options = b'\212\265\030\002 \001'
   _globals['_RECEIVEPREFIX'].fields_by_name['address']._loaded_options = None
   _globals['_RECEIVEPREFIX'].fields_by_name['address']._serialized_options = b'\212\265\030\006\010\002\020\004\030\020'
   _globals['_RECEIVEPREFIX'].fields_by_name['bits']._loaded_options = None
@@ -47,6 +49,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECEIVEPEER'].fields_by_name['peer']._serialized_options = b'\212\265\030\010\010\002(\0010\377\377\003'
   _globals['_RECEIVEPEER'].fields_by_name['allowed_ips']._loaded_options = None
   _globals['_RECEIVEPEER'].fields_by_name['allowed_ips']._serialized_options = b'\212\265\030\003 \200\010'
+  _globals['_RECEIVEPEER'].fields_by_name['public_key']._loaded_options = None
+  _globals['_RECEIVEPEER'].fields_by_name['public_key']._serialized_options = b'\212\265\030\006\010\002\020 \030 '
+  _globals['_RECEIVEONLY'].fields_by_name['peers']._loaded_options = None
+  _globals['_RECEIVEONLY'].fields_by_name['peers']._serialized_options = b'\212\265\030\005\010\002\030\200@'
   _globals['_RECEIVESESSION'].fields_by_name['peer']._loaded_options = None
   _globals['_RECEIVESESSION'].fields_by_name['peer']._serialized_options = b'\212\265\030\010\010\002(\0010\377\377\003'
   _globals['_RECEIVESESSION'].fields_by_name['session']._loaded_options = None
@@ -56,13 +62,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECEIVEFORGET'].fields_by_name['session']._loaded_options = None
   _globals['_RECEIVEFORGET'].fields_by_name['session']._serialized_options = b'\212\265\030\010\010\0020\377\377\377\377\017'
   _globals['_RECEIVEORDER']._serialized_start=66
-  _globals['_RECEIVEORDER']._serialized_end=243
-  _globals['_RECEIVEPREFIX']._serialized_start=245
-  _globals['_RECEIVEPREFIX']._serialized_end=314
-  _globals['_RECEIVEPEER']._serialized_start=316
-  _globals['_RECEIVEPEER']._serialized_end=413
-  _globals['_RECEIVESESSION']._serialized_start=415
-  _globals['_RECEIVESESSION']._serialized_end=515
-  _globals['_RECEIVEFORGET']._serialized_start=517
-  _globals['_RECEIVEFORGET']._serialized_end=563
+  _globals['_RECEIVEORDER']._serialized_end=291
+  _globals['_RECEIVEPREFIX']._serialized_start=293
+  _globals['_RECEIVEPREFIX']._serialized_end=362
+  _globals['_RECEIVEPEER']._serialized_start=365
+  _globals['_RECEIVEPEER']._serialized_end=494
+  _globals['_RECEIVEONLY']._serialized_start=496
+  _globals['_RECEIVEONLY']._serialized_end=535
+  _globals['_RECEIVESESSION']._serialized_start=537
+  _globals['_RECEIVESESSION']._serialized_end=637
+  _globals['_RECEIVEFORGET']._serialized_start=639
+  _globals['_RECEIVEFORGET']._serialized_end=685
 # @@protoc_insertion_point(module_scope)

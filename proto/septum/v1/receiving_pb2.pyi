@@ -25,24 +25,28 @@ class ReceiveOrder(_message.Message):
     PEER_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     FORGET_FIELD_NUMBER: _builtins.int
+    ONLY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def peer(self) -> Global___ReceivePeer: ...
     @_builtins.property
     def session(self) -> Global___ReceiveSession: ...
     @_builtins.property
     def forget(self) -> Global___ReceiveForget: ...
+    @_builtins.property
+    def only(self) -> Global___ReceiveOnly: ...
     def __init__(
         self,
         *,
         peer: Global___ReceivePeer | None = ...,
         session: Global___ReceiveSession | None = ...,
         forget: Global___ReceiveForget | None = ...,
+        only: Global___ReceiveOnly | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["forget", b"forget", "order", b"order", "peer", b"peer", "session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["forget", b"forget", "only", b"only", "order", b"order", "peer", b"peer", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forget", b"forget", "order", b"order", "peer", b"peer", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forget", b"forget", "only", b"only", "order", b"order", "peer", b"peer", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_order: _TypeAlias = _typing.Literal["peer", "session", "forget"]  # noqa: Y015
+    _WhichOneofReturnType_order: _TypeAlias = _typing.Literal["peer", "session", "forget", "only"]  # noqa: Y015
     _WhichOneofArgType_order: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_order) -> _WhichOneofReturnType_order | None: ...
 
@@ -72,13 +76,17 @@ Global___ReceivePrefix: _TypeAlias = ReceivePrefix  # noqa: Y015
 
 @_typing.final
 class ReceivePeer(_message.Message):
-    """Adds a peer, or replaces its prefixes. Its sessions live on."""
+    """Adds a peer, or replaces its prefixes. Its sessions live on, unless the number had another public key: then it was another
+    peer, and nothing of that one is left.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PEER_FIELD_NUMBER: _builtins.int
     ALLOWED_IPS_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     peer: _builtins.int
+    public_key: _builtins.bytes
     @_builtins.property
     def allowed_ips(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReceivePrefix]: ...
     def __init__(
@@ -86,14 +94,38 @@ class ReceivePeer(_message.Message):
         *,
         peer: _builtins.int = ...,
         allowed_ips: _abc.Iterable[Global___ReceivePrefix] | None = ...,
+        public_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_ips", b"allowed_ips", "peer", b"peer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_ips", b"allowed_ips", "peer", b"peer", "public_key", b"public_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReceivePeer: _TypeAlias = ReceivePeer  # noqa: Y015
+
+@_typing.final
+class ReceiveOnly(_message.Message):
+    """Bit n, counted from the lowest of the first byte: peer n stays. Whoever is not among them is forgotten, with its prefixes
+    and its sessions.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEERS_FIELD_NUMBER: _builtins.int
+    peers: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        peers: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peers", b"peers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiveOnly: _TypeAlias = ReceiveOnly  # noqa: Y015
 
 @_typing.final
 class ReceiveSession(_message.Message):

@@ -30,16 +30,18 @@ _SENDPREFIX: Final = MessageRule(
 
 
 class SendPeer(Message):
-    __slots__ = ("peer", "allowed_ips")
+    __slots__ = ("peer", "allowed_ips", "public_key")
 
     def __init__(
         self,
         *,
         peer: int = 0,
         allowed_ips: list[SendPrefix] | None = None,
+        public_key: bytes = b"",
     ) -> None:
         self.peer = peer
         self.allowed_ips: list[SendPrefix] = [] if allowed_ips is None else allowed_ips
+        self.public_key = public_key
 
 
 _SENDPEER: Final = MessageRule(
@@ -48,6 +50,7 @@ _SENDPEER: Final = MessageRule(
     (
         FieldRule(1, "peer", Type.UINT32, "CONTROL", 1, 65535),
         FieldRule(2, "allowed_ips", Type.MESSAGE, None, 0, 0, max_items=1024, message=_SENDPREFIX),
+        FieldRule(3, "public_key", Type.BYTES, "CONTROL", 32, 32),
     ),
 )
 
@@ -156,9 +159,29 @@ _SENDFORGET: Final = MessageRule(
 )
 
 
+class SendOnly(Message):
+    __slots__ = ("peers",)
+
+    def __init__(
+        self,
+        *,
+        peers: bytes = b"",
+    ) -> None:
+        self.peers = peers
+
+
+_SENDONLY: Final = MessageRule(
+    "septum.v1.SendOnly",
+    SendOnly,
+    (
+        FieldRule(1, "peers", Type.BYTES, "CONTROL", 0, 8192),
+    ),
+)
+
+
 class SendOrder(Message):
-    __slots__ = ("peer", "session", "endpoint", "keepalive", "forget")
-    ONEOFS = {"order": ("peer", "session", "endpoint", "keepalive", "forget")}
+    __slots__ = ("peer", "session", "endpoint", "keepalive", "forget", "only")
+    ONEOFS = {"order": ("peer", "session", "endpoint", "keepalive", "forget", "only")}
 
     def __init__(
         self,
@@ -168,6 +191,7 @@ class SendOrder(Message):
         endpoint: SendEndpoint | None = None,
         keepalive: SendKeepalive | None = None,
         forget: SendForget | None = None,
+        only: SendOnly | None = None,
     ) -> None:
         if peer is not None:
             self.peer: SendPeer = peer
@@ -179,6 +203,8 @@ class SendOrder(Message):
             self.keepalive: SendKeepalive = keepalive
         if forget is not None:
             self.forget: SendForget = forget
+        if only is not None:
+            self.only: SendOnly = only
 
 
 _SENDORDER: Final = MessageRule(
@@ -190,6 +216,7 @@ _SENDORDER: Final = MessageRule(
         FieldRule(3, "endpoint", Type.MESSAGE, None, 0, 0, has_presence=True, message=_SENDENDPOINT),
         FieldRule(4, "keepalive", Type.MESSAGE, None, 0, 0, has_presence=True, message=_SENDKEEPALIVE),
         FieldRule(5, "forget", Type.MESSAGE, None, 0, 0, has_presence=True, message=_SENDFORGET),
+        FieldRule(6, "only", Type.MESSAGE, None, 0, 0, has_presence=True, message=_SENDONLY),
     ),
 )
 

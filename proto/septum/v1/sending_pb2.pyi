@@ -27,6 +27,7 @@ class SendOrder(_message.Message):
     ENDPOINT_FIELD_NUMBER: _builtins.int
     KEEPALIVE_FIELD_NUMBER: _builtins.int
     FORGET_FIELD_NUMBER: _builtins.int
+    ONLY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def peer(self) -> Global___SendPeer: ...
     @_builtins.property
@@ -37,6 +38,8 @@ class SendOrder(_message.Message):
     def keepalive(self) -> Global___SendKeepalive: ...
     @_builtins.property
     def forget(self) -> Global___SendForget: ...
+    @_builtins.property
+    def only(self) -> Global___SendOnly: ...
     def __init__(
         self,
         *,
@@ -45,12 +48,13 @@ class SendOrder(_message.Message):
         endpoint: Global___SendEndpoint | None = ...,
         keepalive: Global___SendKeepalive | None = ...,
         forget: Global___SendForget | None = ...,
+        only: Global___SendOnly | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "forget", b"forget", "keepalive", b"keepalive", "order", b"order", "peer", b"peer", "session", b"session"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "forget", b"forget", "keepalive", b"keepalive", "only", b"only", "order", b"order", "peer", b"peer", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "forget", b"forget", "keepalive", b"keepalive", "order", b"order", "peer", b"peer", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "forget", b"forget", "keepalive", b"keepalive", "only", b"only", "order", b"order", "peer", b"peer", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_order: _TypeAlias = _typing.Literal["peer", "session", "endpoint", "keepalive", "forget"]  # noqa: Y015
+    _WhichOneofReturnType_order: _TypeAlias = _typing.Literal["peer", "session", "endpoint", "keepalive", "forget", "only"]  # noqa: Y015
     _WhichOneofArgType_order: _TypeAlias = _typing.Literal["order", b"order"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_order) -> _WhichOneofReturnType_order | None: ...
 
@@ -80,13 +84,17 @@ Global___SendPrefix: _TypeAlias = SendPrefix  # noqa: Y015
 
 @_typing.final
 class SendPeer(_message.Message):
-    """Adds a peer, or replaces its prefixes. Its session, if it has one, lives on."""
+    """Adds a peer, or replaces its prefixes. Its session, if it has one, lives on, unless the number had another public key:
+    then it was another peer, and nothing of that one is left.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PEER_FIELD_NUMBER: _builtins.int
     ALLOWED_IPS_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     peer: _builtins.int
+    public_key: _builtins.bytes
     @_builtins.property
     def allowed_ips(self) -> _containers.RepeatedCompositeFieldContainer[Global___SendPrefix]: ...
     def __init__(
@@ -94,14 +102,38 @@ class SendPeer(_message.Message):
         *,
         peer: _builtins.int = ...,
         allowed_ips: _abc.Iterable[Global___SendPrefix] | None = ...,
+        public_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_ips", b"allowed_ips", "peer", b"peer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_ips", b"allowed_ips", "peer", b"peer", "public_key", b"public_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SendPeer: _TypeAlias = SendPeer  # noqa: Y015
+
+@_typing.final
+class SendOnly(_message.Message):
+    """Bit n, counted from the lowest of the first byte: peer n stays. Whoever is not among them is forgotten, with its prefixes,
+    its session and what waits for one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PEERS_FIELD_NUMBER: _builtins.int
+    peers: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        peers: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peers", b"peers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendOnly: _TypeAlias = SendOnly  # noqa: Y015
 
 @_typing.final
 class SendSession(_message.Message):

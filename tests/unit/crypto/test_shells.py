@@ -130,7 +130,7 @@ else:
     from septum.v1.receiving import ReceiveOrder as Order, ReceivePeer as Peer, ReceivePrefix as Prefix
     from septum.v1.receiving import ReceiveSession as Session
     core = Core()
-core.order(Order(peer=Peer(peer=1, allowed_ips=[Prefix(address=bytes(4), bits=0)])), 0.0)
+core.order(Order(peer=Peer(peer=1, allowed_ips=[Prefix(address=bytes(4), bits=0)], public_key=bytes(32))), 0.0)
 order = Order(session=Session(peer=1, key=bytes(32)))
 if {role!r} == "encrypt":
     order.session.address = bytes(4)

@@ -6,11 +6,19 @@ import struct
 from collections.abc import Iterable
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from septum.v1.receiving import ReceiveForget, ReceiveOrder, ReceivePeer, ReceivePrefix, ReceiveSession
+from septum.v1.receiving import (
+    ReceiveForget,
+    ReceiveOnly,
+    ReceiveOrder,
+    ReceivePeer,
+    ReceivePrefix,
+    ReceiveSession,
+)
 from septum.v1.sending import (
     SendEndpoint,
     SendForget,
     SendKeepalive,
+    SendOnly,
     SendOrder,
     SendPeer,
     SendPrefix,
@@ -61,8 +69,22 @@ def cut(groups: Iterable[Datagrams | Packets]) -> list[bytes]:
     return [bytes(group[0][at : at + group.size]) for group in groups for at in range(0, len(group[0]), group.size)]
 
 
-def send_peer(peer: int, *prefixes: tuple[bytes, int]) -> SendOrder:
-    return SendOrder(peer=SendPeer(peer=peer, allowed_ips=[SendPrefix(address=a, bits=b) for a, b in prefixes]))
+def public_key(peer: int) -> bytes:
+    return peer.to_bytes(32, "big")
+
+
+def send_peer(peer: int, *prefixes: tuple[bytes, int], public: bytes | None = None) -> SendOrder:
+    allowed = [SendPrefix(address=a, bits=b) for a, b in prefixes]
+    return SendOrder(peer=SendPeer(peer=peer, allowed_ips=allowed, public_key=public or public_key(peer)))
+
+
+def among(peers: Iterable[int]) -> bytes:
+    """The bits of ``peers``."""
+    return sum(1 << peer for peer in peers).to_bytes(8192, "little").rstrip(b"\0")
+
+
+def send_only(*peers: int) -> SendOrder:
+    return SendOrder(only=SendOnly(peers=among(peers)))
 
 
 def send_session(
@@ -93,9 +115,13 @@ def send_forget(peer: int = 1) -> SendOrder:
     return SendOrder(forget=SendForget(peer=peer))
 
 
-def receive_peer(peer: int, *prefixes: tuple[bytes, int]) -> ReceiveOrder:
+def receive_peer(peer: int, *prefixes: tuple[bytes, int], public: bytes | None = None) -> ReceiveOrder:
     allowed = [ReceivePrefix(address=a, bits=b) for a, b in prefixes]
-    return ReceiveOrder(peer=ReceivePeer(peer=peer, allowed_ips=allowed))
+    return ReceiveOrder(peer=ReceivePeer(peer=peer, allowed_ips=allowed, public_key=public or public_key(peer)))
+
+
+def receive_only(*peers: int) -> ReceiveOrder:
+    return ReceiveOrder(only=ReceiveOnly(peers=among(peers)))
 
 
 def receive_session(peer: int = 1, session: int = 77, key: bytes = KEY) -> ReceiveOrder:

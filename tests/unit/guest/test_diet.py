@@ -17,6 +17,7 @@ PATHS = [str(path) for path in (ROOT, ROOT / "proto", SITE)]
 # Modules that are not ours, as counted with Python 3.11; another has a few more or less by itself.
 # Before more is allowed: is it worth its memory, nine times, and its place in a domain?
 BUDGET = {
+    "config.config": 105,
     "crypto.encrypt": 100,
     "crypto.decrypt": 100,
     "filter.filter": 86,

@@ -7,7 +7,7 @@ import functools
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +98,20 @@ class FakeCounter:
 class FakeGuest:
     """As much of a guest as keymgr uses."""
 
-    def __init__(self, private: bytes, *peers: dict[str, Any], store: Store | None = None, pairs: int = 1) -> None:
+    def __init__(
+        self,
+        private: bytes,
+        *peers: dict[str, Any],
+        store: Store | None = None,
+        pairs: int = 1,
+        trust: dict[str, str] | None = None,
+        joined: Collection[str] = (),
+    ) -> None:
         self.settings = {"private_key": base64.b64encode(private).decode(), "peers": list(peers)}
+        if trust is not None:
+            self.settings["trust"] = trust
+        self.joined = joined
+        self.asked: dict[str, Callable[[Any], Any]] = {}
         self.store = store or Store()
         self.members = {
             "handshakes_out": [Out("handshakes")],
@@ -117,6 +129,7 @@ class FakeGuest:
         self.closed: dict[str, Callable[[float], Any]] = {}
         self.counters: dict[str, FakeCounter] = {}
         self.rows: list[PeerRow] = []
+        self.beats = 0
         self.lines: list[tuple[str, str, str]] = []
         self.log = self
         self.now = 100.0
@@ -148,7 +161,7 @@ class FakeGuest:
     def on_open(self, port: str, handler: Callable[[float], Any], member: int = 0) -> None:
         self.opened[f"{port}.{member}" if member else port] = handler
 
-    def on_close(self, port: str, handler: Callable[[float], Any], member: int) -> None:
+    def on_close(self, port: str, handler: Callable[[float], Any], member: int = 0) -> None:
         self.closed[f"{port}.{member}" if member else port] = handler
 
     def timer(self, handler: Callable[[float], float | None]) -> None:
@@ -159,6 +172,20 @@ class FakeGuest:
 
     def show_peer(self, row: PeerRow) -> None:
         self.rows.append(row)
+
+    def hide_peer(self, peer: int) -> None:
+        self.rows = [row for row in self.rows if row.peer != peer]
+
+    def beat(self) -> None:
+        self.beats += 1
+
+    def is_joined(self, port: str) -> bool:
+        return port in self.joined
+
+    def serve(self, port: str, handler: Callable[[str, Any], Any], share: float = 1.0) -> None:
+        if port in self.joined:
+            schema_of = {"commits": "applying", "peers": "peers"}[port]
+            self.asked[port] = lambda ask: through(schema_of, handler("other", through(schema_of, ask)), backward=True)
 
     def wall(self) -> float:
         return START + self.now

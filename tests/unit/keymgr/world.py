@@ -11,11 +11,12 @@ import heapq
 import itertools
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.guest.secret import Secret
+from appliance.signed.trust import Trust
 from components.crypto.constants import REPORT_INTERVAL
 from components.keymgr import events as ev
 from components.keymgr.constants import REJECT_AFTER_TIME
@@ -89,6 +90,12 @@ class World:
             box.arrive(packet, *source)
 
 
+def gone(known: Iterable[int], bits: bytes) -> list[int]:
+    """Those that are not among the bits of a SendOnly or ReceiveOnly."""
+    stay = {8 * i + bit for i, byte in enumerate(bits) for bit in range(8) if byte >> bit & 1}
+    return [peer for peer in known if peer not in stay]
+
+
 @dataclass
 class _Sending:
     index: int
@@ -102,7 +109,7 @@ class _Sending:
 class _Encrypt:
     def __init__(self, box: Box) -> None:
         self.box = box
-        self.known: set[int] = set()
+        self.known: dict[int, bytes] = {}
         self.sessions: dict[int, _Sending] = {}
         self.endpoints: dict[int, tuple[bytes, int]] = {}
         self.staged: dict[int, list[str]] = {}
@@ -112,8 +119,15 @@ class _Encrypt:
     def order(self, order: ev.EncryptOrder) -> None:
         world = self.box.world
         match order:
-            case ev.SendPeer(peer):
-                self.known.add(peer)
+            case ev.SendPeer(peer, _, public_key):
+                if self.known.setdefault(peer, public_key) != public_key:
+                    self._forget(peer)
+                    self.known[peer] = public_key
+                return
+            case ev.SendOnly(_, peers):
+                for peer in gone(self.known, peers):
+                    self._forget(peer)
+                    del self.known[peer]
                 return
             case ev.SendSession(peer, session, receiver, key, address, port, confirm):
                 secret = bytes(key)
@@ -132,11 +146,16 @@ class _Encrypt:
                 self._seal(peer, KEEPALIVE)
             case ev.SendForget(peer):
                 self.box.note("send-forget", peer)
-                self.sessions.pop(peer, None)
-                self.staged.pop(peer, None)
+                self._forget(peer)
         assert order.peer in self.known, "an order for a peer that was not announced"
 
+    def _forget(self, peer: int) -> None:
+        self.sessions.pop(peer, None)
+        self.staged.pop(peer, None)
+
     def send(self, peer: int, data: str) -> None:
+        if peer not in self.known:
+            return
         session = self.sessions.get(peer)
         if session is not None and self.box.world.now - session.born >= REJECT_AFTER_TIME:
             del self.sessions[peer]
@@ -170,6 +189,8 @@ class _Encrypt:
         self._due.discard(peer)
         self._reported[peer] = self.box.world.now
         session = self.sessions.get(peer)
+        if peer not in self.known:
+            return
         if session is None:
             report = ev.SendReport(peer, 0, 0, 0, 0, True)
         else:
@@ -191,6 +212,7 @@ class _Receiving:
 class _Decrypt:
     def __init__(self, box: Box) -> None:
         self.box = box
+        self.known: dict[int, bytes] = {}
         self.sessions: dict[int, _Receiving] = {}
         self._reported: dict[int, float] = {}
         self._due: set[int] = set()
@@ -198,6 +220,14 @@ class _Decrypt:
     def order(self, order: ev.DecryptOrder) -> None:
         world = self.box.world
         match order:
+            case ev.ReceivePeer(peer, _, public_key):
+                if self.known.setdefault(peer, public_key) != public_key:
+                    self._end({peer})
+                    self.known[peer] = public_key
+            case ev.ReceiveOnly(_, peers):
+                for peer in gone(self.known, peers):
+                    del self.known[peer]
+                self._end({session.peer for session in self.sessions.values()} - self.known.keys())
             case ev.ReceiveSession(peer, session, key):
                 secret = bytes(key)
                 wipe(key)
@@ -208,6 +238,9 @@ class _Decrypt:
             case ev.ReceiveForget(session):
                 self.box.note("receive-forget", session)
                 self.sessions.pop(session, None)
+
+    def _end(self, peers: set[int]) -> None:
+        self.sessions = {index: session for index, session in self.sessions.items() if session.peer not in peers}
 
     def alive(self) -> list[int]:
         """Indices of the sessions whose time is not over."""
@@ -249,7 +282,16 @@ class _Decrypt:
 class Box:
     """One gateway: a manager, the two models, a store, and a diary of what happened when."""
 
-    def __init__(self, world: World, private: bytes, endpoint: tuple[bytes, int], peers: list[PeerSettings]) -> None:
+    def __init__(
+        self,
+        world: World,
+        private: bytes,
+        endpoint: tuple[bytes, int],
+        peers: list[PeerSettings],
+        trust: Trust | None = None,
+    ) -> None:
+        """With a ``trust`` it knows no ``peers`` before it is told of them by ``follow``."""
+        self.trust = trust
         self.world = world
         self.private = private
         self.peers = peers
@@ -270,7 +312,7 @@ class Box:
 
     def boot(self) -> None:
         """A new keymgr, which finds encrypt, decrypt and the store as they are."""
-        settings = Settings(Secret(self.private), tuple(self.peers))
+        settings = Settings(Secret(self.private), tuple(self.peers), self.trust)
         self.manager = Manager(settings)
         for name in self.manager.missing_floors():
             version, blob = self.store.get(name, (0, b""))
@@ -291,6 +333,12 @@ class Box:
         del self.world.boxes[self.endpoint]
         self.endpoint = endpoint
         self.world.boxes[endpoint] = self
+
+    def follow(self, peers: Mapping[int, PeerSettings]) -> tuple[int, int]:
+        """Tells the manager who its peers are from now on; sessions kept and ended."""
+        followed = self.manager.follow(peers, self.world.now)
+        self.did(lambda manager, now: followed.todo)
+        return followed.kept, followed.ended
 
     # in and out -------------------------------------------------------------------------------------------------------
 
@@ -344,11 +392,13 @@ class Box:
                     self.world.send(self.endpoint, (address, port), datagram)
                 case ev.ShowPeer():
                     self.shown = event
+                case ev.HidePeer(number):
+                    self.note("hidden", number)
                 case ev.Log(_, name, text):
                     self.note(name, text)
                 case ev.PersistFloor(name, version, blob):
                     self._put(event, name, version, blob)
-                case ev.ReceivePeer() | ev.ReceiveSession() | ev.ReceiveForget():
+                case ev.ReceivePeer() | ev.ReceiveOnly() | ev.ReceiveSession() | ev.ReceiveForget():
                     self.note(type(event).__name__, event)
                     self.decrypt.order(event)
                 case _:

@@ -15,7 +15,7 @@ import pytest
 from septum.v1.blobs import BLOB_ABSENT, BLOB_FULL, BLOB_OK, BLOB_STALE, BlobReply, BlobRequest
 
 from components.store import main
-from components.store.slots import IMAGE, LARGEST_BLOB, NAMES, SLOT, VERSIONS, Full, Image, Stale, Store
+from components.store.slots import IMAGE, LARGEST_BLOB, NAMES, NAMES_OF_ONE, SLOT, VERSIONS, Full, Image, Stale, Store
 
 
 class Disk:
@@ -91,13 +91,77 @@ def test_bounds() -> None:
         with pytest.raises(Full):
             store.put(*arguments)
     assert disk.writes == []
-    for i in range(NAMES):
-        store.put("a", str(i), 1, bytes([i]))
+    for i in range(NAMES_OF_ONE):
+        store.put("a", str(i), 1, b"%d" % i)
     with pytest.raises(Full):
-        store.put("b", "one more", 1, b"")
+        store.put("a", "one more", 1, b"")
+    for i in range(NAMES - NAMES_OF_ONE):
+        store.put("b", str(i), 1, b"")
+    with pytest.raises(Full):
+        store.put("c", "one more", 1, b"")
     store.put("a", "7", 2, b"still")
     again = disk.open()
-    assert again.count == NAMES and again.get("a", "7") == (2, b"still") and again.get("a", "63") == (1, b"\x3f")
+    assert again.count == NAMES and again.get("a", "7") == (2, b"still") and again.get("a", "1535") == (1, b"1535")
+    with pytest.raises(Full):
+        again.put("a", "one more", 1, b"")
+
+
+def old_image(disk: Disk, *slots: tuple[int, int, bytes, bytes, bytes]) -> None:
+    """Slots as the first format has them: number, version, consumer, name, blob."""
+    for number, version, consumer, name, blob in slots:
+        body = (
+            struct.pack("<8sQIBB", b"SEPTUM1\n", version, len(blob), len(consumer), len(name)) + consumer + name + blob
+        )
+        disk.apply(number * SLOT, blake2s(body).digest() + body)
+
+
+def test_an_image_of_the_first_format_is_read_and_goes_on() -> None:
+    disk = Disk()
+    old_image(disk, (0, 3, b"keymgr", b"f", b"three"), (1, 2, b"keymgr", b"f", b"two"), (2, 1, b"a", b"g", b"one"))
+    store = disk.open()
+    assert (store.count, store.torn) == (2, 0)
+    assert store.get("keymgr", "f") == (3, b"three") and store.get("a", "g") == (1, b"one")
+    store.put("keymgr", "f", 4, b"four")
+    assert disk.open().get("keymgr", "f") == (4, b"four")
+    disk.data[SLOT + 40] ^= 1  # the fourth, torn: the third is there still
+    torn = disk.open()
+    assert torn.get("keymgr", "f") == (3, b"three") and torn.torn == 1
+
+
+def test_a_lazy_put_is_on_the_disk_before_one_that_is_not() -> None:
+    disk = Disk()
+    store = disk.open()
+    for page in range(5):
+        store.put("a", f"page{page}", 1, b"p", lazy=True)
+    assert disk.unsynced == 5
+    order: list[str] = []
+    store = Store(Image(disk.read, lambda at, data: order.append("write"), lambda: order.append("sync")))
+    store.put("a", "q", 1, b"", lazy=True)
+    store.put("a", "r", 1, b"", lazy=True)
+    store.put("a", "head", 1, b"")
+    assert order == ["write", "write", "sync", "write", "sync"]
+    store.put("a", "head", 2, b"")
+    assert order[5:] == ["write", "sync"], "nothing was left to be synced"
+    store.put("a", "q", 2, b"", lazy=True)
+    store.put("a", "q", 3, b"", lazy=True)
+    assert order[7:] == ["write", "sync", "write"], "one slot of a pair at a time is at stake"
+
+
+def test_starting_reads_heads_alone_and_a_blob_is_looked_at_when_it_is_asked_for() -> None:
+    disk = Disk()
+    store = disk.open()
+    for i in range(300):
+        store.put("a", str(i), 1, bytes(60000))
+    read = 0
+
+    def count(offset: int, length: int) -> bytes:
+        nonlocal read
+        read += len(data := disk.read(offset, length))
+        return data
+
+    again = Store(Image(count, disk.write, disk.sync))
+    assert again.count == 300 and read < 600 * 300
+    assert again.size == 300 * 60000
 
 
 @pytest.mark.parametrize(
@@ -272,6 +336,7 @@ def test_the_shell_over_a_real_file(tmp_path: Path) -> None:
     assert guest.ask("keymgr", BlobRequest(name="f", version=2, blob=b"22")).status == BLOB_OK
     assert guest.ask("other", BlobRequest(name="f")).status == BLOB_ABSENT
     assert guest.ask("other" * 20, BlobRequest(name="f", version=1, blob=b"1")).status == BLOB_FULL
+    guest.tick(0.0)
     values = {name: counter.value for name, counter in guest.counters.items()}
     assert values == {"gets": 2 + 1, "puts": 2, "stale": 1, "blobs": 1, "bytes": 2}
     os.close(guest.devices["store"])

@@ -112,9 +112,13 @@ class Septum(End):
 
     def up(self, *words: str) -> None:
         """`septum up` with these words, in the foreground as under systemd, until it says that it is ready."""
+        self.begin(PROGRAM, "up", *words, "--name", self.name, "--foreground")
+
+    def begin(self, *command: str) -> None:
+        """Runs the monitor's program, until it says that the box is ready."""
         with (self.directory / "log").open("a") as log, Ready(self.directory / "notify") as ready:
             self._process = self.site.gateway.start(
-                *(PROGRAM, "up", *words, "--name", self.name, "--foreground"),
+                *command,
                 env={**self.environment, "NOTIFY_SOCKET": str(ready.path)},
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -1,0 +1,173 @@
+"""The service as a whole: which calls there are, who may make them, and how often."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
+
+from google.protobuf import descriptor, message, message_factory
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from septum.admin.v1 import admin_pb2
+
+from components.admin.bounds import Bounds
+from components.admin.boxcalls import BoxCalls
+from components.admin.certificates import shown
+from components.admin.client import Caller, Method, Receive, Send
+from components.admin.configcalls import ConfigurationCalls
+from components.admin.ratelimit import Buckets
+from components.admin.roles import NEEDS, Need
+from components.admin.standard import Health, Reflection
+from components.admin.status import Code, RpcError
+from components.admin.world import World
+
+KNOWN_RATE: Final = (50.0, 300.0)  # calls a second and at once, of one administrator
+UNKNOWN_RATE: Final = (2.0, 20.0)  # of all who are nobody and come from one source
+REFLECTIONS: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
+_CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
+
+Run = Callable[[Caller, Receive, Send], Coroutine[Any, Any, None]]
+
+
+class AdminService:
+    """What all connections stand before. ``changed()`` is called when the roster has changed, ``say(event, text)`` for
+    what the audit log should have.
+    """
+
+    def __init__(self, world: World, changed: Callable[[], None]) -> None:
+        self._world = world
+        self._bounds = Bounds()
+        self._rates = Buckets(*KNOWN_RATE)
+        self._unknown_rates = Buckets(*UNKNOWN_RATE)
+        self.calls = self.refused = 0
+        services = list(admin_pb2.DESCRIPTOR.services_by_name.values())
+        names = [one.full_name for one in services] + ["grpc.health.v1.Health", *REFLECTIONS]
+        box = BoxCalls(world)
+        configuration = ConfigurationCalls(world, changed)
+        health = Health(names, lambda: world.people.is_known, world.clock)
+        self._methods: dict[str, Method] = {}
+        for service in services:
+            of = configuration if service.name in ("Configuration", "Enrollment") else box
+            self._add(service, service.full_name, of, is_bounded=True)
+        self._add(health_pb2.DESCRIPTOR.services_by_name["Health"], "grpc.health.v1.Health", health, is_bounded=False)
+        reflection = Reflection(names)
+        for name in REFLECTIONS:
+            self._methods[f"/{name}/ServerReflectionInfo"] = Method(
+                f"/{name}/ServerReflectionInfo",
+                reflection.info,
+                _reader(reflection_pb2.ServerReflectionRequest, None),
+                _write,
+                goes_on=True,
+            )
+        if missing := self._methods.keys() ^ NEEDS.keys():
+            raise ValueError(f"which role may call {', '.join(sorted(missing))}?")
+
+    @property
+    def methods(self) -> Mapping[str, Method]:
+        return self._methods
+
+    def _add(self, service: descriptor.ServiceDescriptor, name: str, of: object, *, is_bounded: bool) -> None:
+        for method in service.methods:
+            path = f"/{name}/{method.name}"
+            if path not in NEEDS and not is_bounded:
+                continue  # of a newer grpc.health than this one serves
+            if is_bounded:
+                self._bounds.learn(method.input_type)
+            function = getattr(of, _CAPITAL.sub("_", method.name).lower())
+            self._methods[path] = Method(
+                path,
+                _runner(function, method.client_streaming, method.server_streaming),
+                _reader(message_factory.GetMessageClass(method.input_type), self._bounds if is_bounded else None),
+                _write,
+                goes_on=method.server_streaming,
+            )
+
+    # for each call ----------------------------------------------------------------------------------------------------
+
+    def identify(self, certificate: bytes | None, source: str) -> Caller:
+        """Who shows this certificate, as the roster has it now. Errors: RpcError."""
+        if certificate is None:
+            return Caller("", 0, b"", source, 0.0)
+        key, until = shown(certificate)
+        found = self._world.people.find(key)
+        if found is None:
+            if not self._world.people.is_known:
+                raise RpcError(Code.UNAVAILABLE, "who may call is not known yet: config does not answer", retry=1.0)
+            raise RpcError(Code.UNAUTHENTICATED, "whose certificate this is was revoked", reason="REVOKED")
+        if self._world.wall() > until:
+            raise RpcError(Code.UNAUTHENTICATED, "the certificate has expired", reason="EXPIRED")
+        return Caller(found.name, int(found.role), key, source, until)
+
+    def admit(self, caller: Caller, path: str, now: float) -> Method:
+        """The method of that path, if ``caller`` may call it now. Errors: RpcError."""
+        self.calls += 1
+        try:
+            return self._admit(caller, path, now)
+        except RpcError:
+            self.refused += 1
+            raise
+
+    def _admit(self, caller: Caller, path: str, now: float) -> Method:
+        method, need = self._methods.get(path), NEEDS.get(path)
+        if method is None or need is None:
+            raise RpcError(Code.UNIMPLEMENTED, "there is no such call")
+        if caller.role < need:
+            if not caller.is_known:
+                raise RpcError(Code.UNAUTHENTICATED, "takes an administrator's certificate", reason="NO_CERTIFICATE")
+            self._world.say("refused", f"{caller.name} from {caller.source}: {path} takes {need}")
+            why = f"takes {need}; {caller.name} is {Need(caller.role)}"
+            raise RpcError(Code.PERMISSION_DENIED, why, reason="NOT_PERMITTED")
+        rates, name = (self._rates, caller.name) if caller.is_known else (self._unknown_rates, caller.source)
+        if wait := rates.take(name, now):
+            raise RpcError(Code.RESOURCE_EXHAUSTED, "too many calls: wait a little", reason="RATE", retry=wait)
+        return method
+
+    def failed(self, error: Exception) -> RpcError:
+        """What a caller is told of an error that should not be; the log has the rest."""
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        place = f"{where.tb_frame.f_code.co_qualname}:{where.tb_lineno}" if where is not None else "?"
+        self._world.say("failed", f"{type(error).__name__} in {place}: {error}"[:400])
+        return RpcError(Code.INTERNAL, "this should not happen; the box's log has more")
+
+
+def _runner(function: Callable[..., Any], is_stream: bool, goes_on: bool) -> Run:
+    """``function`` as a Method has it, whatever it takes and gives."""
+    if is_stream and goes_on:
+        return function
+
+    async def run(caller: Caller, receive: Receive, send: Send) -> None:
+        if is_stream:
+            await send(await function(caller, receive))
+            return
+        request = await receive()
+        if request is None:
+            raise RpcError(Code.INVALID_ARGUMENT, "has no request")
+        if await receive() is not None:
+            raise RpcError(Code.INVALID_ARGUMENT, "has two requests, and takes one")
+        if goes_on:
+            await function(caller, request, send)
+        else:
+            await send(await function(caller, request))
+
+    return run
+
+
+def _reader(kind: type[message.Message], bounds: Bounds | None) -> Callable[[bytes], message.Message]:
+    def read(untrusted: bytes) -> message.Message:
+        parsed = kind()
+        try:
+            parsed.ParseFromString(untrusted)
+        except message.DecodeError:
+            raise RpcError(Code.INVALID_ARGUMENT, f"is no {kind.DESCRIPTOR.name}", path="(request)") from None
+        if bounds is not None:
+            bounds.check(parsed)
+        return parsed
+
+    return read
+
+
+def _write(reply: message.Message) -> bytes:
+    return reply.SerializeToString()

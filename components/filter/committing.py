@@ -1,0 +1,113 @@
+"""A managed box: rules come with what administrators signed, and what they matched is told without a word of a packet.
+
+``commits`` is config's, which carries and is not believed: signature, role, revision and digest are looked at here.
+``counts`` is admin's, which may know how often a rule decided, and not about what.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from septum.v1.applying import ApplyingReply, ApplyingRequest
+from septum.v1.counting import (
+    AskRuleHits,
+    AskSums,
+    CountingReply,
+    CountingRequest,
+    RuleHits,
+    RuleHitsPage,
+    Sum,
+    Sums,
+)
+
+from appliance.guest.loop import Guest
+from appliance.guest.settings import SettingsError
+from appliance.signed.trust import Trust
+from components.filter import ruleset
+from components.filter.engine import Engine
+from components.filter.model import RuleSet
+
+COMMITS: Final = "commits"
+COUNTS: Final = "counts"
+PAGE: Final = 512  # rules in one reply, as counting.proto has it
+_MOST_SUMS: Final = 128
+_SHARE: Final = 0.25  # of the filter's time, that counting may take
+_U64: Final = (1 << 64) - 1
+_NOTHING: Final = bytes(32)
+
+
+def serve(guest: Guest, engine: Engine, trust: Trust | None) -> None:
+    """Serves what the assembly joins. Errors: SettingsError unless ``trust`` is there where commits are, and there
+    alone.
+    """
+    is_managed = guest.is_joined(COMMITS)
+    if is_managed != (trust is not None):
+        raise SettingsError("trust", "goes with the port `commits`: both are there, or neither")
+    counting = Counting(engine)
+    if trust is not None:
+        _serve_commits(guest, engine, trust, counting)
+    if guest.is_joined(COUNTS):
+        guest.serve(COUNTS, lambda peer, request: counting.answer(request, time.monotonic(), guest.wall()), _SHARE)
+
+
+def _serve_commits(guest: Guest, engine: Engine, trust: Trust, counting: Counting) -> None:
+    # Signatures cost memory that a box which is not managed keeps
+    from appliance.signed.applier import Applied, Applier
+
+    def apply(rules: RuleSet) -> Applied:
+        outcome = engine.replace(rules, time.monotonic(), guest.wall())
+        return Applied(outcome.kept, outcome.ended)
+
+    applier = Applier(trust, "ruleset", RuleSet(), ruleset.from_json, apply)
+
+    def answer(peer: str, request: ApplyingRequest) -> ApplyingReply:
+        before = applier.commit
+        reply = applier.answer(request)
+        if (commit := applier.commit) is not before:
+            counting.digest = commit.ruleset if commit is not None else _NOTHING
+            guest.log.info("rules", f"of revision {applier.revision} are in force: {len(engine.ruleset.rules)}")
+        return reply
+
+    guest.serve(COMMITS, answer)
+    guest.on_close(COMMITS, lambda now: applier.forget())
+
+
+class Counting:
+    """The server's side of ``counting``. ``digest`` is that of the section in force."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.digest = _NOTHING
+
+    def answer(self, request: CountingRequest, now: float, wall: float) -> CountingReply:
+        """The reply to ``request``, which the channel has checked against its schema."""
+        if request.WhichOneof("ask") == "hits":
+            return CountingReply(hits=self._hits(request.hits, now, wall))
+        return CountingReply(sums=self._sums(request.sums))
+
+    def _hits(self, ask: AskRuleHits, now: float, wall: float) -> RuleHitsPage:
+        found = self._engine.hits()
+        page = [
+            RuleHits(
+                packets=min(one.packets, _U64),
+                octets=min(one.octets, _U64),
+                last=max(1, int((wall - now + one.last) * 1000)) if one.last else 0,
+            )
+            for one in found[ask.start : ask.start + PAGE]
+        ]
+        return RuleHitsPage(digest=self.digest, rules=len(found), hits=page)
+
+    def _sums(self, ask: AskSums) -> Sums:
+        engine = self._engine
+        sums = [
+            Sum(what="passed", count=engine.passed),
+            Sum(what="rejected", count=engine.rejected),
+            Sum(what="flows", count=len(engine.flows)),
+        ]
+        sums += [
+            Sum(what=why.encode()[:32].decode(errors="ignore"), side=side, count=count)
+            for side, reasons in engine.denied.items()
+            for why, count in reasons.items()
+        ]
+        return Sums(digest=self.digest, sums=sums[: min(ask.most, _MOST_SUMS)])

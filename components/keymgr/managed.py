@@ -1,0 +1,42 @@
+"""keymgr in a box that is configured from elsewhere: who the peers are is what an administrator has signed.
+
+Imported only there: what checks signatures would cost every other box memory and time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from septum.v1.applying import ApplyingReply, ApplyingRequest
+
+from appliance.guest.loop import Guest
+from appliance.signed.applier import Applied, Applier
+from appliance.signed.trust import Trust
+from components.keymgr.manager import Followed
+from components.keymgr.sealing import SealingKey
+from components.keymgr.section import Sections
+from components.keymgr.settings import PeerSettings
+
+PORT = "commits"
+Peers = Mapping[int, PeerSettings]
+
+
+def serve(guest: Guest, trust: Trust, own: bytes, sealing: SealingKey, follow: Callable[[Peers], Followed]) -> None:
+    """Answers config: takes the roster, prepares peers, and has ``follow`` put them in force."""
+
+    def apply(peers: Peers) -> Applied:
+        followed = follow(peers)
+        commit = applier.commit
+        whose = f"revision {commit.revision} by {commit.by}" if commit is not None else "no revision"
+        ended = f"{followed.ended} sessions of others were ended"
+        guest.log.info("peers-changed", f"{whose}: {len(peers)} peers; {followed.kept} sessions live on, {ended}")
+        return Applied(followed.kept, followed.ended)
+
+    nothing: Peers = {}
+    applier: Applier[Peers] = Applier(trust, "peers", nothing, Sections(own, sealing, guest.beat).read, apply)
+
+    def answer(_: str, request: ApplyingRequest) -> ApplyingReply:
+        return applier.answer(request)
+
+    guest.serve(PORT, answer)
+    guest.on_close(PORT, lambda now: applier.forget())
