@@ -1,4 +1,4 @@
-"""Whom `septumctl` believes, and what it says when it does not: other boxes, clocks, forged histories, tokens, roles."""
+"""Whom `septumctl` believes, and what it says if not: other boxes, clocks, forged histories, tokens, roles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from appliance.signed import canonical
 from appliance.signed.statements import NONE, Commit, Role, Signed, sign
 from tests.unit.ctl.conftest import Ctl
 from tests.unit.ctl.fakebox import Authority, FakeBox, Kept, key_pem, pb
-
 
 # becoming an administrator --------------------------------------------------------------------------------------------
 
@@ -188,7 +187,12 @@ def test_the_boxs_clock_is_off(box: FakeBox, ctl: Ctl, begin: timedelta, life: i
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.DNSName(contexts.SERVER_NAME)
     made = box.authority.issue(
-        "box", key.public_key(), ExtendedKeyUsageOID.SERVER_AUTH, [name], datetime.now(UTC) + begin, timedelta(days=life)
+        "box",
+        key.public_key(),
+        ExtendedKeyUsageOID.SERVER_AUTH,
+        [name],
+        datetime.now(UTC) + begin,
+        timedelta(days=life),
     )
     box.relay._context = box.server_context(made, key)
     error = ctl.refused("--timeout", "3", "status", code=6)
