@@ -127,7 +127,9 @@ def _renew(box: str) -> None:
 
             renew_server(state, datetime.datetime.now(datetime.UTC))
     except (OSError, ValueError, KeyError, PlaceError) as error:
-        _fail(f"the box's certificate cannot be renewed: {error}", f"septum init {box} --replace makes another box of it")
+        _fail(
+            f"the box's certificate cannot be renewed: {error}", f"septum init {box} --replace makes another box of it"
+        )
 
 
 def up(

@@ -104,7 +104,7 @@ class Server:
             trail=Trail(self._other("tail", "log")),
             wall=guest.wall,
             random=os.urandom,
-            say=lambda event, text: guest.log.info(event, text),
+            say=guest.log.info,
         )
         self._service = AdminService(world, self._roster_changed)
         self._listener = guest.devices["management"]
@@ -112,7 +112,9 @@ class Server:
         self._sources: Counter[str] = Counter()
         self._lock_out = LockOut()
         self._logged: list[float] = []
-        self._counters = {name: guest.counter(name) for name in ("connections", "failed_handshakes", "locked_out", "ended")}
+        self._counters = {
+            name: guest.counter(name) for name in ("connections", "failed_handshakes", "locked_out", "ended")
+        }
         self._calls, self._refused = guest.counter("calls"), guest.counter("refused")
         self._next_look = 0.0
         self._tasks: list[Task] = []
@@ -146,9 +148,8 @@ class Server:
         return True
 
     def _may_come(self, source: str, now: float) -> bool:
-        if len(self._connections) >= MOST_CONNECTIONS or self._lock_out.is_locked(source, now):
-            return False
-        if self._sources[source] >= MOST_OF_A_SOURCE:
+        is_full = len(self._connections) >= MOST_CONNECTIONS or self._sources[source] >= MOST_OF_A_SOURCE
+        if is_full or self._lock_out.is_locked(source, now):
             return False
         unknown = sum(
             1
