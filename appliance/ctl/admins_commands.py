@@ -65,7 +65,7 @@ def list_(
             row["name"],
             row["role"],
             say.Text(row["state"], style="" if row["state"] == "administrator" else "yellow"),
-            say.when(row["since"]) if row["since"] else "since the box was made",
+            say.when(row["since"]) if row["since"] else "the beginning",
             say.ago(row["expires"]) if "expires" in row else row["key"][:16],
         )
         for row in rows

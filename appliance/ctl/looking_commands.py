@@ -64,7 +64,7 @@ def _tell_of_clock(box_time: int) -> None:
     skew = box_time / 1000 - time.time() if box_time else 0.0
     if abs(skew) > _SKEW:
         say.warn(
-            f"the clocks differ: the box's is {say.span(abs(skew))} {'ahead of' if skew > 0 else 'behind'} this machine's; "
+            f"the box's clock is {say.span(abs(skew))} {'ahead of' if skew > 0 else 'behind'} this machine's; "
             "invitations and certificates go by both"
         )
 
@@ -94,7 +94,7 @@ def headline(found: Any) -> Any:
     """One or two lines about a box."""
     name, tunnel = say.clean(found.name), say.clean(found.tunnel)
     text = say.Text.assemble(
-        (name, "bold"), f": up {say.span(found.uptime)}, revision {found.revision}, {found.peers} peers"
+        (name, "bold"), f": up {say.span(found.uptime)}, revision {found.revision}, {say.plural(found.peers, 'peer')}"
     )
     if tunnel:
         text.append(f"\n  {tunnel}: {', '.join(map(say.clean, found.addresses))}")
@@ -289,7 +289,8 @@ def version(json_: Json = False) -> None:
         context = box.context
     _tell_of_clock(found.time)
     if found.box != context.box:
-        why = f"{context.address} says that it is the box {say.clean(found.box)[:64]}, and has the certificate of {context.box}"
+        said = say.clean(found.box)[:64]
+        why = f"{context.address} says that it is the box {said}, and has the certificate of {context.box}"
         raise Trouble(Exit.NOT_BELIEVED, why, "look at the box itself")
     if say.is_json():
         told = {"septumctl": own, "septum": found.septum, "python": found.python, "name": found.name, "box": found.box}

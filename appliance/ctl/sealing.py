@@ -1,7 +1,7 @@
 """The box's own keys, as they are used here: what preshared keys are sealed to, and what a new peer is told.
 
-They come from the part of the box that nobody has to trust. So they are pinned when they are seen first, and if they
-ever change, nothing is sealed to them and no peer is told of them before somebody has looked: `septumctl keys --accept`.
+They come from the part of the box that nobody has to trust. So they are pinned when they are seen first. If they ever
+change, nothing is sealed to them, and no peer is told of them, before somebody has looked: `septumctl keys --accept`.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ def shown(box: Any) -> BoxKeys:
 
 def pinned(box: Any) -> BoxKeys:
     """The keys of the box, the same as ever. Errors: Trouble."""
-    now, seen = shown(box), dict(box.context.seen())
-    before = seen.get("keys")
+    now, before = shown(box), box.context.seen().get("keys")
     if before is None:
         accept(box, now)
     elif BoxKeys(*before) != now:
@@ -50,7 +49,7 @@ def pinned(box: Any) -> BoxKeys:
 
 def accept(box: Any, keys: BoxKeys) -> None:
     """These are the box's from now on."""
-    box.context.remember(dict(box.context.seen()) | {"keys": list(keys)})
+    box.context.remember(keys=list(keys))
 
 
 def sealer(box: Any) -> Callable[[bytes], bytes]:

@@ -196,7 +196,8 @@ class FakeBox:
         self.authority = Authority(name)
         self.box = contexts.fingerprint(self.authority.pem)
         self.console_seed = b"c" * 32
-        self.roster = Roster(Trust(bytes.fromhex(self.box), public_key(self.console_seed)))
+        self.roster_trust = Trust(bytes.fromhex(self.box), public_key(self.console_seed))
+        self.roster = Roster(self.roster_trust)
         self.statements: list[Signed] = []
         self.commits: list[Kept] = []
         self.contents: dict[str, bytes] = {}
