@@ -45,8 +45,8 @@ class Chain:
     def revoke(self, name: str, by: str = "console", **other: Any) -> Signed:
         return sign(Revoke(**self._next(by, name=name, **other)), seed(by))
 
-    def take(self, signed: Signed) -> Signed:
-        self.roster.take(signed, NOW)
+    def take(self, signed: Signed, now: int = NOW) -> Signed:
+        self.roster.take(signed, now)
         self.statements.append(signed)
         return signed
 
