@@ -12,6 +12,7 @@ from appliance.ctl import (
     admins_commands,
     config_commands,
     context_commands,
+    keys_commands,
     looking_commands,
     peers_commands,
     reach,
@@ -57,11 +58,11 @@ for single in (
     context_commands.renew,
     looking_commands.version,
     looking_commands.logs,
-    looking_commands.keys,
 ):
     app.command()(single)
 app.add_typer(looking_commands.domains, name="domains")
 app.add_typer(peers_commands.app, name="peers")
+app.add_typer(keys_commands.app, name="keys")
 app.add_typer(rules_commands.app, name="rules")
 app.add_typer(config_commands.app, name="config")
 app.add_typer(admins_commands.app, name="admins")
