@@ -1,4 +1,4 @@
-"""`septumctl status`, `top`, `domains`, `logs`, `keys`, `version`: what a box does."""
+"""`septumctl status`, `top`, `domains`, `logs`, `version`: what a box does."""
 
 from __future__ import annotations
 
@@ -256,25 +256,7 @@ def _print_lines(page: Any, is_first: bool) -> None:
         say.out.print(text, soft_wrap=True)
 
 
-# keys and version -----------------------------------------------------------------------------------------------------
-
-
-def keys(
-    accept: Annotated[bool, typer.Option("--accept", help="The box has new keys, and you have compared them.")] = False,
-    json_: Json = False,
-) -> None:
-    """Show the public halves of the box's keys, which are remembered and must not change unnoticed."""
-    from appliance.ctl import sealing
-
-    with reach.the_box() as box:
-        if accept:
-            sealing.accept(box, sealing.shown(box))
-        found = sealing.pinned(box)
-    if say.is_json():
-        say.as_json(found._asdict())
-        return
-    say.note(f"public key:  {found.public_key}")
-    say.note(f"sealing key: {found.sealing_key}   (preshared keys are sealed to it)")
+# version -----------------------------------------------------------------------------------------------------
 
 
 def version(json_: Json = False) -> None:

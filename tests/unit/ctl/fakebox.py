@@ -33,7 +33,7 @@ from appliance.guest.settings import SettingsError
 from appliance.signed import canonical, peers
 from appliance.signed.refusal import Refusal, Why
 from appliance.signed.roster import Roster, Trust
-from appliance.signed.statements import NONE, Commit, Confirm, Role, Signed, parse, public_key
+from appliance.signed.statements import NONE, Commit, Confirm, Rekey, Role, Signed, parse, public_key
 from components.filter.ruleset import from_json
 
 CODES = {
@@ -206,7 +206,7 @@ class FakeBox:
         self.status = status_of(name)
         self.states: dict[bytes, pb.Peer] = {}
         self.log: list[pb.LogLine] = []
-        self.keys = pb.BoxKeys(public_key=b64(b"P"), sealing_key=b64(b"S"))
+        self.keys = pb.BoxKeys(public_key=b64(b"P"), sealing_key=b64(b"S"), next_public_key=b64(b"N"))
         self.restarted: list[str] = []
         self.delay = 0.0
         self.refusal: Refusal | None = None  # of the next commit
@@ -309,6 +309,11 @@ class FakeBox:
         taken = self.roster.check(signed, self.now) if header.rehearse else self.roster.take(signed, self.now)
         if not header.rehearse:
             self.statements.append(signed)
+        if isinstance(taken, Rekey):
+            import base64
+
+            self.keys.public_key = base64.b64encode(taken.key).decode()
+            self.keys.next_public_key = ""
         return pb.SubmitReply(number=taken.serial)
 
     def _commit(self, signed: Signed, commit: Commit, content: dict[str, bytes], rehearse: bool) -> pb.SubmitReply:

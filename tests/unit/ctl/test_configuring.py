@@ -207,10 +207,25 @@ def test_a_preshared_key_is_sealed_to_the_box(box: FakeBox, ctl: Ctl, tmp_path: 
     # Another box's key in its place is not sealed to
     box.keys.sealing_key = base64.b64encode(b"x" * 32).decode()
     assert ctl.refused("peers", "set", "alice", "-p", "new", code=6)["reason"] == "KEYS_CHANGED"
-    ctl("keys", "--accept")
+    ctl("keys", "accept")
     ctl("peers", "set", "alice", "-p", "new", "--commit")
     ctl("peers", "set", "alice", "-p", "none", "--commit")
     assert box.peers()[0].preshared_key == b""
+
+
+def test_the_box_gets_a_new_key(box: FakeBox, ctl: Ctl, invited: Callable[..., Ctl]) -> None:
+    operator = invited("otto", "operator")
+    operator("keys")
+    spare = box.keys.next_public_key
+    assert operator.refused("keys", "rotate", "--yes", code=4)["reason"] == "NOT_PERMITTED"
+    assert ctl.said("keys", "rotate", "--yes")["public_key"] == spare
+    # Nobody has to accept what was signed; and a key that was not is believed by nobody, not even who never saw one
+    assert operator.said("keys")["public_key"] == spare
+    assert f"PublicKey = {spare}\n" in ctl.said("peers", "add", "alice")["client"]
+    box.keys.public_key = base64.b64encode(b"e" * 32).decode()
+    assert operator.refused("keys", code=6)["reason"] == "KEYS_CHANGED"
+    assert invited("vera", "viewer").refused("keys", code=6)["reason"] == "KEYS_CHANGED"
+    assert ctl.refused("keys", "rotate", "--yes", code=6)["reason"] == "KEYS_CHANGED"
 
 
 def test_peers_are_changed(box: FakeBox, ctl: Ctl) -> None:
