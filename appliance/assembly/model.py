@@ -95,8 +95,8 @@ class Role:
     """One thing a component can be, as its component.toml has it.
 
     ``main`` and ``settings_module`` are modules, ``board`` the rows of 64 bytes behind its status page (one a tunnel
-    peer). ``bypass`` are the ports by which plaintext may leave in clear where the assembly declares it. ``descriptors``
-    is how many connections it may hold that it accepted itself.
+    peer). ``bypass`` are the ports by which plaintext may leave in clear where the assembly declares it.
+    ``descriptors`` is how many connections it may hold that it accepted itself.
     """
 
     component: str

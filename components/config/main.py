@@ -9,6 +9,7 @@ from septum.v1.blobs import BLOB_OK, BlobReply, BlobRequest
 from septum.v1.configuring import ConfiguringReply, ConfiguringRequest
 
 from appliance.guest.loop import Guest
+from appliance.guest.settings import SettingsError
 from appliance.signed.refusal import Refusal, Why
 from components.config.desk import Desk
 from components.config.effects import BLOBS, DOMAINS, Away
@@ -30,7 +31,10 @@ class Shell:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
         self._clients = {port: guest.client(port) for port in (BLOBS, *DOMAINS)}
-        self._keeper = Keeper(parse("config", guest.settings))
+        trust = parse("config", guest.settings)
+        if trust is None:
+            raise SettingsError("trust", "is missing: septum init makes it")
+        self._keeper = Keeper(trust)
         self._runner = Runner(self._clients, guest.accuse, guest.wall)
         self._desk = Desk(self._keeper, self._read)
         self._not_before = dict.fromkeys((BLOBS, *DOMAINS), 0.0)
