@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from appliance.assembly import rulesfile
 from appliance.assembly.load import ASSEMBLIES, VPN, AssemblyError
 from appliance.assembly.load import load as from_assembly
 from appliance.assembly.model import ValidatedAssembly
@@ -148,10 +149,12 @@ def up(
     ``backend`` is what its domains are: "process" or "xen". ``admin`` is where administrators call, in place of what
     the file says.
     """
+    rulesfile.begin()
     from appliance.assembly.resolve import ResolveError, resolve
     from appliance.monitor.main import BuildError, run, start_background
 
     loaded = load(file, lan, wan, assembly, rules)
+    rulesfile.end()
     box = name or file.stem
     if admin is not None:
         loaded = _called_at(loaded, admin)

@@ -12,12 +12,14 @@ from appliance.ctl import (
     admins_commands,
     config_commands,
     context_commands,
+    exporter,
     keys_commands,
     looking_commands,
     peers_commands,
     reach,
     rules_commands,
     say,
+    uapi_server,
 )
 from appliance.ctl.contexts import ContextError
 from appliance.ctl.trouble import Exit, Trouble
@@ -60,6 +62,8 @@ for single in (
     looking_commands.logs,
 ):
     app.command()(single)
+app.command("exporter")(exporter.serve)
+app.command("uapi")(uapi_server.serve)
 app.add_typer(looking_commands.domains, name="domains")
 app.add_typer(peers_commands.app, name="peers")
 app.add_typer(keys_commands.app, name="keys")

@@ -149,14 +149,12 @@ class Server:
 
     def _may_come(self, source: str, now: float) -> bool:
         is_full = len(self._connections) >= MOST_CONNECTIONS or self._sources[source] >= MOST_OF_A_SOURCE
-        if is_full or self._lock_out.is_locked(source, now):
-            return False
-        unknown = sum(
-            1
-            for one in self._connections.values()
-            if one.client.source == source and (one.client.caller is None or not one.client.caller.is_known)
-        )
-        return unknown < MOST_UNKNOWN_OF_A_SOURCE
+        return not (is_full or self._lock_out.is_locked(source, now) or self._unknown(source) >= MOST_UNKNOWN_OF_A_SOURCE)
+
+    def _unknown(self, source: str) -> int:
+        """Connections from there that have not said who they are."""
+        callers = (one.client.caller for one in self._connections.values() if one.client.source == source)
+        return sum(1 for caller in callers if caller is None or not caller.is_known)
 
     def drop(self, connection: _Connection) -> None:
         """The end of a connection: everything that is its."""

@@ -1,5 +1,5 @@
 """A component in admin's place: whatever a test writes into its line goes to the domain that the first byte names, and
-the reply comes back. It is what a hostile admin can do at most: say anything to those it is joined to, in any order.
+the reply comes back behind the four bytes that stood next, by which it is known. It is what a hostile admin can do at most: say anything to those it is joined to, in any order.
 
 The domain is real: booted, sealed and supervised as every other.
 """
@@ -38,10 +38,10 @@ def build(guest: Guest) -> None:
             return False
         client, requests, replies = ends[asked[:1]]
         try:
-            answer = b"".join(replies.encode(client.call(requests.decode(asked[1:]), deadline=1.5)))
+            answer = b"".join(replies.encode(client.call(requests.decode(asked[5:]), deadline=1.5)))
         except (PeerClosed, PeerStalled):
             answer = AWAY
-        os.write(line, answer)
+        os.write(line, asked[1:5] + answer)
         return True
 
     guest.readable("line", readable)

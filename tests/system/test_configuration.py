@@ -98,6 +98,7 @@ class Box:
         self.listener.bind(str(directory / "line"))
         self.listener.listen()
         self.lock = threading.Lock()
+        self.serial = 0
         self.line: socket.socket | None = None
 
     # the box ----------------------------------------------------------------------------------------------------------
@@ -162,14 +163,19 @@ class Box:
         assert self.line is not None
         there, back = CODECS[whom]
         with self.lock:
+            self.serial += 1
+            serial, answer = self.serial.to_bytes(4), b""
             try:
-                self.line.send(whom.encode() + b"".join(there.encode(message)))
-                answer = self.line.recv(LARGEST)
+                self.line.send(whom.encode() + serial + b"".join(there.encode(message)))
+                while answer[:4] != serial:  # one that came too late for an earlier question
+                    answer = self.line.recv(LARGEST)
+                    if not answer:
+                        raise Nobody
             except OSError:
                 raise Nobody from None
-        if answer in (AWAY, b""):
+        if answer[4:] == AWAY:
             raise Nobody
-        reply = back.decode(answer)
+        reply = back.decode(answer[4:])
         return getattr(reply, str(reply.WhichOneof("answer")))
 
     def ask(self, **what: Any) -> Any:
@@ -238,6 +244,16 @@ class Box:
 
         self.wait("a commit", done)
         self.goes_by(made)
+
+    def enroll(self, name: str, role: Role) -> None:
+        """Makes an administrator of ``name``."""
+        now = int(time.time() * 1000)
+        self.roster(self.chain.invite(name, role, at=now, expires=now + 600_000))
+        self.roster(self.chain.enroll(name, at=now))
+
+    def roster(self, signed: Signed) -> None:
+        assert hasattr(self.submit(signed), "number")
+        self.chain.take(signed, int(time.time() * 1000))
 
     def confirm(self, revision: int, by: str = "console") -> Any:
         return self.submit(sign(Confirm(BOX, revision, self.head().serial, 1, by), seed(by)))
@@ -317,14 +333,9 @@ def test_nothing_is_in_force_until_it_was_signed_and_then_all_of_it(box: Box) ->
 
 def test_a_hostile_admin_can_withhold_and_nothing_else(box: Box) -> None:
     chain = box.chain
-    for signed in (chain.invite("alice", Role.OPERATOR), None, chain.invite("eve", Role.VIEWER, serial=3), None):
-        if signed is None:
-            name = "eve" if chain.roster.serial == 3 else "alice"
-            signed = chain.enroll(name)  # noqa: PLW2901
-        elif chain.roster.serial:
-            signed = chain.invite("eve", Role.VIEWER)  # noqa: PLW2901
-        assert hasattr(box.submit(signed), "number")
-        chain.take(signed)
+    box.wait("all to be there", box.goes_by_nothing)
+    box.enroll("alice", Role.OPERATOR)
+    box.enroll("eve", Role.VIEWER)
     one, two, three = Configuration(11), Configuration(12), Configuration(13)
     old = box.signed(one, by="alice")
     box.put(one, by="alice")
@@ -357,8 +368,8 @@ def test_a_hostile_admin_can_withhold_and_nothing_else(box: Box) -> None:
     bad.ruleset = b'{"no":"rules"}'
     refused(box.signed(bad, by="alice"), bad, Why.INVALID)
     # revoked: from now on, though it was signed before
-    revoke = chain.take(chain.revoke("alice"))
-    assert hasattr(box.submit(revoke), "number")
+    revoke = chain.revoke("alice")
+    box.roster(revoke)
     refused(good, three, Why.STALE)
     refused(box.signed(three, by="alice"), three, Why.BAD_SIGNATURE)
     kept = box.ask(statement=AskStatement(chain=ROSTER, number=5))
@@ -375,22 +386,23 @@ def test_a_hostile_admin_can_withhold_and_nothing_else(box: Box) -> None:
 def test_what_nobody_confirms_is_rolled_back(box: Box, who: str, report: list[tuple[str, str]]) -> None:
     old, new = Configuration(21), Configuration(22)
     box.put(old)
-    box.put(new, confirm=6)
+    seconds = 25 if who == "box" else 6  # a busy machine takes its time to start a box
+    box.put(new, confirm=seconds)
     began = time.monotonic()
-    assert 0 < box.head().confirm_left_ms <= 6000
+    assert 0 < box.head().confirm_left_ms <= seconds * 1000
     if who == "config":
         box.kill("config")
     elif who == "box":
         box.cut_power()
         box.start()
-    if time.monotonic() - began < 3:
+    if box.head().confirm_left_ms > 3000:
         box.goes_by(new)
     box.goes_by(old)
     took = time.monotonic() - began
     head = box.head()
     assert (head.revision, head.active, head.confirm_left_ms) == (2, 1, 0)
     assert box.ask(statement=AskStatement(chain=COMMITS, number=2)).fate == 4
-    report.append((f"rollback after 6 s, {who} died meanwhile", f"{took:.2f} s after the commit"))
+    report.append((f"rollback after {seconds} s, {who} died meanwhile", f"{took:.2f} s after the commit"))
     box.put(new, confirm=60)
     assert box.confirm(3).number == 3
     assert box.head().confirm_left_ms == 0

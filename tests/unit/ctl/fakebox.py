@@ -325,7 +325,7 @@ class FakeBox:
         sections = {}
         for name in SECTIONS.values():
             wanted = getattr(commit, name)
-            sections[name] = content.get(name) or self.contents.get(wanted.hex())
+            sections[name] = content.get(name) or self.contents.get(wanted.hex(), b"" if wanted == canonical.digest(b"") else None)
             if sections[name] is None or canonical.digest(sections[name]) != wanted:
                 raise Refusal(Why.INVALID, "is not there", name)
         try:
@@ -482,6 +482,8 @@ class _Services:
 
         made = pb.Peer(number=entry.number, name=entry.name, public_key=base64.b64encode(entry.public_key).decode())
         made.allowed_ips.extend(entry.allowed_ips)
+        made.configured_endpoint, made.keepalive = entry.endpoint, entry.keepalive
+        made.has_preshared_key = bool(entry.preshared_key)
         if (state := self._box.states.get(entry.public_key)) is not None:
             made.MergeFrom(state)
         return made

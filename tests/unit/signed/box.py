@@ -48,8 +48,8 @@ class Chain:
     def rekey(self, key: bytes, by: str = "console", **other: Any) -> Signed:
         return sign(Rekey(**self._next(by, key=key, **other)), seed(by))
 
-    def take(self, signed: Signed) -> Signed:
-        self.roster.take(signed, NOW)
+    def take(self, signed: Signed, now: int = NOW) -> Signed:
+        self.roster.take(signed, now)
         self.statements.append(signed)
         return signed
 
