@@ -98,7 +98,9 @@ def up(
     ] = Backend.PROCESS,
     admin: Annotated[
         str | None,
-        typer.Option(help="Where administrators call a managed box: an address of this host and a port, 192.0.2.1:50051."),
+        typer.Option(
+            help="Where administrators call a managed box: an address of this host and a port, 192.0.2.1:50051."
+        ),
     ] = None,
 ) -> None:
     """Build the box from FILE and start it.

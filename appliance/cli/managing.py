@@ -36,7 +36,9 @@ def init(name: str, address: str, context: str, replace: bool, as_json: bool) ->
     except (PlaceError, ValueError) as error:
         screen.fail(str(error))
     except OSError as error:
-        screen.fail(f"{error.filename}: {error.strerror}", "as root, or with SEPTUM_STATE_DIR set to a directory of your own")
+        screen.fail(
+            f"{error.filename}: {error.strerror}", "as root, or with SEPTUM_STATE_DIR set to a directory of your own"
+        )
     _say(name, console, address, context, as_json)
 
 

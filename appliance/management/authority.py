@@ -83,8 +83,12 @@ def _usage(*, signs: bool) -> x509.KeyUsage:
 
 
 def _builder(
-    subject: x509.Name, public: ec.EllipticCurvePublicKey, issuer: x509.Name, by: ec.EllipticCurvePublicKey,
-    begin: datetime.datetime, days: int,
+    subject: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    issuer: x509.Name,
+    by: ec.EllipticCurvePublicKey,
+    begin: datetime.datetime,
+    days: int,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -127,7 +131,10 @@ def make(box: str, now: datetime.datetime) -> Made:
 
 
 def serve(
-    box: str, root: x509.Certificate, root_key: ec.EllipticCurvePrivateKey, key: ec.EllipticCurvePrivateKey,
+    box: str,
+    root: x509.Certificate,
+    root_key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePrivateKey,
     now: datetime.datetime,
 ) -> x509.Certificate:
     """A certificate for the box's face."""

@@ -1,5 +1,5 @@
-"""What `septum init` said of a box, for `septum up`: read without the library that makes certificates, which the process
-that becomes the monitor does not hold.
+"""What `septum init` said of a box, for `septum up`: read without the library that makes certificates, which the
+process that becomes the monitor does not hold.
 """
 
 from __future__ import annotations

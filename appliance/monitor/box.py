@@ -174,9 +174,9 @@ class Box:
             if supervisor.phase(name) is Phase.RUNNING:
                 self._is_running(name, now)
         if self._telling is not None and self._held is None:
-            name = self._telling.turn(now)
-            if name is not None:
-                self._do(supervisor.ordered(name, now))
+            ordered = self._telling.turn(now)
+            if ordered is not None:
+                self._do(supervisor.ordered(ordered, now))
         if self._control is not None:
             self._control.tick(now)
             self._feed_watchdog(now)

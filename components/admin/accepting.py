@@ -1,5 +1,5 @@
-"""accept4(2) of a connection that does not block and is closed on exec: the one call that Python's own ``accept`` does not
-make without another that the seal refuses (ioctl FIONBIO, which could as well unblock an event that peers share).
+"""accept4(2) of a connection that does not block: Python's own ``accept`` makes it so by another call that the seal
+refuses (ioctl FIONBIO, which could as well change an event that peers share).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Accepted(NamedTuple):
 
 
 def accept(listener: int) -> Accepted | None:
-    """The next connection; None if none waits. Errors: OSError, of a connection that ended before it was accepted too."""
+    """The next connection; None if none waits. Errors: OSError, also of one that ended before it was accepted."""
     _length.value = _ADDRESS_BYTES
     fd: int = _accept4(listener, ctypes.byref(_buffer), ctypes.byref(_length), _FLAGS)
     if fd < 0:

@@ -35,7 +35,7 @@ RESTARTS: Final = (1 / 10, 6.0)  # a second and at once, as the monitor has it
 
 
 def version_of() -> str:
-    """The version of the installed distribution, by the name of its folder: what reads more than that is a large import."""
+    """The version of the installed distribution, by its folder's name: what reads more than that is a large import."""
     for folder in sys.path:
         for name in os.listdir(folder) if os.path.isdir(folder) else ():
             if match := _INSTALLED.fullmatch(name):
@@ -101,9 +101,10 @@ class BoxCalls:
         )
 
     async def restart_domain(self, caller: Caller, request: pb.RestartDomainRequest) -> pb.RestartDomainReply:
+        number = self._world.pages.number(request.name)
         if not self._restarts.take(self._world.clock.now):
             raise RpcError(Code.RESOURCE_EXHAUSTED, "few domains a minute are built anew", retry=self._restarts.wait)
-        self._world.pages.order(request.name)
+        self._world.pages.order(number)
         self._world.say("restart", f"{caller.name} has {request.name} built anew")
         return pb.RestartDomainReply()
 
@@ -117,7 +118,8 @@ class BoxCalls:
             after = int(request.page_token)
         peers = await self._world.holding.peers()
         size = request.page_size or _PAGE
-        page, octets, is_more = [], 0, False
+        page: list[PeerEntry] = []
+        octets, is_more = 0, False
         for peer in peers:
             if peer.number <= after:
                 continue
@@ -219,7 +221,11 @@ class BoxCalls:
             if found.lines or found.lost:
                 await send(found)
             # What was shown, or left out as not asked for, is not asked for again
-            reached = found.lines[-1].number if found.lines and not request.newest and _is_full(found, request) else trail.newest
+            reached = (
+                found.lines[-1].number
+                if found.lines and not request.newest and _is_full(found, request)
+                else trail.newest
+            )
             await self._world.clock.sleep(_FOLLOW)
             try:
                 await trail.refresh()

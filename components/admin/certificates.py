@@ -1,7 +1,7 @@
 """The certificates of administrators: what they say, and making them.
 
-An administrator's certificate is for one key of P-256 and thirty days. It names, as subjectAltName, the key that he signs
-with: ``septum:administrator:`` and 64 digits. Nothing else of it is believed; who that is, the roster says.
+An administrator's certificate is for one key of P-256 and thirty days. It names, as subjectAltName, the key that he
+signs with: ``septum:administrator:`` and 64 digits. Nothing else of it is believed; who that is, the roster says.
 Sources: RFC 5280, RFC 2986 (PKCS #10).
 """
 
@@ -74,7 +74,9 @@ class Issuer:
         except RpcError:
             raise
         except Exception:  # whatever a parser of ASN.1 may raise: the request is what is wrong
-            raise RpcError(Code.INVALID_ARGUMENT, "must be a request for a certificate (PKCS #10, DER)", path="request") from None
+            raise RpcError(
+                Code.INVALID_ARGUMENT, "must be a request for a certificate (PKCS #10, DER)", path="request"
+            ) from None
         now = datetime.datetime.fromtimestamp(wall, datetime.UTC)
         issuer = self._certificate
         made = (
@@ -89,7 +91,9 @@ class Issuer:
             .add_extension(_USAGE, critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
             .add_extension(
-                x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"septum:administrator:{signing_key.hex()}")]),
+                x509.SubjectAlternativeName(
+                    [x509.UniformResourceIdentifier(f"septum:administrator:{signing_key.hex()}")]
+                ),
                 critical=False,
             )
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)

@@ -1,7 +1,8 @@
 """One connection of a caller: TLS, HTTP/2 and the calls in it. Bytes and the time in, bytes out; no I/O, no clock.
 
-Who calls is settled by the connection (its certificate) and looked up anew at each call. Whoever lets the box wait is not
-waited for: the handshake, the first byte of HTTP/2, a call, a reply that is not read and a silence each have their time.
+Who calls is settled by the connection (its certificate) and looked up anew at each call. Whoever lets the box wait is
+not waited for: the handshake, the first byte of HTTP/2, a call, a reply that is not read, a
+silence each have their time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol
 
 from components.admin import grpcwire
@@ -98,7 +100,9 @@ class Client:
     that was the peer's fault.
     """
 
-    def __init__(self, shared: ssl.SSLContext, source: str, service: Service, clock: Clock, times: Times = TIMES) -> None:
+    def __init__(
+        self, shared: ssl.SSLContext, source: str, service: Service, clock: Clock, times: Times = TIMES
+    ) -> None:
         self._tls = Tls(shared)
         self._wire = grpcwire.Connection()
         self._service = service
@@ -329,10 +333,8 @@ class Client:
         for number in list(self._calls):
             self._forget(number, cancel=True)
         if self._tls.is_established:
-            try:
+            with suppress(TlsError):
                 self._tls.send(self._wire.output())
-            except TlsError:
-                pass
             self._tls.close()
         self._output += self._tls.output()
 

@@ -50,14 +50,14 @@ class ConfigurationCalls:
         newest, oldest = (head.serial, 1) if is_roster else (head.revision, max(1, head.oldest))
         at = min(newest, request.before - 1) if request.before else newest
         chain = configuring.ROSTER if is_roster else configuring.COMMITS
-        found = []
+        found: list[pb.SignedStatement] = []
         while at >= oldest and len(found) < (request.page_size or _PAGE):
             one = await self._world.holding.statement(chain, at)
             found.append(
                 pb.SignedStatement(
                     statement=bytes(one.statement),
                     signature=bytes(one.signature),
-                    fate=one.fate,
+                    fate=one.fate,  # type: ignore[arg-type]  # the same numbers on both sides
                     fate_at=one.fate_at,
                     has_content=one.has_content,
                 )
@@ -98,7 +98,9 @@ class ConfigurationCalls:
         try:
             parsed = parse(statement)
         except Refusal as refusal:
-            raise refused(refusal.why, f"header.statement{'.' if refusal.path else ''}{refusal.path}", refusal.text) from None
+            raise refused(
+                refusal.why, f"header.statement{'.' if refusal.path else ''}{refusal.path}", refusal.text
+            ) from None
         kind = type(parsed).__name__.lower()
         if kind in _ROSTER_KINDS and caller.role < Need.SECURITY_OFFICER:
             why = f"{kind} takes a {Role.SECURITY_OFFICER}; {caller.name} is {Role(caller.role)}"
@@ -123,8 +125,8 @@ class ConfigurationCalls:
             raise refused(refusal.why, f"statement{'.' if refusal.path else ''}{refusal.path}", refusal.text) from None
         if not isinstance(statement, Enroll):
             raise RpcError(Code.INVALID_ARGUMENT, "must be of the kind enroll", path="statement.kind")
-        # The request for a certificate is looked at first: an invitation is used up by a statement that is taken. And it
-        # is used up by it: who repeats the statement gets no certificate, for others can read it in the roster
+        # The request for a certificate is looked at first: an invitation is used up by a statement that is taken. And
+        # it is used up by it: who repeats the statement gets no certificate, for others can read it in the roster
         certificate = self._certify(request.request, statement.by, statement.key)
         await self._world.holding.submit(request.statement, request.signature, False, {})
         await self._world.people.refresh()
@@ -152,7 +154,9 @@ async def _sections(header: pb.SubmitHeader, receive: Receive) -> dict[int, byte
             raise RpcError(Code.INVALID_ARGUMENT, "must come first, and once", path="header")
         piece = message.piece
         if piece.section not in found:
-            raise RpcError(Code.INVALID_ARGUMENT, "is of a section that the header does not bring", path="piece.section")
+            raise RpcError(
+                Code.INVALID_ARGUMENT, "is of a section that the header does not bring", path="piece.section"
+            )
         found[piece.section] += piece.data
         if len(found[piece.section]) > sizes[piece.section]:
             raise RpcError(Code.INVALID_ARGUMENT, "is more than the header says", path="piece.data")

@@ -12,6 +12,7 @@ import base64
 import re
 import struct
 from collections import deque
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import h2.config
@@ -26,6 +27,9 @@ from components.admin.status import Code, RpcError
 MOST_CALLS: Final = 100  # open at once, of one connection
 LONGEST_MESSAGE: Final = 72 << 10  # bytes, of a request: a piece of a section and what is around it
 LARGEST_HEADERS: Final = 16 << 10
+LONGEST_FRAME: Final = 16_384  # as all peers must take, and we ask for no more
+_PREFACE: Final = 24
+_FRAME_HEADER: Final = 9
 STREAM_WINDOW: Final = 128 << 10  # a whole message of the longest kind fits
 CONNECTION_WINDOW: Final = 512 << 10
 _PREFIX: Final = struct.Struct(">BI")
@@ -71,6 +75,35 @@ class Broken(Exception):
     """The peer does not speak the protocol; what ``output`` holds says so to it, and then the connection ends."""
 
 
+class _Lengths:
+    """The lengths of frames, looked at before h2 sees them: it waits for the whole of a frame, however long, and only
+    then finds that it is too long (RFC 9113 section 4.2).
+    """
+
+    def __init__(self) -> None:
+        self._header = bytearray()
+        self._skip = _PREFACE  # bytes before the next frame's header
+
+    def check(self, untrusted: bytes) -> None:
+        """Errors: h2's ProtocolError."""
+        at = 0
+        while at < len(untrusted):
+            skipped = min(self._skip, len(untrusted) - at)
+            self._skip -= skipped
+            at += skipped
+            if self._skip:
+                return
+            missing = _FRAME_HEADER - len(self._header)
+            self._header += untrusted[at : at + missing]
+            at += missing
+            if len(self._header) < _FRAME_HEADER:
+                return
+            self._skip = int.from_bytes(self._header[:3], "big")
+            if self._skip > LONGEST_FRAME:
+                raise h2.exceptions.FrameTooLargeError(f"a frame of {self._skip} bytes")
+            self._header.clear()
+
+
 class _Stream:
     """One call: what of its request is not yet a whole message, and what of its reply is not yet sent."""
 
@@ -83,10 +116,11 @@ class _Stream:
         self.has_begun = False
         self.is_heard = True  # the caller may still send
         self.waits = 0  # bytes in `out`
+        self.http_status = ""  # with which it is refused, as no call of gRPC's
 
 
 class Connection:
-    """The server's end. ``received`` takes what came, ``output`` gives what goes; ``reply`` and ``finish`` in between."""
+    """The server's end. ``received`` takes what came, ``output`` gives what goes; ``reply``, ``finish`` in between."""
 
     def __init__(self) -> None:
         config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
@@ -104,6 +138,7 @@ class Connection:
         self._h2.decoder.max_header_list_size = LARGEST_HEADERS
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW - _DEFAULT_WINDOW)
+        self._lengths = _Lengths()
         self._streams: dict[int, _Stream] = {}
         self.pending = 0
         """Bytes of replies that wait for the peer's windows."""
@@ -124,6 +159,7 @@ class Connection:
     def received(self, untrusted: bytes) -> list[Event]:
         """What these bytes say. Errors: Broken, after which only ``output`` may be called."""
         try:
+            self._lengths.check(untrusted)
             events = self._h2.receive_data(untrusted)
         except (h2.exceptions.ProtocolError, UnicodeDecodeError) as error:
             self.is_ending = True
@@ -154,8 +190,8 @@ class Connection:
         stream = self._streams[number] = _Stream()
         # A call with a body that is none of gRPC's is refused in HTTP, as that protocol's page has it
         if headers.get(":method") != "POST" or headers.get("content-type") not in _CONTENT_TYPES:
-            self._h2.send_headers(number, [(":status", "415")], end_stream=True)
-            self._hang_up(number, stream)
+            stream.http_status = "415"
+            self._send(number, stream)
             return
         if headers.get("grpc-encoding", "identity") != "identity":
             self.finish(number, RpcError(Code.UNIMPLEMENTED, "compressed messages are not read: send them as they are"))
@@ -226,7 +262,10 @@ class Connection:
         stream = self._streams.get(number)
         if stream is not None and not stream.has_begun and stream.trailers is None:
             stream.has_begun = True
-            self._h2.send_headers(number, _BEGIN)
+            try:
+                self._h2.send_headers(number, _BEGIN)
+            except h2.exceptions.ProtocolError:  # as in _send
+                self._drop(number)
 
     def reply(self, number: int, message: bytes) -> None:
         """Sends one message as soon as the peer's windows let it; nothing if the call is over."""
@@ -234,6 +273,8 @@ class Connection:
         if stream is None or stream.trailers is not None:
             return
         self.begin(number)
+        if number not in self._streams:
+            return
         data = _PREFIX.pack(0, len(message)) + message
         stream.out.append(memoryview(data))
         stream.waits += len(data)
@@ -257,6 +298,10 @@ class Connection:
     def _send(self, number: int, stream: _Stream) -> None:
         """As much as the peer's windows let."""
         try:
+            if stream.http_status:
+                self._h2.send_headers(number, [(":status", stream.http_status)], end_stream=True)
+                self._hang_up(number, stream)
+                return
             window = self._h2.local_flow_control_window(number)
             while stream.out and window > 0:
                 piece = stream.out[0]
@@ -283,7 +328,8 @@ class Connection:
     def _hang_up(self, number: int, stream: _Stream) -> None:
         """All is said. A caller that would say more is told that nobody listens (RFC 9113 section 8.1)."""
         if stream.is_heard:
-            self._h2.reset_stream(number, h2.errors.ErrorCodes.NO_ERROR)
+            with suppress(h2.exceptions.ProtocolError):  # what it had to say is said: the end of it is on its way
+                self._h2.reset_stream(number, h2.errors.ErrorCodes.NO_ERROR)
         self._drop(number)
 
     def _drop(self, number: int) -> bool:
@@ -299,14 +345,16 @@ class Connection:
     def ping(self) -> None:
         """Asks the peer to answer."""
         if not self.is_ending:
-            self._h2.ping(b"septum\0\0")
+            with suppress(h2.exceptions.ProtocolError):
+                self._h2.ping(b"septum\0\0")
 
     def go_away(self, is_flood: bool = False) -> None:
         """No further call is taken; whoever has ``output`` closes behind it."""
         if not self.is_ending:
             self.is_ending = True
             codes = h2.errors.ErrorCodes
-            self._h2.close_connection(codes.ENHANCE_YOUR_CALM if is_flood else codes.NO_ERROR)
+            with suppress(h2.exceptions.ProtocolError):
+                self._h2.close_connection(codes.ENHANCE_YOUR_CALM if is_flood else codes.NO_ERROR)
 
     def output(self) -> bytes:
         """What is to be sent now."""
@@ -321,5 +369,3 @@ def _percent(text: str) -> str:
     """As grpc-message is written: printable ASCII but ``%`` as it is, all other bytes as ``%XX``."""
     raw = text.encode()[:2048]
     return "".join(chr(b) if 0x20 <= b <= 0x7E and b != 0x25 else f"%{b:02X}" for b in raw)
-
-

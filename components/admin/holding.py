@@ -1,6 +1,6 @@
-"""The configuration, as config holds it: asked for, handed to, and kept here as far as it is asked for again and again.
+"""The configuration, as config holds it: asked for, handed to, and kept here as far as it is asked for again.
 
-Whoever reads what admin shows looks at the signatures himself. So what is kept here is a convenience and nobody's trust.
+Whoever reads what admin shows looks at the signatures himself: what is kept here is a convenience, nobody's trust.
 """
 
 from __future__ import annotations
@@ -200,4 +200,3 @@ class Holding:
                 look = min(_SLOWEST_LOOK, look * 1.5)
                 outcome = await self._ask(ConfiguringRequest(outcome=AskOutcome()), "accepted working")
             return Accepted(outcome.number, outcome.kept, outcome.ended)
-

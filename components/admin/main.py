@@ -104,7 +104,7 @@ class Server:
             trail=Trail(self._other("tail", "log")),
             wall=guest.wall,
             random=os.urandom,
-            say=lambda event, text: guest.log.info(event, text),
+            say=guest.log.info,
         )
         self._service = AdminService(world, self._roster_changed)
         self._listener = guest.devices["management"]
@@ -112,7 +112,9 @@ class Server:
         self._sources: Counter[str] = Counter()
         self._lock_out = LockOut()
         self._logged: list[float] = []
-        self._counters = {name: guest.counter(name) for name in ("connections", "failed_handshakes", "locked_out", "ended")}
+        self._counters = {
+            name: guest.counter(name) for name in ("connections", "failed_handshakes", "locked_out", "ended")
+        }
         self._calls, self._refused = guest.counter("calls"), guest.counter("refused")
         self._next_look = 0.0
         self._tasks: list[Task] = []
@@ -146,16 +148,13 @@ class Server:
         return True
 
     def _may_come(self, source: str, now: float) -> bool:
-        if len(self._connections) >= MOST_CONNECTIONS or self._lock_out.is_locked(source, now):
-            return False
-        if self._sources[source] >= MOST_OF_A_SOURCE:
-            return False
-        unknown = sum(
-            1
-            for one in self._connections.values()
-            if one.client.source == source and (one.client.caller is None or not one.client.caller.is_known)
-        )
-        return unknown < MOST_UNKNOWN_OF_A_SOURCE
+        is_full = len(self._connections) >= MOST_CONNECTIONS or self._sources[source] >= MOST_OF_A_SOURCE
+        return not (is_full or self._lock_out.is_locked(source, now) or self._unknown(source) >= MOST_UNKNOWN_OF_A_SOURCE)
+
+    def _unknown(self, source: str) -> int:
+        """Connections from there that have not said who they are."""
+        callers = (one.client.caller for one in self._connections.values() if one.client.source == source)
+        return sum(1 for caller in callers if caller is None or not caller.is_known)
 
     def drop(self, connection: _Connection) -> None:
         """The end of a connection: everything that is its."""

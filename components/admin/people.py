@@ -10,6 +10,7 @@ from appliance.signed.statements import Signed
 from components.admin.holding import Holding, Lock
 from components.admin.status import Code, RpcError
 
+
 class People:
     """Who may call. ``trust`` is what the box was made with: until config answers, only the console is anybody."""
 

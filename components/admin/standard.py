@@ -1,6 +1,6 @@
-"""gRPC's own services: health (grpc.health.v1) and reflection (grpc.reflection.v1 and v1alpha), by which stock tools find
-out what there is to call. Sources: grpc/grpc-proto, grpc/health/v1/health.proto and grpc/reflection/v1/reflection.proto;
-v1alpha has the same messages under another name.
+"""gRPC's own services: health (grpc.health.v1) and reflection (grpc.reflection.v1 and v1alpha), by which stock tools
+find out what there is to call. Sources: grpc/grpc-proto, grpc/health/v1/health.proto and
+grpc/reflection/v1/reflection.proto; v1alpha has the same messages under another name.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class Reflection:
 
     async def info(self, caller: Caller, receive: Receive, send: Send) -> None:
         while (request := await receive()) is not None:
-            reply = reflection_pb2.ServerReflectionResponse(valid_host=request.host[:_LONGEST_NAME], original_request=request)
+            reply = reflection_pb2.ServerReflectionResponse(
+                valid_host=request.host[:_LONGEST_NAME], original_request=request
+            )
             self._answer(request, reply)
             await send(reply)
 
@@ -82,7 +84,7 @@ class Reflection:
                 case "file_containing_extension":
                     asked = request.file_containing_extension
                     extended = self._pool.FindMessageTypeByName(asked.containing_type)
-                    found = self._pool.FindExtensionByNumber(extended, asked.extension_number)
+                    found: Any = self._pool.FindExtensionByNumber(extended, asked.extension_number)
                     self._files(found.file, reply)
                 case "all_extension_numbers_of_type":
                     extended = self._pool.FindMessageTypeByName(request.all_extension_numbers_of_type)

@@ -67,4 +67,5 @@ class RpcError(Exception):
         status = status_pb2.Status(code=int(self.code), message=self.text)
         for one in said:
             status.details.add().Pack(one)
-        return status.SerializeToString()
+        packed: bytes = status.SerializeToString()
+        return packed

@@ -1,7 +1,7 @@
 """Calls that wait: coroutines without an event loop of their own. The guest's loop keeps their promises.
 
-A coroutine awaits a ``Promise``; whoever keeps or breaks it resumes the coroutine there and then. A ``Clock`` has what is
-due later. Nothing here reads a clock or does I/O.
+A coroutine awaits a ``Promise``; whoever keeps or breaks it resumes the coroutine there and then. A ``Clock`` has what
+is due later. Nothing here reads a clock or does I/O.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Task:
 
     __slots__ = ("_coroutine", "_done", "_is_running", "is_over")
 
-    def __init__(self, coroutine: Coroutine[Promise[Any], None, None], done: Callable[[Exception | None], None]) -> None:
+    def __init__(
+        self, coroutine: Coroutine[Promise[Any], None, None], done: Callable[[Exception | None], None]
+    ) -> None:
         self._coroutine = coroutine
         self._done = done
         self._is_running = False

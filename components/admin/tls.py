@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from contextlib import suppress
 from typing import Final
 
 _MOST_READ: Final = 64 << 10
@@ -87,10 +88,8 @@ class Tls:
 
     def close(self) -> None:
         """Says that no more comes."""
-        try:
+        with suppress(ssl.SSLError, ValueError):  # the peer has not said so, or the handshake never was
             self._tls.unwrap()
-        except (ssl.SSLError, ValueError):  # the peer has not said so, or the handshake never was
-            pass
 
     def output(self) -> bytes:
         """What is to be sent now."""

@@ -60,12 +60,16 @@ class Pages:
             raise RpcError(Code.UNAVAILABLE, "the monitor has not said anything yet", retry=1.0)
         return self._told
 
-    def order(self, domain: str) -> None:
-        """Asks for ``domain`` to be built anew. Errors: RpcError (NOT_FOUND)."""
+    def number(self, domain: str) -> int:
+        """The place of ``domain`` in the list that the box keeps. Errors: RpcError (NOT_FOUND)."""
         names = [one["name"] for one in self.told()["domains"]]
         if domain not in names:
             raise RpcError(Code.NOT_FOUND, f"there is no domain {domain}; there are {', '.join(names)}", path="name")
-        boxpage.order(self._orders, names.index(domain))
+        return names.index(domain)
+
+    def order(self, number: int) -> None:
+        """Asks for that domain to be built anew."""
+        boxpage.order(self._orders, number)
 
 
 class World(NamedTuple):

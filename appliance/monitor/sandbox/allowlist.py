@@ -88,12 +88,12 @@ LIMITED: Final[dict[str, Rule]] = {
     # SIOCGIFNAME: CPython names the interface that a packet socket received by (socketmodule.c, makesockaddr), whoever
     # wants to know it. The kernel tells a name that the domain has no other use for, and changes nothing.
     "ioctl": ((Match(1, INT, (0x8910,)),),),
-    # A caller's connection, never one that blocks. The one call here that makes a descriptor: of a listening socket that
-    # the monitor has bound, and as many as RLIMIT_NOFILE leaves (`descriptors` in component.toml).
-    # OpenSSL asks before each random number whether it has been forked; in its own pid namespace a domain is always 1.
+    # OpenSSL asks before each random number whether it was forked; in its own pid namespace a domain is always 1.
     "getpid": ANY,
-    # An allocator gives back pages of its own that it holds on to: MADV_DONTNEED, MADV_FREE. The page is empty after that.
+    # An allocator gives back pages that it holds on to: MADV_DONTNEED, MADV_FREE. They are empty after that.
     "madvise": ((Match(2, INT, (4, 8)),),),
+    # A caller's connection, never one that blocks. The one call here that makes a descriptor: of a listening socket
+    # that the monitor has bound, and as many as RLIMIT_NOFILE leaves (`descriptors` in component.toml).
     "accept4": ((Match(3, INT, (_SOCK_NONBLOCK_CLOEXEC,)),),),
 }
 

@@ -1,5 +1,5 @@
-"""A box in small, for tests of the admin domain: its service in front of other domains that are played here, and callers
-who reach it by TLS and HTTP/2 in memory.
+"""A box in small, for tests of the admin domain: its service in front of other domains that are played here, and
+callers who reach it by TLS and HTTP/2 in memory.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
@@ -235,7 +236,7 @@ class Box:
             "config": Player("configuring", self.config.answer),
             "keymgr": Player("peers", self._keymgr),
             "filter": Player("counting", self._filter),
-            "tail": Player("tail", lambda request: self._tail(request)),
+            "tail": Player("tail", self._tail),
         }
         self.states: list[PeerState] = []
         self.hits = 3
@@ -295,7 +296,7 @@ class Box:
         ended: list[Exception | None] = []
         Task(coroutine, ended.append).step()
         while not ended:
-            assert any([player.turn() for player in self.players.values()]), "it waits for nobody"
+            assert sum(player.turn() for player in self.players.values()), "it waits for nobody"
         if ended[0] is not None:
             raise ended[0]
 
@@ -304,7 +305,7 @@ class Box:
         self.now += seconds
         self.clock.turn(self.now)
         for _ in range(2000):
-            busy = any([player.turn() for player in self.players.values()])
+            busy = sum(player.turn() for player in self.players.values()) > 0
             self.clock.turn(self.now)
             for caller in self.callers:
                 busy |= caller.exchange()
@@ -361,7 +362,11 @@ class Failed(Exception):
             status = status_pb2.Status.FromString(base64.b64decode(details + "=" * (-len(details) % 4)))
             assert status.code == self.code
             for one in status.details:
-                bad, info, retry = error_details_pb2.BadRequest(), error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+                bad, info, retry = (
+                    error_details_pb2.BadRequest(),
+                    error_details_pb2.ErrorInfo(),
+                    error_details_pb2.RetryInfo(),
+                )
                 if one.Unpack(bad):
                     self.path = bad.field_violations[0].field
                 elif one.Unpack(info):
@@ -430,7 +435,7 @@ class Caller:
                     self._event(event)
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLError as error:
+        except (ssl.SSLError, h2.exceptions.ProtocolError) as error:
             self.error = self.error or str(error)
 
     def _event(self, event: Any) -> None:
@@ -447,7 +452,9 @@ class Caller:
 
     # calls
 
-    def begin(self, path: str, *messages: Any, end: bool = True, takes: bool = True, timeout: str = "", **other: str) -> int:
+    def begin(
+        self, path: str, *messages: Any, end: bool = True, takes: bool = True, timeout: str = "", **other: str
+    ) -> int:
         number = self.h2.get_next_available_stream_id()
         headers = {
             ":method": "POST",

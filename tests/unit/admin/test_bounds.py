@@ -59,7 +59,9 @@ def _fill(message: Any) -> None:
             setattr(message, field.name, type(getattr(message, field.name))(rule.min))
 
 
-@pytest.mark.parametrize(("kind", "way"), CASES, ids=lambda case: case.name if hasattr(case, "name") else ".".join(f.name for f in case))
+@pytest.mark.parametrize(
+    ("kind", "way"), CASES, ids=lambda case: case.name if hasattr(case, "name") else ".".join(f.name for f in case)
+)
 def test_a_field_is_held_to_its_bound_and_named(kind: Any, way: tuple[FieldDescriptor, ...]) -> None:
     check = bounds().check
     field = way[-1]

@@ -64,7 +64,11 @@ def test_a_call_is_let_in_by_role_alone(path: str, name: str) -> None:
 
 
 def test_every_call_of_the_service_is_in_the_table_and_no_other() -> None:
-    calls = {f"/{service.full_name}/{method.name}" for service in pb.DESCRIPTOR.services_by_name.values() for method in service.methods}
+    calls = {
+        f"/{service.full_name}/{method.name}"
+        for service in pb.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    }
     assert calls == {path for path in NEEDS if path.startswith("/septum.")}
     assert set(box().service.methods) == set(NEEDS)
 
@@ -76,7 +80,9 @@ def test_what_changes_nothing_is_all_that_a_viewer_may() -> None:
             assert need >= Need.OPERATOR
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/", "/septum.admin.v1.Box/", "/septum.admin.v1.Box/__init__", "*" * 5000])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/", "/septum.admin.v1.Box/", "/septum.admin.v1.Box/__init__", "*" * 5000]
+)
 def test_what_is_no_call_is_said_to_be_none(path: str) -> None:
     caller = box().call()
     number = caller.begin(path, b"")
@@ -88,7 +94,9 @@ def test_an_operator_hands_over_no_statement_of_the_roster() -> None:
     signed = world.config.chain.invite("mallory", Role.SECURITY_OFFICER, by="oscar")
     header = pb.SubmitHeader(statement=signed.statement, signature=signed.signature)
     with pytest.raises(Failed) as refused:
-        world.call("oscar").call("/septum.admin.v1.Configuration/Submit", pb.SubmitRequest(header=header), pb.SubmitReply)
+        world.call("oscar").call(
+            "/septum.admin.v1.Configuration/Submit", pb.SubmitRequest(header=header), pb.SubmitReply
+        )
     assert refused.value.code == Code.PERMISSION_DENIED and world.config.chain.roster.serial == 4
 
 
