@@ -191,6 +191,12 @@ class Box:
 
         return self.wait(f"an answer to {what}", found)
 
+    def is_idle(self) -> bool:
+        """Whether nothing that was submitted is being worked on."""
+        with contextlib.suppress(Nobody):
+            return not hasattr(self.ask(outcome=AskOutcome()), "of")
+        return False
+
     def head(self) -> Any:
         return self.answer(head=AskHead())
 
@@ -478,7 +484,7 @@ def test_whoever_dies_at_random_moments_of_commits(box: Box, report: list[tuple[
         box.kill(chance.choice(["config", "store", "keymgr", "filter"]))
         writer.is_enough.set()
         writer.join(PATIENCE)
-        box.wait("what was begun to end", lambda: not hasattr(box.answer(outcome=AskOutcome()), "of"))
+        box.wait("what was begun to end", box.is_idle)
         before, history = history, box.history()
         last = writer.became(before, history) or last
         box.goes_by(last)
