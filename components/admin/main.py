@@ -149,7 +149,9 @@ class Server:
 
     def _may_come(self, source: str, now: float) -> bool:
         is_full = len(self._connections) >= MOST_CONNECTIONS or self._sources[source] >= MOST_OF_A_SOURCE
-        return not (is_full or self._lock_out.is_locked(source, now) or self._unknown(source) >= MOST_UNKNOWN_OF_A_SOURCE)
+        return not (
+            is_full or self._lock_out.is_locked(source, now) or self._unknown(source) >= MOST_UNKNOWN_OF_A_SOURCE
+        )
 
     def _unknown(self, source: str) -> int:
         """Connections from there that have not said who they are."""
