@@ -90,7 +90,7 @@ packages-demo packages-test packages-bench packages-fuzz packages-xen: packages-
 .venv/.runtime: requirements.lock pyproject.toml | packages
 	@tools/venv requirements.lock
 	@$(BIN)/python -m pip install -q --no-deps --no-build-isolation --no-index --disable-pip-version-check -e .
-	@$(BIN)/python -m compileall -q appliance components proto
+	@$(BYTECODE)
 	@touch $@
 
 .venv/.dev: requirements-dev.lock .venv/.runtime
@@ -102,10 +102,13 @@ packages-demo packages-test packages-bench packages-fuzz packages-xen: packages-
 	@$(BIN)/python setup.py -q build_ext --inplace
 	@! ls components/{net,crypto}/fast.*.so >/dev/null 2>&1 || touch $@
 
-# Domains write no bytecode: whatever changed since would be compiled at each start of each of them, and measured
+# Domains write no bytecode: whatever changed since would be compiled at each start of each of them, and measured. The
+# tables of the rules' grammar lie beside it
+BYTECODE = $(BIN)/python -m compileall -q appliance components proto && \
+	$(BIN)/python -c "from appliance.rules import parse; parse.make_tables()"
 .PHONY: bytecode
 bytecode: .venv/.runtime
-	@$(BIN)/python -m compileall -q appliance components proto
+	@$(BYTECODE)
 
 .PHONY: packages
 packages:

@@ -1,7 +1,8 @@
 """The filter's rules: the assembly names a file of them, the domain is given what it means.
 
 The file is read and compiled by a child, which hands back plain data and ends: the process that loads an assembly
-becomes the monitor, and would otherwise hold the parser for as long as the box is up.
+becomes the monitor, and would otherwise hold the parser for as long as the box is up. Who knows early that there will
+be rules to read calls ``begin``: the child then imports the parser while its parent does other things.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from appliance.assembly.document import Document
 from appliance.assembly.findings import Finding, show
@@ -66,7 +68,9 @@ def load(
     else:
         document.refuse(RULES, (*way, "rules"), f"rules must be the name of a file, not {show(named)}")
         return loaded
-    found = _apart(lambda: _compile(file, names(peers) if peers is not None else None, role))
+    sides = sum(side for port, side in _SIDES.items() if port in role.ports)
+    has_frames = any(port.schema == _FRAMES for port in role.ports.values())
+    found = _ask(str(file), names(peers) if peers is not None else None, sides, has_frames)
     warnings += found["warnings"]
     if "ruleset" in found:
         return loaded | {"ruleset": found["ruleset"]}
@@ -86,14 +90,13 @@ def names(peers: Sequence[Mapping[str, object]]) -> dict[str, list[int]]:
     return found
 
 
-def _compile(file: Path, peers: Mapping[str, Sequence[int]] | None, role: Role) -> dict[str, Any]:
+def _compile(name: str, peers: Mapping[str, Sequence[int]] | None, sides: int, has_frames: bool) -> dict[str, Any]:
     from appliance.rules.fitting import unfit
     from appliance.rules.problems import RulesError
     from appliance.rules.read import from_file
     from components.filter.ruleset import encode
 
-    sides = sum(side for port, side in _SIDES.items() if port in role.ports)
-    has_frames = any(port.schema == _FRAMES for port in role.ports.values())
+    file = Path(name)
     try:
         read = from_file(file, peers, _telling(file))
         said = [*read.warnings, *unfit(read.ruleset, sides, has_frames, read.lines)]
@@ -119,27 +122,70 @@ def _telling(file: Path) -> Callable[[float], None] | None:
     return tell
 
 
-def _apart(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What ``work`` finds, in a child of this process. ChildProcessError if it fails, its reason on standard error."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            os.close(reading)
-            with open(writing, "wb") as pipe:
-                pipe.write(json.dumps(work()).encode())
-            status = 0
-        except BaseException:
-            import traceback
+# the child -----------------------------------------------------------------------------------------------------------
 
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    os.close(writing)
-    with open(reading, "rb") as pipe:
+_child: tuple[int, int, int] | None = None  # pid, where it is asked, where it answers; asked once
+
+
+def begin() -> None:
+    """Lets the child begin, if it has not; ``end`` is due after the reading. Errors: OSError."""
+    global _child
+    if _child is not None:
+        return
+    asked, asking = os.pipe()
+    telling, told = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(asking)
+        os.close(telling)
+        _answer(asked, told)
+    os.close(asked)
+    os.close(told)
+    _child = pid, asking, telling
+
+
+def end() -> None:
+    """No question is to come any more."""
+    global _child
+    if _child is not None:
+        (pid, asking, telling), _child = _child, None
+        os.close(asking)
+        os.close(telling)
+        os.waitpid(pid, 0)
+
+
+def _answer(asked: int, told: int) -> NoReturn:
+    """The child: one question, one answer; or none, and none."""
+    status = 1
+    try:
+        from appliance.rules import parse
+
+        parse.make_tables()
+        with open(asked, "rb") as pipe:
+            question = pipe.read()
+        if question:
+            with open(told, "wb") as pipe:
+                pipe.write(json.dumps(_compile(*json.loads(question))).encode())
+        status = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _ask(*question: object) -> dict[str, Any]:
+    """What ``_compile`` finds. Errors: ChildProcessError if it fails, its reason on standard error; OSError."""
+    global _child
+    begin()
+    assert _child is not None
+    (pid, asking, telling), _child = _child, None
+    with suppress(BrokenPipeError), open(asking, "wb") as pipe:
+        pipe.write(json.dumps(question).encode())
+    with open(telling, "rb") as pipe:
         told = pipe.read()
-    _, status = os.waitpid(child, 0)
+    _, status = os.waitpid(pid, 0)
     if status:
         raise ChildProcessError(f"reading the rules failed with status {os.waitstatus_to_exitcode(status)}")
     found: dict[str, Any] = json.loads(told)

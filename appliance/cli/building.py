@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from appliance.assembly import rulesfile
 from appliance.assembly.load import ASSEMBLIES, VPN, AssemblyError
 from appliance.assembly.load import load as from_assembly
 from appliance.assembly.model import ValidatedAssembly
@@ -111,15 +112,22 @@ def _called_at(loaded: ValidatedAssembly, admin: str) -> ValidatedAssembly:
         _fail(f"--admin: {error}", "an address of this host and a port: 192.0.2.1:50051")
 
 
-def _renew(box: str) -> None:
-    """A new certificate for the box's face, once the old one has lived half its time."""
+def _managed(loaded: ValidatedAssembly, box: str) -> ValidatedAssembly:
+    """The same box, born with what `septum init` made for it: whom to believe, and a certificate for its face, made
+    anew once the old one has lived half its time.
+    """
     import time
 
-    from appliance.management.trust import is_due
+    from appliance.management.trust import is_due, trust
     from appliance.monitor.places import PlaceError, state_base
 
     try:
         state = state_base() / box
+        found = trust(state)
+        if found is None:
+            _fail(
+                f"{box} is administered from elsewhere, and nobody may yet", f"septum init {box}, then the same again"
+            )
         if is_due(state, time.time()):
             import datetime
 
@@ -127,9 +135,8 @@ def _renew(box: str) -> None:
 
             renew_server(state, datetime.datetime.now(datetime.UTC))
     except (OSError, ValueError, KeyError, PlaceError) as error:
-        _fail(
-            f"the box's certificate cannot be renewed: {error}", f"septum init {box} --replace makes another box of it"
-        )
+        _fail(f"what septum init made for {box} cannot be used: {error}", f"septum init {box} --replace makes it anew")
+    return loaded.with_trust(found)
 
 
 def up(
@@ -148,15 +155,17 @@ def up(
     ``backend`` is what its domains are: "process" or "xen". ``admin`` is where administrators call, in place of what
     the file says.
     """
+    rulesfile.begin()
     from appliance.assembly.resolve import ResolveError, resolve
     from appliance.monitor.main import BuildError, run, start_background
 
     loaded = load(file, lan, wan, assembly, rules)
+    rulesfile.end()
     box = name or file.stem
     if admin is not None:
         loaded = _called_at(loaded, admin)
-    if "identity" in loaded.devices:
-        _renew(box)
+    if loaded.trusting:
+        loaded = _managed(loaded, box)
     try:
         resolved = resolve(loaded)
         if foreground:

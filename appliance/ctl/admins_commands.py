@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Annotated, Any, Final
 
@@ -11,7 +12,7 @@ from appliance.ctl import identity, reach, say, tokens
 from appliance.ctl.say import Json
 from appliance.ctl.trouble import Exit, Trouble
 from appliance.signed.roster import LONGEST_INVITATION, Roster
-from appliance.signed.statements import ROLES, Enroll, Invite, Revoke, Signed, public_key, sign
+from appliance.signed.statements import ROLES, Invite, Rekey, Revoke, Signed, public_key, sign
 
 app = typer.Typer(help="Who may administer the box: list, invite, revoke.", no_args_is_help=True)
 
@@ -65,7 +66,7 @@ def list_(
             row["name"],
             row["role"],
             say.Text(row["state"], style="" if row["state"] == "administrator" else "yellow"),
-            say.when(row["since"]) if row["since"] else "since the box was made",
+            say.when(row["since"]) if row["since"] else "the beginning",
             say.ago(row["expires"]) if "expires" in row else row["key"][:16],
         )
         for row in rows
@@ -91,6 +92,8 @@ def _stated(statement: Any) -> dict[str, Any]:
             what = f"invites {statement.name} as {statement.role}, until {say.when(statement.expires)}"
         case Revoke():
             what = f"revokes {statement.name}"
+        case Rekey():
+            what = f"tells the box to go over to its key {base64.b64encode(statement.key).decode()}"
         case _:
             what = f"enrolls with key {statement.key.hex()[:16]}"
     kind = type(statement).__name__.lower()
@@ -106,7 +109,7 @@ def submit(box: Any, signed: Signed, what: str) -> Any:
     return box.send(box.configuration.Submit, [pb.SubmitRequest(header=header)], what)
 
 
-def _next(box: Any, roster: Roster) -> dict[str, Any]:
+def next_statement(box: Any, roster: Roster) -> dict[str, Any]:
     """What every statement of the roster says."""
     context = box.context
     return {
@@ -118,7 +121,7 @@ def _next(box: Any, roster: Roster) -> dict[str, Any]:
     }
 
 
-def _rehearsed(roster: Roster, signed: Signed) -> None:
+def rehearsed(roster: Roster, signed: Signed) -> None:
     """The box would say the same, and no better. Errors: Trouble."""
     from appliance.signed.refusal import Refusal, Why
 
@@ -152,7 +155,7 @@ def invite(
     with reach.the_box() as box:
         context = box.context
         known = look(box)
-        said = _next(box, known.roster)
+        said = next_statement(box, known.roster)
         try:
             statement = Invite(
                 **said, name=name, role=ROLES[role], key=public_key(seed), expires=said["at"] + life * 1000
@@ -160,7 +163,7 @@ def invite(
             signed = sign(statement, context.seed())
         except ValueError as error:
             raise Trouble(Exit.USAGE, str(error)) from None
-        _rehearsed(known.roster, signed)
+        rehearsed(known.roster, signed)
         submit(box, signed, "the invitation to be taken")
     token = tokens.write(
         tokens.Token(context.box, context.console, seed, name, context.name, address or context.address)
@@ -189,13 +192,10 @@ def revoke(
         context = box.context
         known = look(box)
         try:
-            signed = sign(Revoke(**_next(box, known.roster), name=name), context.seed())
+            signed = sign(Revoke(**next_statement(box, known.roster), name=name), context.seed())
         except ValueError as error:
             raise Trouble(Exit.USAGE, str(error)) from None
-        _rehearsed(known.roster, signed)
+        rehearsed(known.roster, signed)
         say.confirmed(f"Revoke {name} on {context.name}?", yes)
         reply = submit(box, signed, "the revocation to be taken")
     say.done(f"{name} may do nothing on {context.name} any more", revoked=name, serial=reply.number)
-
-
-__all__ = ["Enroll", "app", "seconds_of"]

@@ -86,7 +86,7 @@ def verify(archive: Archive, box: str, console: str) -> Commit:
         roster.vouch(archive.commit, commit)
         for name, content in (
             ("peers", canonical.encode({"peers": _rows(archive.made)})),
-            ("rules", archive.made.rules.encode()),
+            ("rules", archive.made.rules.encode() or b"\n"),
         ):
             if canonical.digest(content) != getattr(commit, name):
                 raise ValueError(f"the {name} are not those that {commit.by} signed")

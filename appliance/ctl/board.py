@@ -133,24 +133,25 @@ def draw(found: Rates, width: int, height: int, note: str = "") -> RenderableTyp
         head.append(f"\n  revision {status.revision} waits to be confirmed: rolled back in {left}", "bold yellow")
     if note:
         head.append(f"\n  {note}", "yellow")
-    sums = _sums(found, width)
-    rows = height - len(head.plain.splitlines()) - len(found.domains) - 3
     parts: list[RenderableType] = [head, Text(), _domains(found, width)]
-    denied = len(found.sums)
-    room = rows - (denied + 2 if denied else 0) - 3
-    if found.peers and room >= 3:
-        parts += [Text(), _peers(found, width, room)]
-        rows -= min(room, len(found.peers) + 1) + 1
-    if denied and rows > 3:
-        parts += [Text(), sums]
+    # What is left is for peers and for what was denied, each with a blank line and a header of its own
+    room = height - len(head.plain.splitlines()) - len(found.domains) - 3
+    denied = min(len(found.sums), max(room // 2 - 2, room - len(found.peers) - 4))
+    if found.peers and (peers := room - 2 - (denied + 2 if denied > 0 else 0)) > 0:
+        parts += [Text(), _peers(found, width, peers)]
+    if denied > 0:
+        parts += [Text(), _sums(found, width, denied)]
     return Group(*parts)
 
 
-def _table(*columns: str, right: Sequence[str] = (), widest: str = "") -> Table:
-    made = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+def _table(*columns: str, width: int, right: Sequence[str] = (), widest: str = "") -> Table:
+    made = Table(box=None, pad_edge=False, header_style="dim", expand=width < _WIDE)
     for column in columns:
         made.add_column(
-            column, justify="right" if column in right else "left", no_wrap=True, ratio=1 if column == widest else None
+            column,
+            justify="right" if column in right else "left",
+            no_wrap=True,
+            ratio=1 if column == widest and width < _WIDE else None,
         )
     return made
 
@@ -160,7 +161,7 @@ def _domains(found: Rates, width: int) -> Table:
     right = ("rebuilt", "memory", "cpu")
     if width >= _WIDE:
         columns.insert(5, "channels")
-    made = _table(*columns, right=right, widest="a second")
+    made = _table(*columns, width=width, right=right, widest="a second")
     channels = found.look.status.channels
     for domain, cpu, counters in found.domains:
         is_up = domain.state == "running"
@@ -191,8 +192,8 @@ def _peers(found: Rates, width: int, room: int) -> Table:
         columns[3:] = ["received/s", "sent/s", "received", "sent"]
     else:
         columns[3:] = ["received/s", "sent/s"]
-    made = _table(*columns, right=("received/s", "sent/s", "received", "sent"), widest="peer")
-    for peer, received, sent in found.peers[: room - 1]:
+    made = _table(*columns, width=width, right=("received/s", "sent/s", "received", "sent"), widest="peer")
+    for peer, received, sent in found.peers[:room]:
         is_busy = received + sent > 0
         row: list[RenderableType] = [
             Text(say.clean(peer.name or peer.public_key), "bold" if is_busy else ""),
@@ -207,9 +208,12 @@ def _peers(found: Rates, width: int, room: int) -> Table:
     return made
 
 
-def _sums(found: Rates, width: int) -> Table:
-    made = _table("packets from", "what", "so far", "a second", right=("so far", "a second"), widest="what")
-    for side, what, count, rate in found.sums:
+def _sums(found: Rates, width: int, room: int) -> Table:
+    """Those that rise fastest, if not all can be shown."""
+    shown = sorted(found.sums, key=lambda one: -one[3])[:room] if room < len(found.sums) else found.sums
+    columns = ("packets from", "what", "so far", "a second")
+    made = _table(*columns, width=width, right=("so far", "a second"), widest="what")
+    for side, what, count, rate in shown:
         style = "red" if what not in ("allowed", "passed") and rate > 0 else ""
         made.add_row(say.clean(side), Text(say.clean(what), style), f"{count:,}", _round(rate))
     return made

@@ -93,7 +93,7 @@ def fetch(box: Box, entry: chain.Entry | None) -> Configuration:
     if entry is None:
         return Configuration()
     section, rules = chain.content(box, entry.commit, chain.PEERS, chain.RULES)
-    return Configuration(configuration.parse_peers(section), rules.decode(errors="replace"))
+    return configuration.of_sections(section, rules)
 
 
 def begin(box: Box, known: chain.Known | None = None) -> Candidate:

@@ -8,7 +8,10 @@ signed commits allow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +19,7 @@ from septum.admin.v1 import admin_pb2 as pb
 
 from appliance.ctl import say
 from appliance.ctl.connection import TRANSFER, Box
+from appliance.ctl.contexts import Context
 from appliance.ctl.trouble import Exit, Trouble
 from appliance.signed import canonical
 from appliance.signed.refusal import Refusal
@@ -23,7 +27,7 @@ from appliance.signed.roster import Roster, Trust
 from appliance.signed.statements import NONE, Commit, RosterStatement, Signed, parse
 
 _PAGE: Final = 200
-_ATTEMPTS: Final = 4  # to read head and history while others commit
+_ATTEMPTS: Final = 20  # to read head and history while others commit
 
 PEERS: Final[int] = pb.SECTION_PEERS
 RULESET: Final[int] = pb.SECTION_RULESET
@@ -88,36 +92,59 @@ def look(box: Box, down_to: int = 0, most: int = 1) -> Known:
 
     Errors: Trouble.
     """
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(random.uniform(0, 0.05 * attempt))
+        seen = box.context.seen()  # before the box is asked: another of our commands may see more meanwhile
         head = box.ask(box.configuration.GetHead, pb.GetHeadRequest(), "the head of the configuration")
-        known = _read(box, head, down_to, most)
+        known = _read(box, head, max(seen.get("revision", 0), head.oldest), down_to, most)
         if known is not None:
-            _remember(box, known)
+            _compare(seen, known)
+            box.context.remember_newest(
+                {
+                    "serial": known.roster.serial,
+                    "roster_digest": known.roster.digest.hex(),
+                    "revision": known.revision,
+                    "digest": known.digest.hex(),
+                }
+            )
             return known
     raise Trouble(Exit.OVERTAKEN, "others commit faster than the history can be read", "the same again")
 
 
-def roster_of(box: Box) -> tuple[Roster, list[tuple[RosterStatement, Signed]]]:
-    """The roster as the box shows it, replayed from the console's key on. Errors: Trouble."""
+Replayed = tuple[Roster, list[tuple[RosterStatement, Signed]]]
+
+
+def roster_of(box: Box, serial: int = 0, digest: bytes = b"") -> Replayed:
+    """The roster as the box shows it, replayed from the console's key on. What was read before is not read again if its
+    last statement has this serial and digest. Errors: Trouble.
+    """
     context = box.context
+    with contextlib.suppress(Refusal):
+        found = _replay(context, [Signed(*one) for one in context.roster()])
+        if serial and (found[0].serial, found[0].digest) == (serial, digest):
+            return found
+    shown = [Signed(one.statement, one.signature) for one in _statements(box, pb.CHAIN_ROSTER, "the roster", _PAGE)]
+    shown.reverse()
+    try:
+        found = _replay(context, shown)
+    except Refusal as refusal:
+        raise Unbelievable(f"a statement of the roster that it shows is false: {refusal}") from None
+    context.keep_roster(shown)
+    return found
+
+
+def _replay(context: Context, statements: Sequence[Signed]) -> Replayed:
+    """Errors: Refusal."""
     roster = Roster(Trust(bytes.fromhex(context.box), bytes.fromhex(context.console)))
-    replayed = []
-    for shown in reversed(list(_statements(box, pb.CHAIN_ROSTER, "the roster"))):
-        signed = Signed(shown.statement, shown.signature)
-        try:
-            replayed.append((roster.take(signed, None), signed))
-        except Refusal as refusal:
-            raise Unbelievable(
-                f"statement {roster.serial + 1} of the roster that it shows is false: {refusal}"
-            ) from None
-    return roster, replayed
+    return roster, [(roster.take(signed, None), signed) for signed in statements]
 
 
-def _statements(box: Box, chain: Any, what: str) -> Iterator[Any]:
+def _statements(box: Box, chain: Any, what: str, at_once: int) -> Iterator[Any]:
     """From the newest to the oldest that is kept."""
     before = 0
     while True:
-        request = pb.ListHistoryRequest(chain=chain, before=before, page_size=_PAGE)
+        request = pb.ListHistoryRequest(chain=chain, before=before, page_size=min(at_once, _PAGE))
         page = box.ask(box.configuration.ListHistory, request, what).statements
         yield from page
         if not page:
@@ -135,17 +162,17 @@ def _number(shown: Any) -> int:
     return int(getattr(statement, "serial", 0) or getattr(statement, "revision", 0))
 
 
-def _read(box: Box, head: Any, down_to: int, most: int) -> Known | None:
+def _read(box: Box, head: Any, seen: int, down_to: int, most: int) -> Known | None:
     """None if head and history do not belong together: somebody came in between."""
-    roster, statements = roster_of(box)
+    roster, statements = roster_of(box, head.serial, bytes(head.roster_digest))
     if (roster.serial, roster.digest) != (head.serial, bytes(head.roster_digest)):
         return None
-    seen = box.context.seen()
-    lowest = min(head.active or head.revision, max(seen.get("revision", 0), head.oldest) or head.revision)
+    lowest = min(head.active or head.revision, seen or head.revision)
     lowest = min(lowest, down_to or lowest)
     entries: list[Entry] = []
     if head.revision:
-        for shown in _statements(box, pb.CHAIN_COMMITS, "the history"):
+        at_once = max(most, head.revision - lowest + 1)
+        for shown in _statements(box, pb.CHAIN_COMMITS, "the history", at_once):
             entries.append(_entry(roster, shown, entries[-1] if entries else None))
             if entries[0].commit.revision != head.revision or entries[0].digest != bytes(head.digest):
                 return None
@@ -196,9 +223,8 @@ def _check_active(known: Known) -> None:
         raise Unbelievable(f"it says that revision {known.active} is in force, and does not show it")
 
 
-def _remember(box: Box, known: Known) -> None:
+def _compare(seen: Mapping[str, Any], known: Known) -> None:
     """Holds what the box shows against what it showed before. Errors: Unbelievable."""
-    seen = dict(box.context.seen())
     serial, revision = seen.get("serial", 0), seen.get("revision", 0)
     if serial > known.roster.serial:
         raise Unbelievable(f"it shows a roster of {known.roster.serial} statements; once it had {serial}")
@@ -209,9 +235,6 @@ def _remember(box: Box, known: Known) -> None:
     again = known.find(revision)
     if again is not None and again.digest.hex() != seen.get("digest"):
         raise Unbelievable(f"it shows another history than before: revision {revision} is not what it was")
-    seen |= {"serial": known.roster.serial, "roster_digest": known.roster.digest.hex()}
-    seen |= {"revision": known.revision, "digest": known.digest.hex()}
-    box.context.remember(seen)
 
 
 def section(box: Box, commit: Commit, which: int, tell: Callable[[float], None] = lambda done: None) -> bytes:

@@ -73,16 +73,15 @@ def told(what: str, found: tuple[Candidate, Committed | None], **more: Any) -> N
     if say.is_json():
         say.as_json({"candidate": candidate.revision, "changes": count, "committed": False, **more})
         return
-    say.note(
-        f"{what}, in the candidate: {plural(count, 'change')} to revision {candidate.revision}, nothing in force yet"
-    )
+    changes = f"{say.plural(count, 'change')} to revision {candidate.revision}"
+    say.note(f"{what}, in the candidate: {changes}, nothing in force yet")
     say.hint("septumctl config diff, then septumctl config commit -m WHY")
 
 
 def say_committed(committed: Committed, what: str, **more: Any) -> None:
     """Says what a commit came to."""
     flows = (
-        f"; {plural(committed.kept, 'flow')} kept, {committed.ended:,} ended"
+        f"; {say.plural(committed.kept, 'flow')} kept, {committed.ended:,} ended"
         if committed.kept or committed.ended
         else ""
     )
@@ -99,10 +98,6 @@ def say_committed(committed: Committed, what: str, **more: Any) -> None:
         say.hint("septumctl config confirm")
 
 
-def plural(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 # committing -----------------------------------------------------------------------------------------------------------
 
 
@@ -111,7 +106,7 @@ def check_base(known: Known, candidate: Candidate) -> None:
     if candidate.digest == known.digest.hex():
         return
     newest = known.entries[0].commit
-    since = plural(max(known.revision - candidate.revision, 1), "commit")
+    since = say.plural(max(known.revision - candidate.revision, 1), "commit")
     why = (
         f"{since} came since your candidate was begun, at revision {candidate.revision}; the last is {known.revision}, "
         f"by {newest.by} {say.ago(newest.at)}{f': {newest.comment}' if newest.comment else ''}"
@@ -239,8 +234,8 @@ def compare(
     before: Configuration, after: Configuration, names: tuple[str, str], with_packets: bool = True
 ) -> Difference:
     """Errors: Trouble (INVALID) if the rules of ``after`` cannot be read."""
-    titles = (f"rules, {name}" for name in names)
-    lines = list(unified_diff(before.rules.splitlines(), after.rules.splitlines(), *titles, lineterm=""))
+    first, second = (f"rules, {name}" for name in names)
+    lines = list(unified_diff(before.rules.splitlines(), after.rules.splitlines(), first, second, lineterm=""))
     changes = configuration.peer_changes(before.peers, after.peers)
     packets, gave_up = None, 0
     if with_packets:
@@ -351,7 +346,9 @@ def _show_packets(found: Difference, everything: bool) -> None:
     if len(found.packets) > len(rows):
         say.hint(f"  and {len(found.packets) - len(rows):,} more: --all shows them")
     if found.gave_up:
-        say.warn(f"of {plural(found.gave_up, 'rule')} it is too much work to say what becomes of all that they match")
+        say.warn(
+            f"of {say.plural(found.gave_up, 'rule')} it is too much work to say what becomes of all that they match"
+        )
 
 
 def _verdict(text: str) -> str:

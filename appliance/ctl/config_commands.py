@@ -92,8 +92,6 @@ def show(
 
 
 def _show_entry(entry: Any, known: Any, made: Any) -> None:
-    from appliance.ctl.changing import plural
-
     commit = entry.commit
     is_active = commit.revision == known.active
     say.note(f"revision {commit.revision}{', in force' if is_active else ''}: {commit.comment or '(no comment)'}")
@@ -102,7 +100,7 @@ def _show_entry(entry: Any, known: Any, made: Any) -> None:
         say.note(f"  restores revision {commit.restores}")
     if made is not None:
         count = len([line for line in made.rules.splitlines() if line.strip() and not line.strip().startswith("#")])
-        say.note(f"  {plural(len(made.peers), 'peer')}, {plural(count, 'line')} of rules")
+        say.note(f"  {say.plural(len(made.peers), 'peer')}, {say.plural(count, 'line')} of rules")
     if is_active and known.confirm_left_ms:
         left = say.span(known.confirm_left_ms / 1000)
         say.out.print(say.Text(f"  waits to be confirmed; rolled back in {left} if it is not", style="yellow"))
@@ -154,7 +152,7 @@ def history(
         mark = say.Text("*" if commit.revision == known.active else "", style="bold green")
         said = commit.comment or (f"(restores {commit.restores})" if commit.restores else "")
         rows.append((mark, commit.revision, say.when(commit.at), commit.by, say.Text(fate, style=style), said))
-    say.table(f"History of {box.context.name} (* in force)", ("", "", "when", "by", "", "why"), rows)
+    say.table(f"History of {box.context.name} (* in force)", ("", "revision", "when", "by", "", "why"), rows)
     if entries and entries[-1].commit.revision > max(known.oldest, 1):
         say.hint(f"older ones: septumctl config history -n {most * 5}")
 
@@ -199,7 +197,7 @@ def edit(json_: Json = False) -> None:
 
 def _show_mistakes(trouble: Trouble) -> None:
     for place in trouble.places:
-        say.err.print(say.Text.assemble("  ", (place.path, "bold"), f": {place.why}"), soft_wrap=True)
+        say.show_place(place)
     say.err.print(say.Text.assemble(("septumctl: ", "bold red"), str(trouble)), soft_wrap=True)
 
 
@@ -405,7 +403,6 @@ def export(
 ) -> None:
     """Write a configuration into a file, with the signatures that prove it. Preshared keys in it are sealed."""
     from appliance.ctl import archive, chain, configuration, contexts
-    from appliance.ctl.configuration import Configuration
 
     with reach.the_box() as box:
         known = chain.look(box, revision)
@@ -414,7 +411,7 @@ def export(
         entry = _kept(known, revision or known.active)
         section, rules = chain.content(box, entry.commit, chain.PEERS, chain.RULES)
         context = box.context
-    made = Configuration(configuration.parse_peers(section), rules.decode(errors="replace"))
+    made = configuration.of_sections(section, rules)
     roster = tuple(signed for _, signed in known.statements)
     text = archive.write(archive.Archive(context.box, entry.signed, roster, made), section)
     if file is None:

@@ -15,6 +15,7 @@ from appliance.signed.statements import Commit
 RULES_FILE: Final = "rules"
 """What the rules are called in counters, logs and explanations."""
 
+_NO_RULES: Final = b"\n"
 _MOST_RULES: Final = 1 << 20  # bytes of text
 
 
@@ -47,6 +48,11 @@ def parse_peers(section: bytes) -> tuple[PeerEntry, ...]:
         return peers.parse(section)
     except SettingsError as error:
         raise Trouble(Exit.INVALID, "the section of peers cannot be read", "", [Place(error.path, error.why)]) from None
+
+
+def of_sections(peers_section: bytes, rules: bytes) -> Configuration:
+    """What was signed, as it is edited. Errors: Trouble (INVALID)."""
+    return Configuration(parse_peers(peers_section), "" if rules == _NO_RULES else rules.decode(errors="replace"))
 
 
 def names(entries: Iterable[PeerEntry]) -> dict[str, list[int]]:
@@ -90,7 +96,8 @@ def build(made: Configuration, tell: Callable[[float], None] | None = None) -> t
         place = Place(named(error.path, made.peers), error.why)
         raise Trouble(Exit.INVALID, "the peers have a mistake", "septumctl config edit", [place]) from None
     loaded = compile_rules(made, tell)
-    sections = Sections(section, canonical.encode(encode(loaded.ruleset)), made.rules.encode())
+    # Of a section, no bytes mean that the box has it already: one without rules has a line
+    sections = Sections(section, canonical.encode(encode(loaded.ruleset)), made.rules.encode() or _NO_RULES)
     limits = {"peers": peers.LARGEST, "ruleset": 4 << 20, "rules": _MOST_RULES}
     for name, most in limits.items():
         if (size := len(getattr(sections, name))) > most:

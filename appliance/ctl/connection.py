@@ -34,12 +34,6 @@ _OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 200),
 )
 
-_STATES: Final = {
-    grpc.ChannelConnectivity.CONNECTING: "connecting",
-    grpc.ChannelConnectivity.READY: "it has the question",
-    grpc.ChannelConnectivity.TRANSIENT_FAILURE: "cannot connect so far",
-}
-
 
 class Box:
     """The box of ``context``; a context manager. Errors of everything: Trouble.
@@ -50,7 +44,6 @@ class Box:
     def __init__(self, context: Context, deadline: float = reach.DEADLINE, is_known: bool = True) -> None:
         self.context = context
         self.deadline = deadline
-        self._state = ""
         if is_known:
             diagnose.own_certificate(context)
         host, port = host_and_port(context.address)
@@ -61,7 +54,6 @@ class Box:
         )
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._channel = grpc.secure_channel(target, credentials, options=_OPTIONS)
-        self._channel.subscribe(self._hear)
         self.box = services.BoxStub(self._channel)
         self.peers = services.PeersStub(self._channel)
         self.keys = services.KeysStub(self._channel)
@@ -70,9 +62,6 @@ class Box:
         self.audit = services.AuditStub(self._channel)
         self.enrollment = services.EnrollmentStub(self._channel)
         self._is_known = is_known
-
-    def _hear(self, state: grpc.ChannelConnectivity) -> None:
-        self._state = _STATES.get(state, self._state)
 
     def __enter__(self) -> Self:
         return self
@@ -106,8 +95,15 @@ class Box:
     # calls ------------------------------------------------------------------------------------------------------------
 
     def ask(self, method: Any, request: Any, what: str, seconds: float = 0.0) -> Any:
-        """The reply to ``request``; ``what`` it is, for who waits."""
-        return self._finish(method.future(request, timeout=seconds or self.deadline), what)
+        """The reply to ``request``; ``what`` it is, for who waits. Who asks too fast is made to wait."""
+        until = time.monotonic() + (seconds or self.deadline)
+        while True:
+            try:
+                return self._finish(method.future(request, timeout=max(0.1, until - time.monotonic())), what)
+            except Trouble as trouble:
+                if trouble.reason != "RATE" or time.monotonic() + trouble.wait > until:
+                    raise
+                time.sleep(max(trouble.wait, _LOOK))
 
     def send(self, method: Any, requests: Iterable[Any], what: str) -> Any:
         """The reply to all ``requests`` of a stream."""
@@ -120,7 +116,7 @@ class Box:
                     try:
                         return call.result(timeout=_LOOK)
                     except grpc.FutureTimeoutError:
-                        say.tick(self._state)
+                        say.tick()
         except grpc.RpcError as error:
             raise self._trouble(error, what) from None
         except BaseException:
@@ -144,7 +140,7 @@ class Box:
         address = self.context.address
         if reason in _REASONS:
             number, then = _REASONS[reason]
-            return Trouble(number, said, then, places, reason)
+            return Trouble(number, said, then, places, reason, wait)
         match code:
             case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.DEADLINE_EXCEEDED:
                 if self._is_known and (found := diagnose.explain(self.context)):
@@ -155,12 +151,13 @@ class Box:
                 return Trouble(Exit.UNREACHED, why, "more time: septumctl --timeout 60 …", reason=code.name)
             case grpc.StatusCode.UNAUTHENTICATED:
                 why = f"{address} does not know you: {said}"
-                return Trouble(Exit.NOT_ALLOWED, why, _NEW, reason=code.name)
+                return Trouble(Exit.NOT_ALLOWED, why, _NEW, reason=reason or code.name)
             case grpc.StatusCode.PERMISSION_DENIED:
                 return Trouble(Exit.NOT_ALLOWED, said, "septumctl whoami; septumctl admins list", places, code.name)
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
-                then = f"again in {wait:.0f} s" if wait else "again in a while"
-                return Trouble(Exit.NOT_ALLOWED, f"{address} has had enough: {said}", then, places, code.name)
+                then = f"again in {max(wait, 1):.0f} s" if wait else "again in a while"
+                why = f"{address} has had enough: {said}"
+                return Trouble(Exit.NOT_ALLOWED, why, then, places, reason or code.name, wait)
             case grpc.StatusCode.INVALID_ARGUMENT:
                 return Trouble(Exit.INVALID, said, "", places, code.name)
             case grpc.StatusCode.ABORTED:

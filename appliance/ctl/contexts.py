@@ -9,6 +9,7 @@ A context is a folder that only its owner reads, ``~/.config/septum/contexts/NAM
     certificate.pem   for tls.key, short-lived, from the box; with the certificates that lead to root.pem
     seen.json         the newest revision and roster that the box has shown: it may never show older ones
     candidate/        what is being edited (candidate.py)
+    roster.json       the roster's statements
     sections/         what was downloaded of signed revisions, by digest
 
 `septum init` makes the first one, for the console; `septumctl enroll` the others.
@@ -17,6 +18,7 @@ A context is a folder that only its owner reads, ``~/.config/septum/contexts/NAM
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -24,7 +26,7 @@ import re
 import secrets
 import shutil
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -135,9 +137,42 @@ class Context:
             raise ContextError(f"{self.folder / 'seen.json'} is damaged", f"rm {self.folder / 'seen.json'}")
         return found
 
-    def remember(self, seen: Mapping[str, Any]) -> None:
-        if self.seen() != seen:
-            write(self.folder / "seen.json", json.dumps(seen, sort_keys=True) + "\n")
+    def remember_newest(self, shown: Mapping[str, Any]) -> None:
+        """What the box has shown now: revision and serial with their digests; each counts if it is above what was."""
+        with self._seen() as seen:
+            for number, digest in (("revision", "digest"), ("serial", "roster_digest")):
+                if shown[number] >= seen.get(number, 0):
+                    seen.update({number: shown[number], digest: shown[digest]})
+
+    def remember(self, **what: Any) -> None:
+        """Something else about the box."""
+        with self._seen() as seen:
+            seen.update(what)
+
+    @contextlib.contextmanager
+    def _seen(self) -> Iterator[dict[str, Any]]:
+        """What was seen, to be changed by one of our commands at a time."""
+        with open(self.folder / ".seen.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            before = self.seen()
+            seen = dict(before)
+            yield seen
+            if seen != before:
+                write(self.folder / "seen.json", json.dumps(seen, sort_keys=True) + "\n")
+
+    def roster(self) -> list[tuple[bytes, bytes]]:
+        """The statements of the roster, each with its signature, as they were kept. The caller looks at them again."""
+        try:
+            rows = json.loads((self.folder / "roster.json").read_bytes())
+            return [(str(statement).encode(), bytes.fromhex(signature)) for statement, signature in rows]
+        except (OSError, ValueError, TypeError):
+            return []  # they are read anew
+
+    def keep_roster(self, statements: Sequence[tuple[bytes, bytes]]) -> None:
+        """Kept for later. That they cannot be is no error."""
+        with contextlib.suppress(OSError):
+            rows = [(statement.decode(), signature.hex()) for statement, signature in statements]
+            write(self.folder / "roster.json", json.dumps(rows))
 
     def section(self, digest: str) -> bytes | None:
         """What is known to have that digest, if it was downloaded before. The caller checks that it has."""

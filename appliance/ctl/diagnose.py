@@ -93,7 +93,8 @@ def own_certificate(context: Context) -> None:
         raise Trouble(Exit.NOT_ALLOWED, why, _NEW, reason="CERTIFICATE") from None
     now = time.time()
     if now < valid.begin:
-        why = f"by this machine's clock it is {identity.day(now)}, and your certificate begins {identity.day(valid.begin)}"
+        begin = identity.day(valid.begin)
+        why = f"by this machine's clock it is {identity.day(now)}, and your certificate begins {begin}"
         raise Trouble(Exit.NOT_ALLOWED, why, _CLOCK, reason="CLOCK")
     if now >= valid.end:
         why = f"your certificate for {context.name} ended {identity.day(valid.end)} (now: {identity.day(now)})"
@@ -169,7 +170,7 @@ def _mistrust(context: Context, error: ssl.SSLCertVerificationError) -> Trouble:
                 f"{address} shows a certificate that is good from {identity.day(valid.begin)} to "
                 f"{identity.day(valid.end)}; by this machine's clock it is {identity.day(now)}"
             )
-            then = f"if this clock is wrong: {_CLOCK.partition(': ')[2]}; if not, the box's is, or its certificate was not renewed: look there"
+            then = f"{_CLOCK}; if it is right, the box's is wrong, or its certificate was not renewed: look there"
             return Trouble(Exit.NOT_BELIEVED, why, then, reason="CLOCK")
         if error.verify_code not in (_WRONG_NAME, _WRONG_PURPOSE):
             shown = hashlib.sha256(chain[-1]).hexdigest()
@@ -205,16 +206,17 @@ def _handshake(address: str, error: OSError) -> Trouble:
     if isinstance(error, TimeoutError):
         why = f"{address} takes connections and says nothing within {CONNECT:g} s: it is busy, or not a box"
         return Trouble(Exit.UNREACHED, why, "on the box: septum ps", reason="SILENT")
-    why = f"{address} ends the connection before anything is said ({getattr(error, 'reason', None) or error.strerror or error})"
-    then = "wait a minute: too many connections, or failed attempts, from one address are locked out; on the box: septum ps"
+    said = getattr(error, "reason", None) or error.strerror or str(error)
+    why = f"{address} ends the connection before anything is said ({said})"
+    then = "wait a minute: an address with too many connections or failures is locked out; on the box: septum ps"
     return Trouble(Exit.UNREACHED, why, then, reason="HUNG_UP")
 
 
 _REFUSED: Final = (
-    (("CERTIFICATE_EXPIRED",), "EXPIRED", "says that your certificate has expired", f"if both clocks are right: {_NEW}"),
+    (("CERTIFICATE_EXPIRED",), "EXPIRED", "says that your certificate has expired", f"if the clocks are right: {_NEW}"),
     (("CERTIFICATE_REVOKED", "ACCESS_DENIED"), "REVOKED", "knows you no more: your access was revoked", _NEW),
-    (("UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN", "UNSUPPORTED_CERTIFICATE", "DECRYPT_ERROR"), "CERTIFICATE",
-     "does not take your certificate: it is not of that box", _NEW),
+    (("UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_UNKNOWN", "UNSUPPORTED_CERTIFICATE", "DECRYPT_ERROR"),
+     "CERTIFICATE", "does not take your certificate: it is not of that box", _NEW),
     (("CERTIFICATE_REQUIRED",), "CERTIFICATE", "wants a certificate, and got none", _NEW),
 )  # fmt: skip
 

@@ -62,7 +62,10 @@ def sealed_word(sealed: bytes) -> str:
 
 
 def read(text: str, known: Configuration, seal: Seal) -> tuple[PeerEntry, ...]:
-    """The peers of an edited text; ``known`` is what it was written from. Errors: Trouble (INVALID) with every mistake."""
+    """The peers of an edited text; ``known`` is what it was written from.
+
+    Errors: Trouble (INVALID) with every mistake.
+    """
     try:
         tables = tomllib.loads(text)
         where = lines(text)
@@ -115,7 +118,7 @@ class _Reader:
         value: Any = row.get(key, _DEFAULTS.get(key))
         if value is None:
             self.refuse(way, f"the peer has no {key}")
-        elif type(value) is not _TYPES[key]:
+        elif not _is_of(value, _TYPES[key]):
             self.refuse(way, f"{key} must be {_WORDS[_TYPES[key]]}")
         else:
             try:
@@ -142,6 +145,11 @@ class _Reader:
         if text not in self._sealed:
             raise ValueError("is sealed, and not one that was here before: write the key itself")
         return self._sealed[text]
+
+
+def _is_of(value: Any, kind: type) -> bool:
+    """True is no number here."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 _DEFAULTS: Final[dict[str, Any]] = {"number": 0, "allowed_ips": [], "endpoint": "", "keepalive": 0, "preshared_key": ""}

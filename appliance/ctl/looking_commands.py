@@ -1,4 +1,4 @@
-"""`septumctl status`, `top`, `domains`, `logs`, `keys`, `version`: what a box does."""
+"""`septumctl status`, `top`, `domains`, `logs`, `version`: what a box does."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _tell_of_clock(box_time: int) -> None:
     skew = box_time / 1000 - time.time() if box_time else 0.0
     if abs(skew) > _SKEW:
         say.warn(
-            f"the clocks differ: the box's is {say.span(abs(skew))} {'ahead of' if skew > 0 else 'behind'} this machine's; "
+            f"the box's clock is {say.span(abs(skew))} {'ahead of' if skew > 0 else 'behind'} this machine's; "
             "invitations and certificates go by both"
         )
 
@@ -94,7 +94,7 @@ def headline(found: Any) -> Any:
     """One or two lines about a box."""
     name, tunnel = say.clean(found.name), say.clean(found.tunnel)
     text = say.Text.assemble(
-        (name, "bold"), f": up {say.span(found.uptime)}, revision {found.revision}, {found.peers} peers"
+        (name, "bold"), f": up {say.span(found.uptime)}, revision {found.revision}, {say.plural(found.peers, 'peer')}"
     )
     if tunnel:
         text.append(f"\n  {tunnel}: {', '.join(map(say.clean, found.addresses))}")
@@ -256,25 +256,7 @@ def _print_lines(page: Any, is_first: bool) -> None:
         say.out.print(text, soft_wrap=True)
 
 
-# keys and version -----------------------------------------------------------------------------------------------------
-
-
-def keys(
-    accept: Annotated[bool, typer.Option("--accept", help="The box has new keys, and you have compared them.")] = False,
-    json_: Json = False,
-) -> None:
-    """Show the public halves of the box's keys, which are remembered and must not change unnoticed."""
-    from appliance.ctl import sealing
-
-    with reach.the_box() as box:
-        if accept:
-            sealing.accept(box, sealing.shown(box))
-        found = sealing.pinned(box)
-    if say.is_json():
-        say.as_json(found._asdict())
-        return
-    say.note(f"public key:  {found.public_key}")
-    say.note(f"sealing key: {found.sealing_key}   (preshared keys are sealed to it)")
+# version -----------------------------------------------------------------------------------------------------
 
 
 def version(json_: Json = False) -> None:
@@ -289,7 +271,8 @@ def version(json_: Json = False) -> None:
         context = box.context
     _tell_of_clock(found.time)
     if found.box != context.box:
-        why = f"{context.address} says that it is the box {say.clean(found.box)[:64]}, and has the certificate of {context.box}"
+        said = say.clean(found.box)[:64]
+        why = f"{context.address} says that it is the box {said}, and has the certificate of {context.box}"
         raise Trouble(Exit.NOT_BELIEVED, why, "look at the box itself")
     if say.is_json():
         told = {"septumctl": own, "septum": found.septum, "python": found.python, "name": found.name, "box": found.box}

@@ -12,11 +12,14 @@ from appliance.ctl import (
     admins_commands,
     config_commands,
     context_commands,
+    exporter,
+    keys_commands,
     looking_commands,
     peers_commands,
     reach,
     rules_commands,
     say,
+    uapi_server,
 )
 from appliance.ctl.contexts import ContextError
 from appliance.ctl.trouble import Exit, Trouble
@@ -57,11 +60,13 @@ for single in (
     context_commands.renew,
     looking_commands.version,
     looking_commands.logs,
-    looking_commands.keys,
 ):
     app.command()(single)
+app.command("exporter")(exporter.serve)
+app.command("uapi")(uapi_server.serve)
 app.add_typer(looking_commands.domains, name="domains")
 app.add_typer(peers_commands.app, name="peers")
+app.add_typer(keys_commands.app, name="keys")
 app.add_typer(rules_commands.app, name="rules")
 app.add_typer(config_commands.app, name="config")
 app.add_typer(admins_commands.app, name="admins")

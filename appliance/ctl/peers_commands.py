@@ -266,6 +266,8 @@ def add(
     def edit(box: Any, before: Any) -> Any:
         added, client = _make(box, before, name, given, keepalive, preshared_key, (box_endpoint, routes, dns))
         made.update(added=added, client=client)
+        if client is not None and out is not None:
+            _write(out, client.text())  # before the peer is there: its key must not be lost
         peers = tuple(sorted((*before.peers, added.entry)))
         return before._replace(peers=peers)
 
@@ -279,6 +281,15 @@ def add(
     changing.told(f"{name} added with {', '.join(entry.allowed_ips) or 'no addresses'}", found, **told)
     if client is not None:
         _hand_out(client, out, qr)
+
+
+def _write(file: Path, text: str) -> None:
+    from appliance.ctl.contexts import write
+
+    try:
+        write(file, text)
+    except OSError as error:
+        raise Trouble(Exit.USAGE, f"{file}: {error.strerror}; nothing was changed", "--out FILE") from None
 
 
 def _seconds(confirm: str) -> int:
@@ -431,15 +442,10 @@ _ROUTES: Final = "0.0.0.0/0, ::/0"
 
 
 def _hand_out(client: Any, out: Path | None, qr: bool) -> None:
-    from appliance.ctl.contexts import write
     from appliance.ctl.wgclient import show_qr
 
     text = client.text()
     if out is not None:
-        try:
-            write(out, text)
-        except OSError as error:
-            raise Trouble(Exit.REFUSED, f"{out}: {error.strerror}; the peer is there, its keys are lost", "peers remove, and add it anew") from None  # fmt: skip
         say.note(f"its file for wg-quick is {out}, readable by you alone")
     if say.is_json():
         return
@@ -462,10 +468,10 @@ def set_(
     endpoint: Annotated[str | None, typer.Option("--endpoint", "-e", help="Where it is; '' for unknown.")] = None,
     keepalive: Annotated[
         int, typer.Option("--keepalive", help="Seconds; 0 is off.", min=-1, max=65535, show_default=False)
-    ] = -1,  # fmt: skip
+    ] = -1,
     preshared_key: Annotated[
         str, typer.Option("--preshared-key", "-p", help="'new' (it is printed), a file, or 'none'.")
-    ] = "",  # fmt: skip
+    ] = "",
     public_key: Annotated[str, typer.Option("--public-key", "-k", help="It has another key now.")] = "",
     commit: Commit = False,
     message: Message = "",
@@ -543,7 +549,7 @@ def import_(
         return _merged(box, before, parsed, replace)
 
     found = changing.change(edit, message or f"peers import {file.name}", commit, _seconds(confirm))
-    changing.told(f"{changing.plural(len(parsed), 'peer')} of {file}", found, peers=len(parsed))
+    changing.told(f"{say.plural(len(parsed), 'peer')} of {file}", found, peers=len(parsed))
 
 
 def _parse_wgquick(file: Path) -> list[Any]:

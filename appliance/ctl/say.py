@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
-from appliance.cli.screen import amount, as_json, err, good, out, progress, table
-from appliance.ctl.trouble import Exit, Trouble
+from appliance.cli.screen import amount, as_json, err, good, out, progress
+from appliance.ctl.trouble import Exit, Place, Trouble
 
 PATIENCE: Final = 1.0  # seconds after which one wants to know what is being waited for
 
@@ -57,9 +59,36 @@ def fail(trouble: Trouble) -> NoReturn:
     raise SystemExit(int(trouble.code))
 
 
+def show_place(place: Place) -> None:
+    """Something that is wrong, and where."""
+    err.print(Text.assemble("  ", (place.path, "bold"), ": " if place.path else "", place.why), soft_wrap=True)
+
+
 def warn(why: str) -> None:
     """Something to know, on standard error."""
     err.print(Text.assemble(("septumctl: ", "bold yellow"), (why, "yellow")), soft_wrap=True)
+
+
+_NUMBER: Final = re.compile(r"[\d.,]+( [KMGT]?i?B| s| min| h| d|%)?|-|")
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Prints a table; a column whose cells are all numbers, or amounts, is set flush right."""
+    body = [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows]
+    shown = Table(box=None, pad_edge=False, header_style="dim")
+    for i, column in enumerate(columns):
+        is_number = bool(body) and all(_NUMBER.fullmatch(row[i].plain) for row in body)
+        shown.add_column(column, justify="right" if is_number else "left", overflow="fold")
+    for row in body:
+        shown.add_row(*row)
+    out.print(Text(title, style="bold"), soft_wrap=True)
+    if body:
+        out.print(shown)
+
+
+def plural(count: int, what: str) -> str:
+    """``1 peer``, ``2 peers``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def note(what: str) -> None:
@@ -176,4 +205,4 @@ def clean(text: str) -> str:
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
-__all__ = ["Json", "Text", "amount", "as_json", "err", "good", "out", "progress", "table"]
+__all__ = ["Json", "Text", "amount", "as_json", "err", "good", "out", "progress"]

@@ -1,56 +1,65 @@
 """The box's own keys, as they are used here: what preshared keys are sealed to, and what a new peer is told.
 
-They come from the part of the box that nobody has to trust. So they are pinned when they are seen first, and if they
-ever change, nothing is sealed to them and no peer is told of them before somebody has looked: `septumctl keys --accept`.
+They come from the part of the box that nobody has to trust. A key that the box was told to go over to is in the roster,
+signed; before that, keys are pinned when they are seen first. If they ever change otherwise, nothing is sealed to them,
+and no peer is told of them, before somebody has looked: `septumctl keys accept`.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from septum.admin.v1 import admin_pb2 as pb
 
+from appliance.ctl import chain
 from appliance.ctl.trouble import Exit, Trouble
 
 
 class BoxKeys(NamedTuple):
-    """Base64, 32 bytes each."""
+    """Base64, 32 bytes each. ``spare``: the public key that the box would go over to; empty if it has none yet."""
 
     public_key: str
     sealing_key: str
+    spare: str = ""
 
 
 def shown(box: Any) -> BoxKeys:
     """The keys that the box shows now. Errors: Trouble."""
     found = box.ask(box.keys.GetKeys, pb.GetKeysRequest(), "the keys of the box")
-    for key in (found.public_key, found.sealing_key):
+    for key in filter(None, (found.public_key, found.sealing_key, found.next_public_key or None)):
         try:
             is_good = len(base64.b64decode(key, validate=True)) == 32
         except ValueError:
             is_good = False
         if not is_good:
             raise Trouble(Exit.NOT_BELIEVED, f"{box.context.address} shows keys that are none", "septumctl domains")
-    return BoxKeys(found.public_key, found.sealing_key)
+    return BoxKeys(found.public_key, found.sealing_key, found.next_public_key)
 
 
 def pinned(box: Any) -> BoxKeys:
-    """The keys of the box, the same as ever. Errors: Trouble."""
-    now, seen = shown(box), dict(box.context.seen())
-    before = seen.get("keys")
-    if before is None:
+    """The keys of the box: those that the roster says, or the same as ever. Errors: Trouble."""
+    now, before = shown(box), box.context.seen().get("keys")
+    signed = chain.roster_of(box)[0].key
+    if signed and base64.b64encode(signed).decode() != now.public_key:
+        why = f"{box.context.name} shows another key than it was told to go over to, signed: {now.public_key}"
+        raise Trouble(Exit.NOT_BELIEVED, why, _COMPARE, reason="KEYS_CHANGED")
+    is_rotated = bool(signed) and before is not None and before[0] != now.public_key
+    if before is None or is_rotated:
         accept(box, now)
-    elif BoxKeys(*before) != now:
+    elif tuple(before) != now[:2]:
         why = f"{box.context.name} shows other keys than before: {now.public_key}, and had {before[0]}"
-        then = "compare with `septum status` on the box itself; if it was given new keys: septumctl keys --accept"
-        raise Trouble(Exit.NOT_BELIEVED, why, then, reason="KEYS_CHANGED")
+        raise Trouble(Exit.NOT_BELIEVED, why, _COMPARE, reason="KEYS_CHANGED")
     return now
+
+
+_COMPARE: Final = "compare with `septum status` on the box itself; if it was made anew: septumctl keys accept"
 
 
 def accept(box: Any, keys: BoxKeys) -> None:
     """These are the box's from now on."""
-    box.context.remember(dict(box.context.seen()) | {"keys": list(keys)})
+    box.context.remember(keys=list(keys[:2]))
 
 
 def sealer(box: Any) -> Callable[[bytes], bytes]:

@@ -2,9 +2,10 @@
 
     "septum-" + base64url( 1 | box (32) | console key (32) | seed of the invitation's key (32) | words | sum (4) )
 
-The words, with blanks between them, are who is invited, what the box is called, and where it is. ``box`` pins the box's authority, the console's key pins its roster, the seed signs one "enroll" statement. Whoever has the
-token can enroll in the invited one's place, once: it goes by a channel that the security officer trusts. The sum, of
-BLAKE2s, finds words that were not copied whole.
+The words, with blanks between them, are who is invited, what the box is called, and where it is. ``box`` pins the box's
+authority, the console's key pins its roster, the seed signs one "enroll" statement. Whoever has the token can enroll in
+the invited one's place, once: it goes by a channel that the security officer trusts. The sum, of BLAKE2s, finds words
+that were not copied whole.
 """
 
 from __future__ import annotations

@@ -29,11 +29,22 @@ class Place(NamedTuple):
 
 
 class Trouble(Exception):
-    """A command cannot go on. ``then``: what to do next; ``places``: all that is wrong with what was handed in."""
+    """A command cannot go on. ``then``: what to do next; ``places``: all that is wrong with what was handed in;
+    ``wait``: seconds after which it may be tried again, if the box said so.
+    """
 
-    def __init__(self, code: Exit, why: str, then: str = "", places: Sequence[Place] = (), reason: str = "") -> None:
+    def __init__(
+        self,
+        code: Exit,
+        why: str,
+        then: str = "",
+        places: Sequence[Place] = (),
+        reason: str = "",
+        wait: float = 0.0,
+    ) -> None:
         super().__init__(why)
         self.code = code
         self.then = then
         self.places = tuple(places)
         self.reason = reason or code.name
+        self.wait = wait

@@ -1,4 +1,4 @@
-"""What a new peer needs to know: a file for wg-quick, also as a QR code. Made on this machine; the box never sees it."""
+"""What a new peer needs to know: a file for wg-quick, also as a QR code. It is made here; the box never sees it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rich.console import Console
 
 
 class Client(NamedTuple):
-    """A peer's own side. Keys in base64; ``addresses`` are its own within the tunnel, ``allowed_ips`` what is behind the
-    box; ``preshared_key``, ``dns`` and ``endpoint`` may be empty, ``mtu`` and ``keepalive`` 0.
+    """A peer's own side. Keys in base64; ``addresses`` are its own within the tunnel, ``allowed_ips`` what is behind
+    the box; ``preshared_key``, ``dns`` and ``endpoint`` may be empty, ``mtu`` and ``keepalive`` 0.
     """
 
     name: str

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any, Final
 
 from lark import Lark, Token, Transformer, Tree, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
@@ -165,9 +165,24 @@ def _items(found: list[Any]) -> Items:
 
 @cache
 def _parser() -> Callable[[str], Node]:
-    grammar = resources.files("appliance.rules").joinpath("grammar.lark").read_text()
-    parse: Any = Lark(grammar, parser="lalr", lexer="contextual", start="statement", transformer=_Tree()).parse
+    folder = Path(__file__).parent
+    lark = Lark(
+        (folder / "grammar.lark").read_text(),
+        parser="lalr",
+        lexer="contextual",
+        start="statement",
+        transformer=_Tree(),
+        # Its tables lie beside the bytecode, are as much believed as that, and made anew when the grammar changes: to
+        # make them takes longer than to read a page of rules. Where nothing may be written they are made each time.
+        cache=str(folder / "__pycache__" / "grammar.tables"),
+    )
+    parse: Any = lark.parse
     return parse  # type: ignore[no-any-return]
+
+
+def make_tables() -> None:
+    """Leaves the grammar's tables where whoever parses next finds them."""
+    _parser()
 
 
 def parse(text: str, file: str, problems: list[Problem]) -> Iterator[tuple[Statement, Node]]:

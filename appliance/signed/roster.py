@@ -18,6 +18,7 @@ from appliance.signed.statements import (
     Confirm,
     Enroll,
     Invite,
+    Rekey,
     Revoke,
     Role,
     RosterStatement,
@@ -60,6 +61,8 @@ class Roster:
         self.serial = 0
         self.digest = NONE
         self.invitations: dict[str, Invite] = {}
+        self.key = b""
+        """The box's public key in handshakes; empty as long as it is the one that it was made with."""
         self._all = [Administrator(CONSOLE, Role.SECURITY_OFFICER, trust.console, since=0)]
 
     @property
@@ -119,6 +122,8 @@ class Roster:
             case Enroll():
                 role = self.invitations.pop(statement.by).role
                 self._all.append(Administrator(statement.by, role, statement.key, since=self.serial))
+            case Rekey():
+                self.key = statement.key
             case Revoke():
                 self.invitations.pop(statement.name, None)
                 self._all = [
@@ -131,7 +136,7 @@ class Roster:
         """The same without taking it. Errors: Refusal."""
         statement = parse(signed.statement)
         if isinstance(statement, Commit | Confirm):
-            raise Refusal(Why.MALFORMED, "must be invite, enroll or revoke", "kind")
+            raise Refusal(Why.MALFORMED, "must be invite, enroll, revoke or rekey", "kind")
         self._is_ours(statement)
         if statement.serial != self.serial + 1 or statement.follows != self.digest:
             raise Refusal(Why.STALE, f"does not follow the last statement, {self.serial}", "follows")
@@ -143,6 +148,10 @@ class Roster:
                 self._check_invite(statement, now)
             case Enroll():
                 self._check_enroll(signed, statement, now)
+            case Rekey():
+                self._signer(signed, statement, self.serial)
+                if statement.key == self.key:
+                    raise Refusal(Why.UNCHANGED, "is the box's key already", "key")
             case Revoke():
                 self._signer(signed, statement, self.serial)
                 self._check_revoke(statement)

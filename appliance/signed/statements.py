@@ -1,9 +1,10 @@
 """What an administrator can state, and how it is signed.
 
 Two chains, each statement naming the one before it by its digest. The *roster*, numbered by ``serial``, says who may
-sign: ``Invite``, ``Enroll``, ``Revoke``. The *commits*, numbered by ``revision``, say what is in force: ``Commit``. A
-``Confirm`` stands beside the chain. A statement is canonical JSON with exactly the fields of its kind, keys and digests
-in hexadecimal; its signature is Ed25519 (RFC 8032) over ``CONTEXT`` and those bytes.
+sign, and by which key the box itself is known: ``Invite``, ``Enroll``, ``Revoke``, ``Rekey``. The *commits*, numbered
+by ``revision``, say what is in force: ``Commit``. A ``Confirm`` stands beside the chain. A statement is canonical JSON
+with exactly the fields of its kind, keys and digests in hexadecimal; its signature is Ed25519 (RFC 8032) over
+``CONTEXT`` and those bytes.
 
 An invitation is itself a signing key, good for one statement: whoever was handed the token signs with it the key that
 they made for themselves. So a token cannot be used by who carries the messages, nor used twice.
@@ -88,6 +89,19 @@ class Revoke(NamedTuple):
     name: str
 
 
+class Rekey(NamedTuple):
+    """``key``, one that the box has made, is its public key in handshakes from now on. It is no part of a commit, since
+    what is rolled back must not bring a key back that was given up.
+    """
+
+    box: bytes
+    serial: int
+    follows: bytes
+    at: int
+    by: str
+    key: bytes
+
+
 class Commit(NamedTuple):
     """These sections are in force. ``roster``: the serial of the roster that ``by`` knew. ``confirm``: seconds until it
     is rolled back unless confirmed, 0 if it needs none. ``restores``: the revision it goes back to, 0 if none.
@@ -117,14 +131,17 @@ class Confirm(NamedTuple):
     by: str
 
 
-Statement = Invite | Enroll | Revoke | Commit | Confirm
-RosterStatement = Invite | Enroll | Revoke
+Statement = Invite | Enroll | Revoke | Rekey | Commit | Confirm
+RosterStatement = Invite | Enroll | Revoke | Rekey
 
-KINDS: Final[dict[str, type[Any]]] = {kind.__name__.lower(): kind for kind in (Invite, Enroll, Revoke, Commit, Confirm)}
+KINDS: Final[dict[str, type[Any]]] = {
+    kind.__name__.lower(): kind for kind in (Invite, Enroll, Revoke, Rekey, Commit, Confirm)
+}
 
 PERMITTED: Final[dict[type[Any], Role]] = {
     Invite: Role.SECURITY_OFFICER,
     Revoke: Role.SECURITY_OFFICER,
+    Rekey: Role.SECURITY_OFFICER,
     Commit: Role.OPERATOR,
     Confirm: Role.OPERATOR,
 }

@@ -109,6 +109,13 @@ class PersistFloor:
 
 
 @dataclass(frozen=True, slots=True)
+class Identify:
+    """Handshakes with us are made for this public key from now on."""
+
+    public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ShowPeer:
     """What is known of a peer, for whoever watches."""
 
@@ -129,7 +136,7 @@ class HidePeer:
 
 EncryptOrder = SendPeer | SendOnly | SendSession | SendEndpoint | SendKeepalive | SendForget
 DecryptOrder = ReceivePeer | ReceiveOnly | ReceiveSession | ReceiveForget
-Event = SendHandshake | EncryptOrder | DecryptOrder | Log | PersistFloor | ShowPeer | HidePeer
+Event = SendHandshake | EncryptOrder | DecryptOrder | Log | PersistFloor | Identify | ShowPeer | HidePeer
 
 
 class SendReport(NamedTuple):

@@ -20,7 +20,10 @@ def handshake_at(peer: ShowPeer, now: float, wall: float) -> int:
 def answer(request: PeersRequest, manager: Manager, now: float, wall: float) -> PeersReply:
     """``request`` has passed its schema."""
     if request.WhichOneof("ask") == "keys":
-        return PeersReply(keys=Keys(public_key=manager.public_key, sealing_key=manager.sealing.public))
+        keys = Keys(
+            public_key=manager.public_key, sealing_key=manager.sealing.public, next_public_key=manager.spare_key
+        )
+        return PeersReply(keys=keys)
     page = [
         PeerState(
             number=state.peer,

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from septum.v1.blobs import BLOB_ABSENT, BLOB_OK, BLOB_STALE, BlobReply, BlobRequest
 from septum.v1.handshakes import Handshake
+from septum.v1.identity import Identity
 from septum.v1.peers import PeersReply, PeersRequest
 from septum.v1.random import RandomRequest
 from septum.v1.received import ReceiveReport
@@ -66,7 +67,8 @@ class _Shell:
         self._pairs = len(self._orders[Side.ENCRYPT])
         settings = parse("keymgr", guest.settings)
         guest.settings.clear()  # the private key was in there as text
-        self._manager = Manager(settings, self._pairs)
+        self._identity = guest.out("identity") if guest.is_joined("identity") else None
+        self._manager = Manager(settings, self._pairs, rotates=self._identity is not None)
         self._random = _Random(self, guest.client("random"))
         self._blobs = guest.client("blobs")
         self._handshakes = guest.out("handshakes_out")
@@ -88,13 +90,15 @@ class _Shell:
         guest.receive_many("encrypt_reports", self._send_report)
         guest.receive_many("decrypt_reports", self._receive_report)
         guest.timer(self._timer)
+        if self._identity is not None:
+            guest.on_open("identity", self._identify)
         guest.serve("peers", self._list, share=LISTING_SHARE)
         if (settings.trust is not None) is not guest.is_joined("commits"):
             raise SettingsError("trust", "must be there if config is joined to `commits`, and only then")
         if settings.trust is not None:
             from components.keymgr import managed
 
-            managed.serve(guest, settings.trust, self._manager.public_key, self._manager.sealing, self._follow)
+            managed.serve(guest, settings.trust, self._manager, self._follow, self._rekey)
 
     # in ---------------------------------------------------------------------------------------------------------------
 
@@ -133,6 +137,15 @@ class _Shell:
             report.peer, report.session, report.packets, report.data_packets, report.bytes, report.address, report.port
         )
         self._carry_out(self._manager.receive_report(untrusted, now, self._numbers[sender]), now)
+
+    def _rekey(self, public: bytes) -> None:
+        now = time.monotonic()
+        self._carry_out(self._manager.rekey(public, now), now)
+
+    def _identify(self, now: float) -> None:
+        """black is there, and knows the key that the box was made with."""
+        if self._identity is not None and self._manager.is_told:
+            self._identity.send(Identity(public_key=self._manager.public_key))
 
     def _list(self, _: str, request: PeersRequest) -> PeersReply:
         return answer(request, self._manager, time.monotonic(), self._guest.wall())
@@ -178,6 +191,8 @@ class _Shell:
                     self._persist(event, now)
                 case events.ShowPeer():
                     self._show(event, now)
+                case events.Identify():
+                    self._identify(now)
                 case events.HidePeer(number):
                     self._guest.hide_peer(number)
                 case events.SendOnly(pair):

@@ -12,8 +12,7 @@ from septum.v1.applying import ApplyingReply, ApplyingRequest
 from appliance.guest.loop import Guest
 from appliance.signed.applier import Applied, Applier
 from appliance.signed.trust import Trust
-from components.keymgr.manager import Followed
-from components.keymgr.sealing import SealingKey
+from components.keymgr.manager import Followed, Manager
 from components.keymgr.section import Sections
 from components.keymgr.settings import PeerSettings
 
@@ -21,10 +20,23 @@ PORT = "commits"
 Peers = Mapping[int, PeerSettings]
 
 
-def serve(guest: Guest, trust: Trust, own: bytes, sealing: SealingKey, follow: Callable[[Peers], Followed]) -> None:
-    """Answers config: takes the roster, prepares peers, and has ``follow`` put them in force."""
+def serve(
+    guest: Guest,
+    trust: Trust,
+    manager: Manager,
+    follow: Callable[[Peers], Followed],
+    rekey: Callable[[bytes], None],
+) -> None:
+    """Answers config: takes the roster, prepares peers, has ``follow`` put them in force and ``rekey`` go over to the
+    key that the box is to be known by. ``manager`` is only asked what its keys are."""
+
+    def go_over() -> None:
+        # Not before there are peers: of the keys in a roster that is replayed, the last one counts
+        if applier.commit is not None and applier.roster.key:
+            rekey(applier.roster.key)
 
     def apply(peers: Peers) -> Applied:
+        go_over()
         followed = follow(peers)
         commit = applier.commit
         whose = f"revision {commit.revision} by {commit.by}" if commit is not None else "no revision"
@@ -33,10 +45,15 @@ def serve(guest: Guest, trust: Trust, own: bytes, sealing: SealingKey, follow: C
         return Applied(followed.kept, followed.ended)
 
     nothing: Peers = {}
-    applier: Applier[Peers] = Applier(trust, "peers", nothing, Sections(own, sealing, guest.beat).read, apply)
+    applier: Applier[Peers] = Applier(
+        trust, "peers", nothing, Sections(manager.public_key, manager.sealing, guest.beat).read, apply
+    )
 
     def answer(_: str, request: ApplyingRequest) -> ApplyingReply:
-        return applier.answer(request)
+        reply = applier.answer(request)
+        if request.WhichOneof("ask") == "enlist":
+            go_over()
+        return reply
 
     guest.serve(PORT, answer)
     guest.on_close(PORT, lambda now: applier.forget())

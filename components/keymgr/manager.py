@@ -6,7 +6,6 @@ of events comes out. See peer.py for what happens when, floor.py for what outliv
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -14,12 +13,22 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from appliance.guest.settings import SettingsError
-from components.keymgr.constants import RETIRED_TIME
+from components.keymgr.constants import KEY, RETIRED_TIME
 from components.keymgr.cookie import CookieError, mac1_is_right, mac1_key
-from components.keymgr.events import Event, PersistFloor, ReceiveOnly, ReceiveReport, SendOnly, SendReport, ShowPeer
+from components.keymgr.events import (
+    Event,
+    Identify,
+    PersistFloor,
+    ReceiveOnly,
+    ReceiveReport,
+    SendOnly,
+    SendReport,
+    ShowPeer,
+)
 from components.keymgr.floor import NONCE, Floor, FloorError
 from components.keymgr.messages import CookieReply, Initiation, MalformedMessage, Response, parse
 from components.keymgr.noise import HandshakeError, PrivateKey, Responder
+from components.keymgr.ownkeys import OwnKeys
 from components.keymgr.peer import RANDOM_PER_HANDSHAKE, Peer, Random, where
 from components.keymgr.sealing import SealingKey
 from components.keymgr.settings import PeerSettings, Settings
@@ -34,7 +43,7 @@ WRITES_PER_TICK: Final = 4
 TIMERS_PER_TICK: Final = 1024
 _NOT_READY: Final = "not ready: encrypt, decrypt or store is away"
 # What ``random`` must be good for in one call
-RANDOM_PER_CALL: Final = HANDSHAKES_PER_TICK * RANDOM_PER_HANDSHAKE + WRITES_PER_TICK * NONCE
+RANDOM_PER_CALL: Final = HANDSHAKES_PER_TICK * RANDOM_PER_HANDSHAKE + WRITES_PER_TICK * NONCE + KEY + NONCE
 
 
 class Side(Enum):
@@ -79,8 +88,9 @@ class Manager:
     bytes in a call.
     """
 
-    def __init__(self, settings: Settings, pairs: int = 1) -> None:
-        """Takes over ``settings.private_key`` and wipes it there.
+    def __init__(self, settings: Settings, pairs: int = 1, rotates: bool = False) -> None:
+        """Takes over ``settings.private_key`` and wipes it there. ``rotates``: there will be a spare key to go over to,
+        and somebody to be told of it.
 
         Errors: SettingsError if an endpoint is a name (this domain has nobody to ask), or a peer is ourselves.
         """
@@ -89,6 +99,9 @@ class Manager:
         keys = [peer.public_key for peer in settings.peers]
         floor = Floor(settings.private_key.reveal(), static.public, keys, grows)
         self.sealing = SealingKey(settings.private_key.reveal())
+        self._first = static
+        self._wanted = static.public  # the key that we are to be known by
+        self._own_keys = OwnKeys(settings.private_key.reveal(), static.public) if rotates else None
         settings.private_key.wipe()
         for i, given in enumerate(settings.peers):
             _check(f"peers[{i}]", given, static.public)
@@ -115,7 +128,8 @@ class Manager:
     def is_ready(self, pair: int = 0) -> bool:
         """Whether handshakes are done with the peers of ``pair``."""
         is_up = (Side.ENCRYPT, pair) in self._up and (Side.DECRYPT, pair) in self._up
-        return is_up and self._is_told and not self._to_announce[pair] and self._shared.floor.is_loaded
+        is_told = self._is_told and not self._to_announce[pair] and self._wanted == self.public_key
+        return is_up and is_told and self._shared.floor.is_loaded
 
     def pair_of(self, peer: int) -> int:
         """The pair of crypto domains that the peer of that number belongs to."""
@@ -127,8 +141,7 @@ class Manager:
 
     def states(self, start: int, most: int) -> list[tuple[bytes, ShowPeer]]:
         """Public key and state of at most ``most`` peers from number ``start`` on, in the order of their numbers."""
-        first = bisect_left(self._numbers, start)
-        numbers = self._numbers[first : first + most]
+        numbers = islice((number for number in self._numbers if number >= start), most)
         return [(peer.public, peer.state()) for peer in map(self._peers.__getitem__, numbers)]
 
     # who the peers are --------------------------------------------------------------------------------------------
@@ -153,6 +166,8 @@ class Manager:
         self._by_public = {peer.public: peer for peer in self._peers.values()}
         self._sort()
         was_told, self._is_told = self._is_told, True
+        if not was_told:
+            self._shared.emit(Identify(self.public_key))
         for side, pair in self._up:
             if was_told and not any(waiting is side for waiting, _ in self._to_announce[pair]):
                 if any(self.pair_of(peer.number) == pair for peer in gone):
@@ -183,6 +198,51 @@ class Manager:
         """Whoever is not among ``peers`` is forgotten there, whatever is known of them from before."""
         only = SendOnly if side is Side.ENCRYPT else ReceiveOnly
         self._shared.emit(only(pair, _bits(number for number in peers if self.pair_of(number) == pair)))
+
+    # who we are ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_told(self) -> bool:
+        """Whether we know who the peers are, and so whom we are to be to them."""
+        return self._is_told
+
+    @property
+    def spare_key(self) -> bytes:
+        """The public half of the key that we could go over to; empty if there is none."""
+        return self._own_keys.spare(self.public_key) if self._own_keys is not None else b""
+
+    def rekey(self, public: bytes, now: float) -> list[Event]:
+        """We are to be known by this key: that of the settings, or one that was made here."""
+        self._wanted = public
+        self._go_over(now)
+        return self._shared.take()
+
+    def _go_over(self, now: float) -> None:
+        if self._wanted == self.public_key:
+            return
+        key = (
+            self._first if self._wanted == self._first.public else self._own_keys and self._own_keys.find(self._wanted)
+        )
+        if not key:
+            if self._own_keys is None or self._own_keys.is_loaded:
+                text = (
+                    "there is no private key to the public key that was signed: no handshakes until it is another one"
+                )
+                self._shared.log(now, ERROR, "key-missing", text)
+            return
+        self._shared.static, self.public_key = key, key.public
+        self._mac1_key = mac1_key(key.public)
+        for peer in self._peers.values():
+            peer.rekeyed(now)
+        self._unsettled.update(range(self._shared.pairs))
+        if self._is_told:
+            self._shared.emit(Identify(key.public))
+        self._shared.log(now, INFO, "rekeyed", "another private key is in force: peers need its public key")
+
+    def _spare_due(self) -> float | None:
+        if self._own_keys is None or not self._is_told or self._wanted != self.public_key:
+            return None
+        return self._own_keys.due(self.public_key)
 
     # the crypto domains -------------------------------------------------------------------------------------------
 
@@ -327,8 +387,8 @@ class Manager:
         """When ``tick`` must be called at the latest; None if nothing is to come."""
         if any(self._to_announce) or any(map(self.is_ready, self._unsettled)):
             return float("-inf")
-        times = [when for when in (self._shared.timers.next(), self._shared.floor.due()) if when is not None]
-        return min(times, default=None)
+        times = (self._shared.timers.next(), self._shared.floor.due(), self._spare_due())
+        return min((when for when in times if when is not None), default=None)
 
     def tick(self, now: float, wall: float, random: Random) -> list[Event]:
         """Does what is due, a bounded amount of it: call again until ``next_tick`` lies in the future."""
@@ -361,6 +421,9 @@ class Manager:
             if due is None or due > now:
                 break
             self._shared.emit(self._shared.floor.write(now, random(NONCE)))
+        due = self._spare_due()
+        if self._own_keys is not None and due is not None and due <= now:
+            self._shared.emit(self._own_keys.make(self.public_key, random(KEY), random(NONCE)))
         return self._shared.take()
 
     def _announce(self, now: float) -> None:
@@ -383,10 +446,15 @@ class Manager:
 
     def missing_floors(self) -> list[str]:
         """Names of the blobs to fetch before anything else; each answer goes to ``floor_loaded``."""
-        return self._shared.floor.missing()
+        if self._own_keys is None or self._own_keys.is_loaded:
+            return self._shared.floor.missing()
+        return [self._own_keys.name, *self._shared.floor.missing()]
 
     def floor_loaded(self, name: str, version: int, untrusted_blob: bytes, now: float) -> list[Event]:
         """A blob as stored; version 0 and no bytes if there is none."""
+        if self._own_keys is not None and name == self._own_keys.name:
+            self._keys_loaded(self._own_keys, version, untrusted_blob, now)
+            return self._shared.take()
         try:
             self._shared.floor.load(name, version, untrusted_blob)
         except FloorError as refused:
@@ -394,12 +462,25 @@ class Manager:
             self._shared.log(now, ERROR, "floor-lost", text)
         return self._shared.take()
 
+    def _keys_loaded(self, own: OwnKeys, version: int, untrusted_blob: bytes, now: float) -> None:
+        try:
+            own.load(version, untrusted_blob)
+        except FloorError as refused:
+            self._shared.log(now, ERROR, "keys-lost", f"{own.name} {refused}: a key that was made here is gone")
+        self._go_over(now)
+
     def floor_stored(self, put: PersistFloor) -> None:
         """The store took ``put``."""
+        if self._own_keys is not None and put.name == self._own_keys.name:
+            self._own_keys.stored(put)
+            return
         self._shared.floor.stored(put)
 
     def floor_failed(self, put: PersistFloor, now: float) -> list[Event]:
         """The store did not take ``put``. It is tried again in a while, with what is known by then."""
-        self._shared.floor.failed(put, now)
+        if self._own_keys is not None and put.name == self._own_keys.name:
+            self._own_keys.failed(now)
+        else:
+            self._shared.floor.failed(put, now)
         self._shared.log(now, WARNING, "floor-not-stored", f"{put.name}: the store did not take version {put.version}")
         return self._shared.take()

@@ -449,6 +449,15 @@ class Peer:
                 self.persistent_keepalive(now)
             self._note(Happened.TRAVERSED, now)
 
+    def rekeyed(self, now: float) -> None:
+        """We have another private key. Sessions are what they are; a handshake under way is begun anew."""
+        if self._static_static is not None:
+            wipe(self._static_static)
+            self._static_static = None
+        if self._pending is not None:
+            self._drop_pending()
+            self.begin(now, urgent=True)
+
     def remove(self, now: float) -> int:
         """It is no peer any more: nothing of it is left here. Returns how many sessions that ends."""
         sessions = self.keyring.clear()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from septum.v1.handshakes import Handshake
+from septum.v1.identity import Identity
 from septum.v1.nonces import NonceReply, NonceRequest
 
 from appliance.guest.loop import Guest
@@ -36,6 +37,8 @@ def build(guest: Guest) -> None:
     guest.receive("departing", black.on_departing)
     guest.receive("handshakes_departing", black.on_handshake)
     guest.on_open("nonces", black.on_rng)
+    if guest.is_joined("identity"):
+        guest.receive("identity", black.on_identity)
     guest.timer(black.on_time)
 
 
@@ -121,6 +124,9 @@ class Black:
 
     def on_handshake(self, handshake: Handshake, now: float) -> None:
         self._send(memoryview(handshake.datagram), len(handshake.datagram), handshake.address, handshake.port)
+
+    def on_identity(self, identity: Identity, now: float) -> None:
+        self._doorman.rekey(identity.public_key)
 
     def _send(self, datagrams: memoryview, size: int, address: bytes, port: int) -> None:
         count = -(-len(datagrams) // size)

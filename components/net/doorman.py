@@ -78,8 +78,7 @@ class Doorman:
     """Judges datagrams for the holder of ``public_key`` (32 bytes)."""
 
     def __init__(self, public_key: bytes) -> None:
-        self._mac1_key = blake2s(LABEL_MAC1 + public_key).digest()
-        self._cookie_key = blake2s(LABEL_COOKIE + public_key).digest()
+        self.rekey(public_key)
         self._secret = b""
         self._nonce_seed = b""
         self._nonces = 0
@@ -88,6 +87,11 @@ class Doorman:
         self._sources = RateLimiter(SOURCE_RATE, SOURCE_BURST, MOST_SOURCES)
         self._load = RateLimiter(LOAD_RATE, LOAD_BURST, 1)
         self._replies = RateLimiter(REPLY_RATE, REPLY_BURST, 1)
+
+    def rekey(self, public_key: bytes) -> None:
+        """Judges for the holder of this one from now on."""
+        self._mac1_key = blake2s(LABEL_MAC1 + public_key).digest()
+        self._cookie_key = blake2s(LABEL_COOKIE + public_key).digest()
 
     # the cookie secret ------------------------------------------------------------------------------------------------
 

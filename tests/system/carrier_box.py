@@ -18,6 +18,7 @@ from appliance.assembly.model import Channel, Domain, End, Port, Role, Validated
 from appliance.assembly.wgquick import from_wgquick
 from appliance.monitor import main as monitor
 from appliance.monitor.process import ProcessBackend
+from tests.system.carrier import PORTS
 
 CONFIG = Role(
     component="carrier",
@@ -32,7 +33,7 @@ CONFIG = Role(
     syscalls=("read", "write"),
     memory_mib=192,
     counters=(),
-    ports={"commits": Port("commits", "applying", "client")},
+    ports={port: Port(port, schema, "client") for port, schema in PORTS.items()},
 )
 
 
@@ -45,10 +46,12 @@ def managed(assembly: ValidatedAssembly, trust: dict[str, str]) -> ValidatedAsse
         settings = {"private_key": domain.settings["private_key"], "trust": trust}
         return dataclasses.replace(domain, settings=settings)
 
+    asked = [Channel(End("config", port), End("keymgr", port), schema) for port, schema in PORTS.items()]
+    told = Channel(End("keymgr", "identity"), End("black", "identity"), "identity")
     return dataclasses.replace(
         assembly,
         domains=(*map(changed, assembly.domains), Domain("config", CONFIG, {}, CONFIG.memory_mib)),
-        channels=(*assembly.channels, Channel(End("config", "commits"), End("keymgr", "commits"), "applying")),
+        channels=(*assembly.channels, *asked, told),
         proof=model._PROOF,
     )
 

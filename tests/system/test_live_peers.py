@@ -15,14 +15,12 @@ from typing import Any
 
 import pytest
 from nacl.public import PublicKey, SealedBox
-from septum.v1.applying import Apply, ApplyingReply, ApplyingRequest, BeginSection, Chunk, Enlist, Prepare
+from septum.v1.applying import Apply, ApplyingRequest, BeginSection, Chunk, Enlist, Prepare
+from septum.v1.peers import AskKeys, PeersRequest
 
 from appliance.signed.peers import PeerEntry, encode
 from appliance.signed.statements import Role
-from appliance.vchan.codec import Codec
-from appliance.vchan.schema import schema
-from components.keymgr.sealing import SealingKey
-from tests.system.carrier import AWAY, LARGEST
+from tests.system.carrier import AWAY, LARGEST, PORTS, codecs
 from tests.system.lab import Lab, Septum, Transfer, WireguardGo, ping, preshared_key, reaches, star, wait_for
 from tests.system.lab.conf import Conf
 from tests.system.lab.ends.septum import secret_file
@@ -33,7 +31,6 @@ pytestmark = pytest.mark.root
 COMMITS = 50
 RATE = 1e6  # bytes a second each way
 CHUNK = 61_440
-REQUESTS, REPLIES = Codec(schema("applying").forward), Codec(schema("applying").backward)
 
 
 class Managed(Septum):
@@ -59,9 +56,11 @@ class Managed(Septum):
         if hasattr(self, "line"):
             self.line.close()
 
-    def ask(self, **what: Any) -> Any:
+    def ask(self, port: str = "commits", **what: Any) -> Any:
         """keymgr's answer to one request; asked again as long as keymgr is not there."""
-        asked = b"".join(REQUESTS.encode(ApplyingRequest(**what)))
+        requests, replies = codecs(port)
+        message = (ApplyingRequest if port == "commits" else PeersRequest)(**what)
+        asked = bytes([list(PORTS).index(port)]) + b"".join(requests.encode(message))
         for _ in range(40):
             self.line.send(asked)
             try:
@@ -69,7 +68,7 @@ class Managed(Septum):
             except TimeoutError:
                 break
             if answer != AWAY:
-                reply: ApplyingReply = REPLIES.decode(answer)
+                reply = replies.decode(answer)
                 return getattr(reply, str(reply.WhichOneof("answer")))
             time.sleep(0.25)
         raise AssertionError(f"no answer:\n{self.log()}")
@@ -93,10 +92,15 @@ class Managed(Septum):
         self.chain.commit("olga", section)
         return self.hand_over(section)
 
+    def counters(self, domain: str) -> dict[str, int]:
+        return dict(self.domains()[domain]["counters"])
+
+    def keys(self) -> Any:
+        return self.ask("peers", keys=AskKeys())
+
     def sealed(self, preshared: str) -> bytes:
-        """``preshared``, base64, as it stands in a section. What the box's port `peers` says is not joined here."""
-        to = SealingKey(base64.b64decode(self.conf.keys.private)).public
-        return bytes(SealedBox(PublicKey(to)).encrypt(base64.b64decode(preshared)))
+        """``preshared``, base64, as it stands in a section."""
+        return bytes(SealedBox(PublicKey(self.keys().sealing_key)).encrypt(base64.b64decode(preshared)))
 
 
 @dataclass
@@ -105,7 +109,7 @@ class Scene:
     box: Managed
     stays: PeerEntry
     comes_and_goes: PeerEntry
-    far: WireguardGo
+    ends: list[WireguardGo]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +121,7 @@ def scene() -> Iterator[Scene]:
         ends = [lab.enter(WireguardGo(site, conf)) for site, conf in zip(lab.sites[1:], others, strict=True)]
         box = lab.enter(Managed(lab.left, own))
         entries = [entry(box, own, n, psk if n == 0 else "") for n in range(2)]
-        yield Scene(lab, box, *entries, ends[1])
+        yield Scene(lab, box, *entries, ends)
 
 
 def entry(box: Managed, conf: Conf, n: int, psk: str) -> PeerEntry:
@@ -149,7 +153,7 @@ def test_transfers_run_through_fifty_commits(scene: Scene, report: list[tuple[st
     """Each way one, with the one peer that stays; the other site and a stranger come, go and change with each."""
     left, right, _far = scene.lab.sites
     pids = {name: row["pid"] for name, row in scene.box.domains().items()}
-    handshakes = scene.box.domains()["keymgr"]["counters"]["handshakes"]
+    handshakes = scene.box.counters("keymgr")["handshakes"]
     took = []
     ends = (left.host, right.host, right.host4)
     with Transfer(*ends, rate=RATE) as there, Transfer(*ends, rate=RATE, reverse=True) as back:
@@ -172,9 +176,7 @@ def test_transfers_run_through_fifty_commits(scene: Scene, report: list[tuple[st
     assert there.intact and back.intact
     assert silence < 1.0
     assert {name: row["pid"] for name, row in scene.box.domains().items()} == pids
-    assert scene.box.domains()["keymgr"]["counters"]["handshakes"] - handshakes <= COMMITS, (
-        "the one that stays had none"
-    )
+    assert scene.box.counters("keymgr")["handshakes"] - handshakes <= COMMITS, "the one that stays had none"
     assert "order-refused" not in scene.box.log()
 
 
@@ -184,10 +186,11 @@ def test_who_is_removed_is_cut_off_at_once_and_comes_back(scene: Scene) -> None:
     assert reaches(left.host, far.host4, 15) and reaches(left.host, right.host4, 15)
     assert scene.box.commit(scene.stays).ended >= 1
     assert ping(left.host, far.host4, count=5, interval=0.05, patience=0.5).loss == 1
-    assert ping(far.host, left.host4, count=5, interval=0.05, patience=0.5).loss == 1
+    before = scene.box.counters("decrypt")["unknown_session"]
+    ping(far.host, left.host4, count=5, interval=0.05, patience=0.5)
+    assert scene.box.counters("decrypt")["unknown_session"] >= before + 5
     assert ping(left.host, right.host4, count=5, interval=0.05).loss == 0
-    counters = scene.box.domains()["keymgr"]["counters"]
-    assert counters["peers"] == 1
+    assert scene.box.counters("keymgr")["peers"] == 1
     scene.box.commit(scene.stays, scene.comes_and_goes)
     assert reaches(left.host, far.host4, 15)
 
@@ -212,9 +215,41 @@ def test_a_reborn_keymgr_is_handed_what_is_in_force_and_connections_live(scene: 
         wait_for("keymgr", lambda: scene.box.domains()["keymgr"]["pid"] != pid, seconds=20, every=0.2)
         scene.box.enlist()
         scene.box.hand_over(section)
-        wait_for("a new session", lambda: scene.box.domains()["keymgr"]["counters"]["sessions"], seconds=30, every=0.2)
+        wait_for("a new session", lambda: scene.box.counters("keymgr")["sessions"], seconds=30, every=0.2)
     assert transfer.intact and transfer.longest_silence() < 10.0
     assert ping(left.host, far.host4, count=3, interval=0.05, patience=0.5).loss == 1
+
+
+def test_the_box_goes_over_to_another_key_and_who_knows_it_calls_again(scene: Scene) -> None:
+    left, right, _ = scene.lab.sites
+    box, end = scene.box, scene.ends[0]
+
+    def calls() -> bool:
+        """Whether the other end comes through when it calls: its own packets, the filter refuses."""
+        before = box.counters("keymgr")["handshakes"]
+        reaches(right.host, left.host4, 3)
+        return box.counters("keymgr")["handshakes"] > before and reaches(left.host, right.host4, 5)
+
+    box.commit(scene.stays)
+    assert reaches(left.host, right.host4, 15)
+    wait_for("a spare key", lambda: box.keys().next_public_key, every=0.2)
+    spare = box.keys().next_public_key
+    signed = box.chain.take(box.chain.rekey(spare))
+    box.ask(enlist=Enlist(statement=signed.statement, signature=signed.signature))
+    assert box.keys().public_key == spare
+    assert ping(left.host, right.host4, count=5, interval=0.05).loss == 0, "the session lives on"
+    end.reconfigure(end.conf)  # the other end forgets its session, and calls by the key that it knows
+    assert not calls()
+    assert box.counters("black")["bad_mac1"] >= 1, "it does not get past the doorman"
+    end.reconfigure(end.conf.with_peer(public_key=base64.b64encode(spare).decode()))
+    assert calls(), box.log()
+    pid = box.kill("keymgr")
+    wait_for("keymgr", lambda: box.domains()["keymgr"]["pid"] != pid, seconds=20, every=0.2)
+    box.enlist()
+    box.hand_over(encode((scene.stays,)))
+    assert box.keys().public_key == spare and box.keys().next_public_key not in (b"", spare)
+    end.reconfigure(end.conf)
+    assert calls(), "a reborn keymgr has it from the store"
 
 
 def test_a_box_takes_ten_thousand_peers_while_it_works(scene: Scene, report: list[tuple[str, str]]) -> None:
@@ -228,7 +263,7 @@ def test_a_box_takes_ten_thousand_peers_while_it_works(scene: Scene, report: lis
         took = time.monotonic() - began
         wait_for(
             "all to be known",
-            lambda: scene.box.domains()["keymgr"]["counters"]["peers"] == 10_001,
+            lambda: scene.box.counters("keymgr")["peers"] == 10_001,
             seconds=20,
             every=0.2,
         )

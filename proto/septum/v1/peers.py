@@ -134,16 +134,18 @@ _PEERSPAGE: Final = MessageRule(
 
 
 class Keys(Message):
-    __slots__ = ("public_key", "sealing_key")
+    __slots__ = ("public_key", "sealing_key", "next_public_key")
 
     def __init__(
         self,
         *,
         public_key: bytes = b"",
         sealing_key: bytes = b"",
+        next_public_key: bytes = b"",
     ) -> None:
         self.public_key = public_key
         self.sealing_key = sealing_key
+        self.next_public_key = next_public_key
 
 
 _KEYS: Final = MessageRule(
@@ -152,6 +154,7 @@ _KEYS: Final = MessageRule(
     (
         FieldRule(1, "public_key", Type.BYTES, "CONTROL", 32, 32),
         FieldRule(2, "sealing_key", Type.BYTES, "CONTROL", 32, 32),
+        FieldRule(3, "next_public_key", Type.BYTES, "CONTROL", 0, 32),
     ),
 )
 

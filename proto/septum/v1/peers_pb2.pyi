@@ -150,23 +150,28 @@ Global___PeersPage: _TypeAlias = PeersPage  # noqa: Y015
 
 @_typing.final
 class Keys(_message.Message):
-    """`sealing_key`: X25519, for what only keymgr may read in a configuration (preshared keys)."""
+    """`sealing_key`: X25519, for what only keymgr may read in a configuration (preshared keys). `next_public_key`: of the spare
+    private key, to which the box can be told to go over; empty if there is none.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     SEALING_KEY_FIELD_NUMBER: _builtins.int
+    NEXT_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     public_key: _builtins.bytes
     sealing_key: _builtins.bytes
+    next_public_key: _builtins.bytes
     def __init__(
         self,
         *,
         public_key: _builtins.bytes = ...,
         sealing_key: _builtins.bytes = ...,
+        next_public_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["public_key", b"public_key", "sealing_key", b"sealing_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_public_key", b"next_public_key", "public_key", b"public_key", "sealing_key", b"sealing_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

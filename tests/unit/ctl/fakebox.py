@@ -1,7 +1,7 @@
 """A box for `septumctl` to speak to: real TLS, real gRPC, the real rules of signed statements, and nothing behind them.
 
-TLS ends in a relay of threads, which knows the client's certificate; gRPC listens on loopback behind it, and asks the relay
-whose connection it is.
+TLS ends in a relay of threads, which knows the client's certificate; gRPC listens on loopback behind it, and asks the
+relay whose connection it is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from appliance.guest.settings import SettingsError
 from appliance.signed import canonical, peers
 from appliance.signed.refusal import Refusal, Why
 from appliance.signed.roster import Roster, Trust
-from appliance.signed.statements import NONE, Commit, Confirm, Role, Signed, parse, public_key
+from appliance.signed.statements import NONE, Commit, Confirm, Rekey, Role, Signed, parse, public_key
 from components.filter.ruleset import from_json
 
 CODES = {
@@ -196,7 +196,8 @@ class FakeBox:
         self.authority = Authority(name)
         self.box = contexts.fingerprint(self.authority.pem)
         self.console_seed = b"c" * 32
-        self.roster = Roster(Trust(bytes.fromhex(self.box), public_key(self.console_seed)))
+        self.roster_trust = Trust(bytes.fromhex(self.box), public_key(self.console_seed))
+        self.roster = Roster(self.roster_trust)
         self.statements: list[Signed] = []
         self.commits: list[Kept] = []
         self.contents: dict[str, bytes] = {}
@@ -205,7 +206,7 @@ class FakeBox:
         self.status = status_of(name)
         self.states: dict[bytes, pb.Peer] = {}
         self.log: list[pb.LogLine] = []
-        self.keys = pb.BoxKeys(public_key=b64(b"P"), sealing_key=b64(b"S"))
+        self.keys = pb.BoxKeys(public_key=b64(b"P"), sealing_key=b64(b"S"), next_public_key=b64(b"N"))
         self.restarted: list[str] = []
         self.delay = 0.0
         self.refusal: Refusal | None = None  # of the next commit
@@ -226,7 +227,9 @@ class FakeBox:
         """As the box's: TLS 1.3, a certificate for ``box.septum``, the root behind it."""
         key = key or ec.generate_private_key(ec.SECP256R1())
         name = x509.DNSName(contexts.SERVER_NAME)
-        certificate = certificate or self.authority.issue("box", key.public_key(), ExtendedKeyUsageOID.SERVER_AUTH, [name])
+        certificate = certificate or self.authority.issue(
+            "box", key.public_key(), ExtendedKeyUsageOID.SERVER_AUTH, [name]
+        )
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         made.minimum_version = ssl.TLSVersion.TLSv1_3
         made.set_alpn_protocols(["h2"])
@@ -306,6 +309,11 @@ class FakeBox:
         taken = self.roster.check(signed, self.now) if header.rehearse else self.roster.take(signed, self.now)
         if not header.rehearse:
             self.statements.append(signed)
+        if isinstance(taken, Rekey):
+            import base64
+
+            self.keys.public_key = base64.b64encode(taken.key).decode()
+            self.keys.next_public_key = ""
         return pb.SubmitReply(number=taken.serial)
 
     def _commit(self, signed: Signed, commit: Commit, content: dict[str, bytes], rehearse: bool) -> pb.SubmitReply:
@@ -317,7 +325,7 @@ class FakeBox:
         sections = {}
         for name in SECTIONS.values():
             wanted = getattr(commit, name)
-            sections[name] = content.get(name) or self.contents.get(wanted.hex())
+            sections[name] = content.get(name) or self.contents.get(wanted.hex(), b"" if wanted == canonical.digest(b"") else None)
             if sections[name] is None or canonical.digest(sections[name]) != wanted:
                 raise Refusal(Why.INVALID, "is not there", name)
         try:
@@ -355,15 +363,27 @@ def status_of(name: str) -> pb.Status:
         counters = [pb.Counter(name="passed", value=1000 * i)] if domain in ("filter", "red") else []
         domains.append(
             pb.Domain(
-                name=domain, component=component, state="running", memory=20 << 20, heartbeat_age=0.2, counters=counters,
+                name=domain,
+                component=component,
+                state="running",
+                memory=20 << 20,
+                heartbeat_age=0.2,
+                counters=counters,
                 cpu_seconds=1.5 * i,
-            )  # fmt: skip
+            )
         )
     joints = [pb.Joint(client="red.plain_out", server="filter.red_in", schema="packets")]
     return pb.Status(
-        name=name, assembly="vpn-managed", backend="process", uptime=7201.5, domains=domains, channels=joints,
-        listen_port=51820, tunnel="wg0", addresses=["10.0.0.1/24", "fd00::1/64"],
-    )  # fmt: skip
+        name=name,
+        assembly="vpn-managed",
+        backend="process",
+        uptime=7201.5,
+        domains=domains,
+        channels=joints,
+        listen_port=51820,
+        tunnel="wg0",
+        addresses=["10.0.0.1/24", "fd00::1/64"],
+    )
 
 
 # gRPC -----------------------------------------------------------------------------------------------------------------
@@ -449,11 +469,21 @@ class _Services:
         more = str(start + size) if start + size < len(everybody) else ""
         return pb.ListPeersReply(peers=page, next_page_token=more, total=len(everybody))
 
+    def GetPeer(self, request: Any, context: Any) -> pb.Peer:
+        self._caller(context)
+        for one in map(self._peer, self._box.peers()):
+            if request.name in (one.name, one.public_key):
+                return one
+        self._abort(context, code_pb2.NOT_FOUND, f"there is no peer {request.name}")
+        raise AssertionError("aborted")
+
     def _peer(self, entry: peers.PeerEntry) -> pb.Peer:
         import base64
 
         made = pb.Peer(number=entry.number, name=entry.name, public_key=base64.b64encode(entry.public_key).decode())
         made.allowed_ips.extend(entry.allowed_ips)
+        made.configured_endpoint, made.keepalive = entry.endpoint, entry.keepalive
+        made.has_preshared_key = bool(entry.preshared_key)
         if (state := self._box.states.get(entry.public_key)) is not None:
             made.MergeFrom(state)
         return made
@@ -487,11 +517,14 @@ class _Services:
             else:
                 rows = [
                     pb.SignedStatement(
-                        statement=one.signed.statement, signature=one.signed.signature, fate=one.fate,
-                        fate_at=one.fate_at, has_content=True,
+                        statement=one.signed.statement,
+                        signature=one.signed.signature,
+                        fate=one.fate,
+                        fate_at=one.fate_at,
+                        has_content=True,
                     )
                     for one in box.commits
-                ]  # fmt: skip
+                ]
         last = request.before - 1 if request.before else len(rows)
         size = request.page_size or 50
         return pb.ListHistoryReply(statements=list(reversed(rows[max(0, last - size) : last])))
@@ -552,9 +585,13 @@ class _Services:
     def WhoAmI(self, request: Any, context: Any) -> pb.Identity:
         who, roster = self._caller(context, None), self._box.roster
         return pb.Identity(
-            name=who.name if who else "", role=str(who.role) if who else "", box=self._box.box,
-            certificate_until=round(time.time()) + 3600, serial=roster.serial, roster_digest=roster.digest,
-        )  # fmt: skip
+            name=who.name if who else "",
+            role=str(who.role) if who else "",
+            box=self._box.box,
+            certificate_until=round(time.time()) + 3600,
+            serial=roster.serial,
+            roster_digest=roster.digest,
+        )
 
     def Enroll(self, request: Any, context: Any) -> pb.Certificate:
         box = self._box

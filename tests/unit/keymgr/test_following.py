@@ -293,7 +293,7 @@ def test_many_are_told_of_in_bounded_steps_and_a_change_meanwhile_is_not_lost() 
         for n in range(1, 3000)
     }
     todo = manager.follow(many, 0.0).todo
-    assert len(todo) <= ORDERS_PER_TICK + 2
+    assert len(todo) <= ORDERS_PER_TICK + 3
     del many[1], many[2999]
     many[2] = replace(many[2], allowed_ips=())
     followed = manager.follow(many, 0.0)

@@ -117,6 +117,7 @@ class FakeGuest:
             "handshakes_out": [Out("handshakes")],
             "encrypt_orders": [Out("sending", name) for name in self._names("encrypt", pairs)],
             "decrypt_orders": [Out("receiving", name) for name in self._names("decrypt", pairs)],
+            "identity": [Out("identity", "black")],
         }
         self.outs = {port: members[0] for port, members in self.members.items()}
         source = random.Random(private)

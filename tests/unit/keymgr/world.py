@@ -291,6 +291,7 @@ class Box:
         trust: Trust | None = None,
     ) -> None:
         """With a ``trust`` it knows no ``peers`` before it is told of them by ``follow``."""
+        self.identity = b""
         self.trust = trust
         self.world = world
         self.private = private
@@ -313,7 +314,7 @@ class Box:
     def boot(self) -> None:
         """A new keymgr, which finds encrypt, decrypt and the store as they are."""
         settings = Settings(Secret(self.private), tuple(self.peers), self.trust)
-        self.manager = Manager(settings)
+        self.manager = Manager(settings, rotates=self.trust is not None)
         for name in self.manager.missing_floors():
             version, blob = self.store.get(name, (0, b""))
             self.did(lambda manager, now, n=name, v=version, b=blob: manager.floor_loaded(n, v, b, now))
@@ -392,6 +393,8 @@ class Box:
                     self.world.send(self.endpoint, (address, port), datagram)
                 case ev.ShowPeer():
                     self.shown = event
+                case ev.Identify(public_key):
+                    self.identity = public_key
                 case ev.HidePeer(number):
                     self.note("hidden", number)
                 case ev.Log(_, name, text):

@@ -7,7 +7,7 @@ from typing import Any
 
 from appliance.signed import canonical
 from appliance.signed.roster import Roster, Trust
-from appliance.signed.statements import NONE, Commit, Enroll, Invite, Revoke, Role, Signed, public_key, sign
+from appliance.signed.statements import NONE, Commit, Enroll, Invite, Rekey, Revoke, Role, Signed, public_key, sign
 
 BOX = canonical.digest(b"this box")
 NOW = 1_700_000_000_000
@@ -44,6 +44,9 @@ class Chain:
 
     def revoke(self, name: str, by: str = "console", **other: Any) -> Signed:
         return sign(Revoke(**self._next(by, name=name, **other)), seed(by))
+
+    def rekey(self, key: bytes, by: str = "console", **other: Any) -> Signed:
+        return sign(Rekey(**self._next(by, key=key, **other)), seed(by))
 
     def take(self, signed: Signed, now: int = NOW) -> Signed:
         self.roster.take(signed, now)

@@ -221,7 +221,8 @@ def test_what_was_signed_for_something_else_is_no_statement() -> None:
 def samples() -> list[Statement]:
     chain = Chain()
     chain.take(chain.invite("alice", Role.VIEWER))
-    signed = [*chain.statements, chain.enroll("alice"), chain.revoke("alice"), chain.commit("console", b"")]
+    others = [chain.enroll("alice"), chain.revoke("alice"), chain.rekey(seed("the box")), chain.commit("console", b"")]
+    signed = [*chain.statements, *others]
     return [*(parse(one.statement) for one in signed), Confirm(BOX, 1, 0, NOW, "console")]
 
 

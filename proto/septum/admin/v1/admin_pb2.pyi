@@ -509,19 +509,23 @@ class BoxKeys(_message.Message):
 
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     SEALING_KEY_FIELD_NUMBER: _builtins.int
+    NEXT_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     public_key: _builtins.str
     """WireGuard's, base64"""
     sealing_key: _builtins.str
     """what is sealed to it only keymgr can open"""
+    next_public_key: _builtins.str
+    """of the spare key, for a `rekey`; empty: none yet"""
     def __init__(
         self,
         *,
         public_key: _builtins.str = ...,
         sealing_key: _builtins.str = ...,
+        next_public_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["public_key", b"public_key", "sealing_key", b"sealing_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_public_key", b"next_public_key", "public_key", b"public_key", "sealing_key", b"sealing_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
