@@ -52,7 +52,7 @@ HEAVY = {
     "unittest",
 }
 EXCUSED = {
-    "admin.admin": HEAVY - {"asyncio", "pickle", "unittest"},
+    "admin.admin": HEAVY - {"asyncio", "unittest"},
     "keymgr.keymgr": {"inspect"},  # its dataclasses
 }
 NOT_IN_THE_MONITOR = {"asyncio", "click", "cryptography", "google", "logging", "pyroute2", "rich", "typer"}
