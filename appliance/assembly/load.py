@@ -116,7 +116,7 @@ def _rules(drafted: Draft, override: Path | None) -> None:
     filters = _of(drafted, "filter")
     for name in filters:
         table = drafted.settings.get(name, {})
-        is_managed = any(join.server == model.End(name, "commits") for join in drafted.joins)
+        is_managed = any(join.server == model.End(name, model.COMMITS) for join in drafted.joins)
         is_said = not is_managed and (name in drafted.settings or drafted.network is not None)
         found = rulesfile.load(
             drafted.document,

@@ -117,6 +117,9 @@ class Role:
     descriptors: int = 0
 
 
+COMMITS: Final = "commits"
+"""The port at which a domain is handed what administrators have signed."""
+
 OPERATOR_ROLE: Final = Role(
     component="",
     name=OPERATOR,
@@ -252,6 +255,22 @@ class ValidatedAssembly:
         """The same box, which administrators call at this address of the host and port."""
         assert self.network is not None
         return replace(self, network=replace(self.network, admin=admin), proof=_PROOF)
+
+    @property
+    def trusting(self) -> frozenset[str]:
+        """The domains that act upon what administrators sign, and so must know whom to believe."""
+        acting = {channel.server.domain for channel in self.channels if channel.server.port == COMMITS}
+        return frozenset(acting | {domain.name for domain in self.domains if domain.role.component == "config"})
+
+    def with_trust(self, trust: Mapping[str, str]) -> ValidatedAssembly:
+        """The same box, whose domains believe what this console, and whom it invited, sign for it."""
+        domains = tuple(
+            replace(one, settings=MappingProxyType({**one.settings, "trust": dict(trust)}))
+            if one.name in self.trusting
+            else one
+            for one in self.domains
+        )
+        return replace(self, domains=domains, proof=_PROOF)
 
     def domain(self, name: str) -> Domain:
         """The domain of that name. KeyError if there is none."""

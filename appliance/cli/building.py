@@ -112,15 +112,22 @@ def _called_at(loaded: ValidatedAssembly, admin: str) -> ValidatedAssembly:
         _fail(f"--admin: {error}", "an address of this host and a port: 192.0.2.1:50051")
 
 
-def _renew(box: str) -> None:
-    """A new certificate for the box's face, once the old one has lived half its time."""
+def _managed(loaded: ValidatedAssembly, box: str) -> ValidatedAssembly:
+    """The same box, born with what `septum init` made for it: whom to believe, and a certificate for its face, made
+    anew once the old one has lived half its time.
+    """
     import time
 
-    from appliance.management.trust import is_due
+    from appliance.management.trust import is_due, trust
     from appliance.monitor.places import PlaceError, state_base
 
     try:
         state = state_base() / box
+        found = trust(state)
+        if found is None:
+            _fail(
+                f"{box} is administered from elsewhere, and nobody may yet", f"septum init {box}, then the same again"
+            )
         if is_due(state, time.time()):
             import datetime
 
@@ -128,9 +135,8 @@ def _renew(box: str) -> None:
 
             renew_server(state, datetime.datetime.now(datetime.UTC))
     except (OSError, ValueError, KeyError, PlaceError) as error:
-        _fail(
-            f"the box's certificate cannot be renewed: {error}", f"septum init {box} --replace makes another box of it"
-        )
+        _fail(f"what septum init made for {box} cannot be used: {error}", f"septum init {box} --replace makes it anew")
+    return loaded.with_trust(found)
 
 
 def up(
@@ -158,8 +164,8 @@ def up(
     box = name or file.stem
     if admin is not None:
         loaded = _called_at(loaded, admin)
-    if "identity" in loaded.devices:
-        _renew(box)
+    if loaded.trusting:
+        loaded = _managed(loaded, box)
     try:
         resolved = resolve(loaded)
         if foreground:

@@ -13,7 +13,7 @@ from appliance.ctl.peers_commands import Commit, Confirm, Message
 from appliance.ctl.say import Json
 from appliance.ctl.trouble import Exit, Trouble
 
-app = typer.Typer(help="The filter's rules: show, counters, edit, set, check, diff, explain.", no_args_is_help=True)
+app = typer.Typer(help="The filter's rules: show, counters, edit, set, check, diff, explain.")
 
 _COLOURS: Final = {"allow": "green", "drop": "red", "reject": "yellow"}
 
@@ -260,3 +260,6 @@ def explain(
             if row["state"]:
                 say.out.print(say.Text(f"  state  {row['state']}"), soft_wrap=True)
     raise typer.Exit(0 if all(one.verdict.name == "ALLOW" for one in found) else 1)
+
+
+say.bare(app, lambda: show(mine=False))

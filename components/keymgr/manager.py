@@ -6,7 +6,6 @@ of events comes out. See peer.py for what happens when, floor.py for what outliv
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Mapping
 from enum import Enum
@@ -142,8 +141,7 @@ class Manager:
 
     def states(self, start: int, most: int) -> list[tuple[bytes, ShowPeer]]:
         """Public key and state of at most ``most`` peers from number ``start`` on, in the order of their numbers."""
-        first = bisect_left(self._numbers, start)
-        numbers = self._numbers[first : first + most]
+        numbers = islice((number for number in self._numbers if number >= start), most)
         return [(peer.public, peer.state()) for peer in map(self._peers.__getitem__, numbers)]
 
     # who the peers are --------------------------------------------------------------------------------------------

@@ -428,8 +428,8 @@ def _commits_until(box: Box, started: threading.Event, tried: list[Configuration
 def test_the_power_goes_at_random_moments_of_commits(box: Box, report: list[tuple[str, str]]) -> None:
     """The whole box is killed, again and again, while commits go on: always the old or the new, whole."""
     chance, behind = random.Random(3), 0
-    box.put(Configuration(0))
-    history, last = box.history(), Configuration(0)
+    box.put(Configuration(1))
+    history, last = box.history(), Configuration(1)
     for cut in range(CUTS):
         tried: list[Configuration] = []
         started = threading.Event()
@@ -454,8 +454,8 @@ def test_the_power_goes_at_random_moments_of_commits(box: Box, report: list[tupl
 def test_whoever_dies_at_random_moments_of_commits(box: Box, report: list[tuple[str, str]]) -> None:
     """config, store, keymgr and filter are killed while commits go on; the box goes on with what is in the book."""
     chance, behind = random.Random(4), 0
-    box.put(Configuration(0))
-    history, last = box.history(), Configuration(0)
+    box.put(Configuration(1))
+    history, last = box.history(), Configuration(1)
     for kill in range(KILLS):
         tried: list[Configuration] = []
         started = threading.Event()
