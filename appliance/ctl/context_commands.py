@@ -227,4 +227,4 @@ def renew(json_: Json = False) -> None:
     say.done(f"your certificate is good until {identity.day(end)}", certificate_until=say.stamp(round(end * 1000)))
 
 
-say.bare(app, lambda: list_())
+say.bare(app, list_)

@@ -75,4 +75,4 @@ def rotate(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
     say.hint(f"in each peer's file: PublicKey = {spare}")
 
 
-say.bare(app, lambda: show())
+say.bare(app, show)

@@ -194,7 +194,7 @@ def _until_reborn(box: Any, before: Any) -> Any:
         time.sleep(0.2)
 
 
-say.bare(domains, lambda: list_domains())
+say.bare(domains, list_domains)
 
 
 # log ------------------------------------------------------------------------------------------------------------------

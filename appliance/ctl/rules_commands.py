@@ -39,6 +39,8 @@ def show(mine: Mine = False, json_: Json = False) -> None:
     if say.is_json():
         say.as_json({"rules": found.rules})
         return
+    if not found.rules.strip():
+        say.hint("there are no rules, and nothing passes: septumctl rules edit")
     for line in found.rules.splitlines():
         word = line.split(" ", 1)[0]
         style = "dim" if word.startswith("#") else _COLOURS.get(word, "")
