@@ -325,7 +325,9 @@ class FakeBox:
         sections = {}
         for name in SECTIONS.values():
             wanted = getattr(commit, name)
-            sections[name] = content.get(name) or self.contents.get(wanted.hex(), b"" if wanted == canonical.digest(b"") else None)
+            sections[name] = content.get(name) or self.contents.get(
+                wanted.hex(), b"" if wanted == canonical.digest(b"") else None
+            )
             if sections[name] is None or canonical.digest(sections[name]) != wanted:
                 raise Refusal(Why.INVALID, "is not there", name)
         try:
