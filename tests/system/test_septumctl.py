@@ -48,8 +48,8 @@ class Managed(Septum):
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Managed]:
-    with Lab(sites=1) as lab:
-        own, _ = pair(lab.left, lab.left)
+    with Lab() as lab:
+        own, _ = pair(lab.left, lab.right)
         made = lab.enter(Managed(lab.left, own))
         wait_for("admin to answer", lambda: made.ctl("status") is not None, seconds=40)
         yield made
