@@ -31,7 +31,7 @@ from appliance.guest.settings import SettingsError
 from appliance.signed import canonical
 from appliance.signed.refusal import Refusal, Why
 from appliance.signed.roster import Roster, Trust
-from appliance.signed.statements import Commit, Signed, parse
+from appliance.signed.statements import Commit, Rehearse, Signed, parse
 
 LARGEST_SECTION: Final = 4 << 20  # bytes, as the schema has it
 
@@ -154,7 +154,10 @@ class Applier(Generic[Content]):
         if signed.statement == self._in_force.statement:
             self._prepared = self._in_force  # the same again: whoever carries them may have died in between
             return self._done()
-        commit = self._believed(signed)
+        statement = parse(signed.statement)
+        if not isinstance(statement, Commit | Rehearse):
+            raise Refusal(Why.MALFORMED, "must be commit or rehearse", "kind")
+        commit = self._believed(signed, statement)
         wanted: bytes = getattr(commit, self._section)
         in_force = self._in_force
         if in_force.commit is not None and getattr(in_force.commit, self._section) == wanted:
@@ -163,15 +166,14 @@ class Applier(Generic[Content]):
             raise Refusal(Why.INVALID, "is not the section that was signed", self._section)
         else:
             content = self._prepare_content(bytes(section))
-        self._prepared = _Version(commit, signed.statement, content)
+        if isinstance(statement, Commit):
+            self._prepared = _Version(commit, signed.statement, content)
         return self._done()
 
-    def _believed(self, signed: Signed) -> Commit:
-        """The commit in ``signed``, if who signed it may, and it is newer than any before. Errors: Refusal."""
-        commit = parse(signed.statement)
-        if not isinstance(commit, Commit):
-            raise Refusal(Why.MALFORMED, "must be commit", "kind")
-        self.roster.vouch(signed, commit)
+    def _believed(self, signed: Signed, statement: Commit | Rehearse) -> Commit:
+        """The commit that was signed, or rehearsed, if who did may, and it is newer than any yet. Errors: Refusal."""
+        self.roster.vouch(signed, statement)
+        commit = Commit(*statement)
         if commit.revision <= self._latest:
             raise Refusal(Why.STALE, f"is not above the last, {self._latest}", "revision")
         if self._latest:
@@ -225,4 +227,4 @@ def _refused(why: Why, path: str, text: str) -> ApplyingReply:
 
 def _cut(text: str, most: int) -> str:
     """``text`` in at most ``most`` bytes of UTF-8."""
-    return text.encode()[:most].decode("utf-8", "ignore")
+    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")

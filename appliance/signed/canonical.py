@@ -30,6 +30,7 @@ def _check(value: Any) -> None:
         for key, inner in value.items():
             if not isinstance(key, str):
                 raise TypeError(f"{key!r} is no name")
+            _check(key)
             _check(inner)
     elif isinstance(value, list | tuple):
         for inner in value:
@@ -37,7 +38,9 @@ def _check(value: Any) -> None:
     elif isinstance(value, int):  # bool too
         if abs(value) > LARGEST_INTEGER:
             raise ValueError(f"{value} is too large for JSON")
-    elif not isinstance(value, str):
+    elif isinstance(value, str):
+        value.encode()  # half a surrogate pair is text to JSON, and to nobody who is to write it down
+    else:
         raise TypeError(f"{value!r} has no canonical form")
 
 

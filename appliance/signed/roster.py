@@ -18,6 +18,7 @@ from appliance.signed.statements import (
     Confirm,
     Enroll,
     Invite,
+    Rehearse,
     Rekey,
     Revoke,
     Role,
@@ -83,7 +84,7 @@ class Roster:
 
     # commits and confirmations ----------------------------------------------------------------------------------------
 
-    def vouch(self, signed: Signed, statement: Commit | Confirm) -> Administrator:
+    def vouch(self, signed: Signed, statement: Commit | Rehearse | Confirm) -> Administrator:
         """Who signed ``statement``, which is ``signed`` parsed, as they were when they did. Errors: Refusal."""
         self._is_ours(statement)
         if statement.roster > self.serial:
@@ -135,7 +136,7 @@ class Roster:
     def check(self, signed: Signed, now: int | None) -> RosterStatement:
         """The same without taking it. Errors: Refusal."""
         statement = parse(signed.statement)
-        if isinstance(statement, Commit | Confirm):
+        if isinstance(statement, Commit | Rehearse | Confirm):
             raise Refusal(Why.MALFORMED, "must be invite, enroll, revoke or rekey", "kind")
         self._is_ours(statement)
         if statement.serial != self.serial + 1 or statement.follows != self.digest:

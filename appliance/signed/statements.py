@@ -2,9 +2,9 @@
 
 Two chains, each statement naming the one before it by its digest. The *roster*, numbered by ``serial``, says who may
 sign, and by which key the box itself is known: ``Invite``, ``Enroll``, ``Revoke``, ``Rekey``. The *commits*, numbered
-by ``revision``, say what is in force: ``Commit``. A ``Confirm`` stands beside the chain. A statement is canonical JSON
-with exactly the fields of its kind, keys and digests in hexadecimal; its signature is Ed25519 (RFC 8032) over
-``CONTEXT`` and those bytes.
+by ``revision``, say what is in force: ``Commit``. A ``Confirm`` and a ``Rehearse`` stand beside the chain. A
+statement is canonical JSON with exactly the fields of its kind, keys and digests in hexadecimal; its signature is
+Ed25519 (RFC 8032) over ``CONTEXT`` and those bytes.
 
 An invitation is itself a signing key, good for one statement: whoever was handed the token signs with it the key that
 they made for themselves. So a token cannot be used by who carries the messages, nor used twice.
@@ -121,21 +121,39 @@ class Commit(NamedTuple):
     rules: bytes
 
 
-class Confirm(NamedTuple):
-    """``revision`` stays."""
+class Rehearse(NamedTuple):
+    """What would become of such a commit? To be answered, and never put in force: it is signed as what it is."""
 
     box: bytes
     revision: int
+    follows: bytes
+    roster: int
+    at: int
+    by: str
+    comment: str
+    confirm: int
+    restores: int
+    peers: bytes
+    ruleset: bytes
+    rules: bytes
+
+
+class Confirm(NamedTuple):
+    """``revision`` stays: that whose statement has the digest ``commit``, and no other signed for its place."""
+
+    box: bytes
+    revision: int
+    commit: bytes
     roster: int
     at: int
     by: str
 
 
-Statement = Invite | Enroll | Revoke | Rekey | Commit | Confirm
+Statement = Invite | Enroll | Revoke | Rekey | Commit | Rehearse | Confirm
 RosterStatement = Invite | Enroll | Revoke | Rekey
 
 KINDS: Final[dict[str, type[Any]]] = {
-    kind.__name__.lower(): kind for kind in (Invite, Enroll, Revoke, Rekey, Commit, Confirm)
+    kind.__name__.lower(): kind for kind in (Invite, Enroll, Revoke, Rekey, Commit, Rehearse, Confirm)
 }
 
 PERMITTED: Final[dict[type[Any], Role]] = {
@@ -143,6 +161,7 @@ PERMITTED: Final[dict[type[Any], Role]] = {
     Revoke: Role.SECURITY_OFFICER,
     Rekey: Role.SECURITY_OFFICER,
     Commit: Role.OPERATOR,
+    Rehearse: Role.OPERATOR,
     Confirm: Role.OPERATOR,
 }
 """The least role that may sign each; an Enroll is signed by the invitation."""
@@ -215,6 +234,7 @@ _FIELDS: Final[dict[str, Callable[[Any], Any]]] = {
     "comment": comment,
     "confirm": _number(0, LONGEST_CONFIRM),
     "restores": _number(0, LARGEST_INTEGER),
+    "commit": _hexadecimal(DIGEST),
     "peers": _hexadecimal(DIGEST),
     "ruleset": _hexadecimal(DIGEST),
     "rules": _hexadecimal(DIGEST),

@@ -91,7 +91,7 @@ class Store:
         self._image = image
         self._pairs: dict[tuple[str, str], _Pair] = {}
         self._names: dict[str, int] = {}  # of each consumer
-        self._free = []
+        self._free: list[int] = []
         self._unsynced: set[_Pair] = set()
         self.torn = 0
         for index in range(NAMES):

@@ -1,5 +1,6 @@
 """A component in admin's place: whatever a test writes into its line goes to the domain that the first byte names, and
-the reply comes back behind the four bytes that stood next, by which it is known. It is what a hostile admin can do at most: say anything to those it is joined to, in any order.
+the reply comes back behind the four bytes that stood next, by which it is known. It is what a hostile admin can do at
+most: say anything to those it is joined to, in any order.
 
 The domain is real: booted, sealed and supervised as every other.
 """

@@ -7,7 +7,20 @@ from typing import Any
 
 from appliance.signed import canonical
 from appliance.signed.roster import Roster, Trust
-from appliance.signed.statements import NONE, Commit, Enroll, Invite, Rekey, Revoke, Role, Signed, public_key, sign
+from appliance.signed.statements import (
+    NONE,
+    Commit,
+    Enroll,
+    Invite,
+    Rehearse,
+    Rekey,
+    Revoke,
+    Role,
+    Signed,
+    parse,
+    public_key,
+    sign,
+)
 
 BOX = canonical.digest(b"this box")
 NOW = 1_700_000_000_000
@@ -56,6 +69,14 @@ class Chain:
     def add(self, name: str, role: Role) -> None:
         self.take(self.invite(name, role))
         self.take(self.enroll(name))
+
+    def rehearse(self, by: str, peers: bytes, ruleset: bytes = b"{}", **other: Any) -> Signed:
+        """What ``commit`` would be, not to be put in force."""
+        signed = self.commit(by, peers, ruleset, **other)
+        self.commits.pop()
+        statement = parse(signed.statement)
+        assert isinstance(statement, Commit)
+        return sign(Rehearse(*statement), seed(by))
 
     def commit(self, by: str, peers: bytes, ruleset: bytes = b"{}", **other: Any) -> Signed:
         """A commit behind the last, which it becomes."""

@@ -124,6 +124,20 @@ def test_what_was_not_prepared_is_not_applied(chain: Chain, domain: Domain) -> N
     domain.put(signed, b"one")
 
 
+def test_a_rehearsal_is_answered_and_cannot_be_put_in_force(chain: Chain, domain: Domain) -> None:
+    rehearsal = chain.rehearse("alice", b"one")
+    domain.bring(b"one")
+    domain.done(prepare=prepare(rehearsal))
+    assert domain.refused(apply=Apply(revision=1)) is Why.UNKNOWN
+    domain.bring(b"bad")
+    assert domain.refused(prepare=prepare(chain.rehearse("alice", b"bad"))) is Why.INVALID
+    domain.bring(b"one")
+    assert domain.refused(prepare=prepare(chain.rehearse("eve", b"one"))) is Why.NOT_PERMITTED
+    as_commit = Signed(rehearsal.statement.replace(b'"kind":"rehearse"', b'"kind":"commit"'), rehearsal.signature)
+    domain.bring(b"one")
+    assert domain.refused(prepare=prepare(as_commit)) is Why.BAD_SIGNATURE
+
+
 def test_a_section_other_than_the_signed_one_is_refused(chain: Chain, domain: Domain) -> None:
     signed = chain.commit("alice", b"one")
     for section in (b"two", b"on", b"one "):

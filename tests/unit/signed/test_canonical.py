@@ -58,6 +58,8 @@ def test_other_ways_of_writing_the_same_are_refused(value: Any) -> None:
         b"[" * 100_000,
         b"\xef\xbb\xbf1",
         b"1" * 5000,
+        b'"\\ud800"',
+        b'{"\\ud800":1}',
     ],
 )
 def test_what_is_not_canonical_is_refused(text: bytes) -> None:
@@ -69,6 +71,12 @@ def test_what_is_not_canonical_is_refused(text: bytes) -> None:
 @pytest.mark.parametrize("value", [1.5, None, b"x", {1: 2}, [None], {"a": 0.1}])
 def test_what_has_no_canonical_form_is_not_written(value: Any) -> None:
     with pytest.raises(TypeError):
+        canonical.encode(value)
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"\udfff": 1}, ["x\ud800y"]])
+def test_half_a_surrogate_pair_is_no_text(value: Any) -> None:
+    with pytest.raises(ValueError, match="surrogates"):
         canonical.encode(value)
 
 

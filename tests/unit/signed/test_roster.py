@@ -13,7 +13,9 @@ from appliance.signed.roster import Roster, Trust
 from appliance.signed.statements import (
     KINDS,
     NONE,
+    Commit,
     Confirm,
+    Rehearse,
     Role,
     Signed,
     Statement,
@@ -80,7 +82,7 @@ def test_each_kind_takes_its_role(kind: str, role: Role) -> None:
     chain.add("eve", role)
     chain.add("victim", Role.VIEWER)
     needed = {"invite": 3, "revoke": 3, "commit": 2, "confirm": 2}[kind]
-    confirm = sign(Confirm(BOX, 1, chain.roster.serial, NOW, "eve"), seed("eve"))
+    confirm = sign(Confirm(BOX, 1, NONE, chain.roster.serial, NOW, "eve"), seed("eve"))
 
     def attempt() -> None:
         match kind:
@@ -211,11 +213,11 @@ def test_what_was_signed_for_something_else_is_no_statement() -> None:
     """A signature counts with its context alone."""
     from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 
-    text = encode(Confirm(BOX, 1, 0, NOW, "console"))
+    text = encode(Confirm(BOX, 1, NONE, 0, NOW, "console"))
     raw = crypto_sign(text, crypto_sign_seed_keypair(seed("console"))[1])[:64]
     with pytest.raises(Refusal):
         check_signature(Signed(text, raw), TRUST.console)
-    check_signature(sign(Confirm(BOX, 1, 0, NOW, "console"), seed("console")), TRUST.console)
+    check_signature(sign(Confirm(BOX, 1, NONE, 0, NOW, "console"), seed("console")), TRUST.console)
 
 
 def samples() -> list[Statement]:
@@ -223,7 +225,9 @@ def samples() -> list[Statement]:
     chain.take(chain.invite("alice", Role.VIEWER))
     others = [chain.enroll("alice"), chain.revoke("alice"), chain.rekey(seed("the box")), chain.commit("console", b"")]
     signed = [*chain.statements, *others]
-    return [*(parse(one.statement) for one in signed), Confirm(BOX, 1, 0, NOW, "console")]
+    found = [parse(one.statement) for one in signed]
+    rehearsed = [Rehearse(*one) for one in found if isinstance(one, Commit)]
+    return [*found, *rehearsed, Confirm(BOX, 1, NONE, 0, NOW, "console")]
 
 
 @pytest.mark.parametrize("statement", samples(), ids=lambda one: type(one).__name__)

@@ -1,0 +1,113 @@
+"""Two hundred who watch and fifty who commit, at one box, at once: nothing is lost, nobody starves, nothing grows."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.lab import Lab, Septum, pair
+from tests.system.lab.ends.septum import REPOSITORY, secret_file
+from tests.system.lab.namespace import tool
+
+pytestmark = pytest.mark.root
+
+WATCHERS = 200
+WRITERS = 50
+SECONDS = 20.0
+ADDRESS = "127.0.0.1:50051"
+PROGRAM = str(REPOSITORY / ".venv" / "bin" / "septumctl")
+GROWTH = 3 << 20  # bytes: what an interpreter's memory goes up and down by
+
+
+class Managed(Septum):
+    """A box made as its owner would make it: `septum init`, then `septum up`."""
+
+    def start(self) -> None:
+        file = secret_file(self.directory / f"{self.name}.conf", self.conf.wg_quick())
+        self.septum("init", self.name, "--address", ADDRESS)
+        self.up(str(file), "--assembly", "vpn-managed", "--admin", ADDRESS)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, "SEPTUM_CONFIG": str(self.directory / "console")}
+
+    def ctl(self, *words: str, home: Path | None = None) -> Any:
+        """What `septumctl --json` says, as the administrator whose home that is."""
+        environment = {**self.environment, **({} if home is None else {"SEPTUM_CONFIG": str(home)})}
+        settings = [f"{key}={value}" for key, value in environment.items()]
+        return json.loads(self.site.gateway.run(tool("env"), *settings, PROGRAM, *words, "--json", timeout=60))
+
+    def administrator(self, name: str, role: str) -> Path:
+        """The home of somebody who was invited by the console and has enrolled."""
+        home = self.directory / name
+        token = self.ctl("admins", "invite", name, "--role", role)["token"]
+        self.ctl("enroll", token, home=home)
+        return home
+
+
+@pytest.fixture
+def box() -> Iterator[Managed]:
+    with Lab() as lab:
+        ours, _ = pair(lab.left, lab.right)
+        with Managed(lab.left, replace(ours, peers=[]), inline=False) as box:
+            yield box
+
+
+def memory(box: Managed) -> dict[str, int]:
+    return {
+        one["name"]: int(one["memory"]) for one in box.ctl("status")["domains"] if one["name"] in ("admin", "config")
+    }
+
+
+def crowd(box: Managed, seconds: float, homes: list[Path], viewer: Path) -> Any:
+    told = {
+        "seconds": seconds,
+        "watchers": WATCHERS,
+        "writers": WRITERS,
+        "writers_homes": list(map(str, homes)),
+        "viewer_home": str(viewer),
+    }
+    said = box.site.gateway.run(
+        sys.executable, "-m", "tests.system.crowd", stdin=json.dumps(told), timeout=seconds + 120
+    )
+    return json.loads(said)
+
+
+def test_a_crowd_of_administrators(box: Managed) -> None:
+    viewer = box.administrator("viewer", "viewer")
+    homes = [box.administrator(f"operator-{n}", "operator") for n in range(5)]
+    warm = crowd(box, SECONDS / 4, homes, viewer)
+    begin = memory(box)
+    before = {one["name"]: one["restarts"] for one in box.ctl("status")["domains"]}
+    found = crowd(box, SECONDS, homes, viewer)
+    end = memory(box)
+
+    for one in (warm, found):
+        assert not one["broken"] and not one["stuck"], one
+    # Nobody starves: each watcher has seen the box again and again
+    assert min(found["seen"]) >= SECONDS / 4, sorted(found["seen"])[:10]
+    # No update is lost: each acknowledged commit is a revision of its own, and what is in force has everybody's last
+    accepted = [revision for one in (warm, found) for each in one["accepted"].values() for revision in each]
+    head = box.ctl("config", "show")
+    assert len(accepted) == len(set(accepted))
+    assert set(accepted) == set(range(1, head["revision"] + 1))
+    keepalives = {peer["number"]: peer["keepalive"] for peer in box.ctl("peers", "list")["peers"]}
+    last = {int(number): value or warm["last"][number] for number, value in found["last"].items()}
+    assert keepalives == {number: value for number, value in last.items() if value}
+    # Nothing grows, nothing died
+    assert {one["name"]: one["restarts"] for one in box.ctl("status")["domains"]} == before
+    assert all(end[name] - begin[name] < GROWTH for name in end), (begin, end)
+
+    took = sorted(found["took"])
+    print(
+        f"{len(accepted)} commits of {WRITERS} writers; {WATCHERS} watchers had {min(found['seen'])} to "
+        f"{max(found['seen'])} statuses each in {SECONDS:g} s; status: {took[len(took) // 2] * 1e3:.0f} ms "
+        f"in the median, p99 {took[int(len(took) * 0.99)] * 1e3:.0f} ms; refused and tried again: {found['refused']}; "
+        f"memory {begin} -> {end}"
+    )
