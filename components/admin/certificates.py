@@ -11,6 +11,7 @@ import datetime
 import re
 from typing import Final, NamedTuple
 
+import cryptography.hazmat.backends.openssl.backend  # noqa: F401 - else at first use: too late in a domain
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
