@@ -98,7 +98,8 @@ def _check_in_force(found: CommitRecord | None, book: Book, roster: Roster) -> N
         roster.vouch(record.signed, commit)
         if record.fate is Fate.CONFIRMED:
             confirm = parse(record.confirmation.statement)
-            if not isinstance(confirm, Confirm) or confirm.revision != commit.revision:
+            digest = canonical.digest(record.signed.statement)
+            if not isinstance(confirm, Confirm) or (confirm.revision, confirm.commit) != (commit.revision, digest):
                 raise Damaged(f"revision {commit.revision} was confirmed by something else")
             roster.vouch(record.confirmation, confirm)
     except Refusal as refusal:
