@@ -16,7 +16,7 @@ from septum.v1.applying import Abandon, Apply, Enlist, Revert, Settle
 from appliance.signed import canonical
 from appliance.signed.refusal import Refusal, Why
 from appliance.signed.roster import Roster
-from appliance.signed.statements import Commit, Confirm, Rehearse, Signed, parse
+from appliance.signed.statements import Commit, Confirm, Rehearse, Rekey, Signed, parse
 from appliance.signed.trust import Trust
 from components.config import loading
 from components.config.book import MOST_SECTIONS, RESERVE, SECTIONS, Book, Place, digests, encode_head
@@ -296,9 +296,18 @@ class Keeper:
         self._note("warning", "rollback", f"nobody confirmed {last.commit.revision}: {book.active} is in force again")
         yield from self._tell_all(**word)
 
+    def _ask_keymgr(self, signed: Signed) -> Steps[None]:
+        """Has it the key? Once it is decided, it cannot say no. Errors: Away, Refusal."""
+        if "peers" not in self.in_step:
+            raise Refusal(Why.AWAY, "keymgr is not in step with what is in force. Nothing has changed")
+        asked = Enlist(statement=signed.statement, signature=signed.signature, rehearse=True)
+        yield from say("peers", _APPLY, enlist=asked)
+
     def _enlist(self, signed: Signed) -> Steps[Accepted]:
         now: Now = yield Time()
         statement = self.roster.check(signed, now.wall)
+        if isinstance(statement, Rekey):
+            yield from self._ask_keymgr(signed)
         yield from self._make_room({})
         yield from self._persist(self.book._replace(statements=(*self.book.statements, signed)), {})
         self.roster.take(signed, None)

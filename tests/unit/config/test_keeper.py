@@ -10,7 +10,7 @@ from appliance.signed.statements import Role, Signed
 from components.config.book import MOST_SECTIONS
 from components.config.pages import PAGE, PAGES
 from components.config.records import Fate
-from tests.unit.config.world import World
+from tests.unit.config.world import KEY, World
 from tests.unit.signed.box import NOW
 
 
@@ -166,6 +166,17 @@ def test_the_roster(world: World) -> None:
     world.cut_power()
     assert world.live == (b"p1", b"r1"), "what alice signed while she might is in force"
     assert {domain.applier.roster.serial for domain in world.domains.values()} == {3}
+
+
+def test_the_box_is_known_by_a_key_that_it_has_and_by_no_other(world: World) -> None:
+    chain = world.chain
+    refused = world.refused(chain.rekey(b"\x66" * 32))
+    assert refused.why is Why.UNKNOWN and refused.path == "key"
+    world.put(b"p1", b"r1")  # and nobody is out of step
+    world.take(chain.take(chain.rekey(KEY)))
+    assert {domain.applier.roster.key for domain in world.domains.values()} == {KEY}
+    world.cut_power()
+    assert {domain.applier.roster.key for domain in world.domains.values()} == {KEY}
 
 
 # until it is confirmed ------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from septum.v1.blobs import BlobReply, BlobRequest
 from appliance.guest.settings import SettingsError
 from appliance.signed import canonical
 from appliance.signed.applier import Applied, Applier
-from appliance.signed.refusal import Refusal
-from appliance.signed.statements import Commit, Confirm, Rehearse, Signed, parse, sign
+from appliance.signed.refusal import Refusal, Why
+from appliance.signed.statements import Commit, Confirm, Rehearse, Rekey, RosterStatement, Signed, parse, sign
 from appliance.vchan.codec import Codec
 from appliance.vchan.schema import schema
 from components.config.effects import BLOBS, DOMAINS, Ask, Away, Now, Rest, Steps, Time
@@ -26,6 +26,8 @@ from tests.unit.fake_guest import FakeCounter
 from tests.unit.signed.box import BOX, NOW, TRUST, Chain, seed
 
 SECTOR = 4096
+
+KEY = b"\x77" * 32  # the spare one of keymgr
 
 
 class Disk:
@@ -88,7 +90,12 @@ class Domain:
         self.live = b"nothing"
         self.history = [b"nothing"]
         self.dislikes = b"bad"
-        self.applier = Applier(TRUST, section, b"nothing", self._prepare, self._apply)
+        self.keys = {KEY}
+        self.applier = Applier(TRUST, section, b"nothing", self._prepare, self._apply, self._admit)
+
+    def _admit(self, statement: RosterStatement) -> None:
+        if isinstance(statement, Rekey) and statement.key not in self.keys:
+            raise Refusal(Why.UNKNOWN, "is not a key that this box has made", "key")
 
     def _prepare(self, section: bytes) -> bytes:
         if self.dislikes in section:
