@@ -14,7 +14,7 @@ from appliance.ctl.trouble import Exit, Trouble
 from appliance.signed.roster import LONGEST_INVITATION, Roster
 from appliance.signed.statements import ROLES, Invite, Rekey, Revoke, Signed, public_key, sign
 
-app = typer.Typer(help="Who may administer the box: list, invite, revoke.", no_args_is_help=True)
+app = typer.Typer(help="Who may administer the box: list, invite, revoke.")
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 
@@ -199,3 +199,6 @@ def revoke(
         say.confirmed(f"Revoke {name} on {context.name}?", yes)
         reply = submit(box, signed, "the revocation to be taken")
     say.done(f"{name} may do nothing on {context.name} any more", revoked=name, serial=reply.number)
+
+
+say.bare(app, lambda: list_(everybody=False))

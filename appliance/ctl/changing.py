@@ -16,7 +16,7 @@ from appliance.ctl.chain import Entry, Known
 from appliance.ctl.configuration import Configuration, PeerChange, Sections
 from appliance.ctl.connection import Box, pieces
 from appliance.ctl.trouble import Exit, Trouble
-from appliance.signed.statements import Commit, Confirm, Signed, comment, sign
+from appliance.signed.statements import Commit, Confirm, Rehearse, Signed, comment, sign
 
 _ATTEMPTS: Final = 8  # of a change that is made anew where somebody else was faster
 _SHOWN_PACKETS: Final = 10
@@ -175,11 +175,11 @@ def _statement(
 
 
 def _hand_over(box: Box, statement: Commit, sections: Sections, is_rehearsal: bool) -> Committed:
-    signed = sign(statement, box.context.seed())
+    # What is only to be tried is signed as that: nobody on the way can put it in force
+    signed = sign(Rehearse(*statement) if is_rehearsal else statement, box.context.seed())
     header = pb.SubmitHeader(
         statement=signed.statement,
         signature=signed.signature,
-        rehearse=is_rehearsal,
         peers=len(sections.peers),
         ruleset=len(sections.ruleset),
         rules=len(sections.rules),
@@ -207,7 +207,12 @@ def confirm(box: Box, known: Known) -> Committed:
         raise Trouble(Exit.REFUSED, "no commit waits to be confirmed", "septumctl config history", reason="UNKNOWN")
     context = box.context
     statement = Confirm(
-        bytes.fromhex(context.box), known.revision, known.roster.serial, identity.now_ms(), context.administrator
+        box=bytes.fromhex(context.box),
+        revision=known.revision,
+        commit=entry.digest,
+        roster=known.roster.serial,
+        at=identity.now_ms(),
+        by=context.administrator,
     )
     signed = sign(statement, context.seed())
     header = pb.SubmitHeader(statement=signed.statement, signature=signed.signature)

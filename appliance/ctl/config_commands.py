@@ -16,7 +16,7 @@ from appliance.ctl.say import Json
 from appliance.ctl.trouble import Exit, Trouble
 
 app = typer.Typer(
-    help="The configuration: edit, diff, commit, confirm, rollback, history, export, import.", no_args_is_help=True
+    help="The configuration: edit, diff, commit, confirm, rollback, history, export, import.",
 )
 
 _WEEK = 7 * 86_400
@@ -457,3 +457,6 @@ def import_(
 
 
 SHORT = (diff, commit, confirm, rollback, history)
+
+
+say.bare(app, lambda: show(revision=0, full=False))

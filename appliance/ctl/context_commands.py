@@ -16,7 +16,7 @@ from appliance.ctl.say import Json
 from appliance.ctl.trouble import Exit, Trouble
 from appliance.signed.statements import NONE, Enroll, public_key, sign
 
-app = typer.Typer(help="The boxes that this machine knows.", no_args_is_help=True)
+app = typer.Typer(help="The boxes that this machine knows.")
 
 
 def complete_context(incomplete: str) -> list[str]:
@@ -225,3 +225,6 @@ def renew(json_: Json = False) -> None:
         box.renew()
         end = identity.validity(box.context.chain_pem).end
     say.done(f"your certificate is good until {identity.day(end)}", certificate_until=say.stamp(round(end * 1000)))
+
+
+say.bare(app, list_)

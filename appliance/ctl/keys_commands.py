@@ -11,13 +11,7 @@ from appliance.ctl import reach, say
 from appliance.ctl.say import Json
 from appliance.ctl.trouble import Exit, Trouble
 
-app = typer.Typer(help="The box's own keys: show, rotate, accept.", invoke_without_command=True)
-
-
-@app.callback()
-def keys_or_show(context: typer.Context, json_: Json = False) -> None:
-    if context.invoked_subcommand is None:
-        show(json_)
+app = typer.Typer(help="The box's own keys: show, rotate, accept.")
 
 
 @app.command()
@@ -79,3 +73,6 @@ def rotate(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
         reply = submit(box, signed, "the new key to be taken")
     say.done(f"{box.context.name} goes by {spare} now", public_key=spare, serial=reply.number)
     say.hint(f"in each peer's file: PublicKey = {spare}")
+
+
+say.bare(app, show)

@@ -126,13 +126,7 @@ def show_domains(found: Any) -> None:
 
 # domains --------------------------------------------------------------------------------------------------------------
 
-domains = typer.Typer(help="The box's domains: list them, restart one.", invoke_without_command=True)
-
-
-@domains.callback()
-def domains_or_list(context: typer.Context, json_: Json = False) -> None:
-    if context.invoked_subcommand is None:
-        list_domains(json_)
+domains = typer.Typer(help="The box's domains: list them, restart one.")
 
 
 @domains.command("list")
@@ -198,6 +192,9 @@ def _until_reborn(box: Any, before: Any) -> Any:
             why = f"{before.name} does not run again after {_REBUILD:g} s"
             raise Trouble(Exit.REFUSED, why, "septumctl domains; septumctl logs")
         time.sleep(0.2)
+
+
+say.bare(domains, list_domains)
 
 
 # log ------------------------------------------------------------------------------------------------------------------

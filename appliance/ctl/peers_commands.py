@@ -16,7 +16,7 @@ from appliance.ctl import reach, say
 from appliance.ctl.say import Json
 from appliance.ctl.trouble import Exit, Trouble
 
-app = typer.Typer(help="The tunnel's peers: list, show, add, set, remove, import.", no_args_is_help=True)
+app = typer.Typer(help="The tunnel's peers: list, show, add, set, remove, import.")
 
 _MOST_IN_A_TABLE: Final = 300  # rich takes ten seconds to lay out ten thousand rows
 _PAGE: Final = 1000
@@ -136,7 +136,9 @@ def list_(
             say.out.out("\t".join(_cells(row)), highlight=False)
     else:
         title = (
-            f"{len(found):,} of {len(everybody):,} peers" if len(found) < len(everybody) else f"{len(found):,} peers"
+            f"{len(found):,} of {len(everybody):,} peers"
+            if len(found) < len(everybody)
+            else say.plural(len(found), "peer")
         )
         columns = ("name", "allowed ips", "endpoint", "handshake", "received", "sent")
         shown = [
@@ -611,3 +613,6 @@ def _merged(box: Any, before: Any, parsed: Iterable[Any], replace: bool) -> Any:
     if len(kept) > MOST_PEERS:
         raise Trouble(Exit.INVALID, f"{len(kept):,} peers are more than a box takes")
     return before._replace(peers=tuple(sorted(kept)))
+
+
+say.bare(app, lambda: list_(pattern="", active=False))

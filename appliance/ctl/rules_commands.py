@@ -13,7 +13,7 @@ from appliance.ctl.peers_commands import Commit, Confirm, Message
 from appliance.ctl.say import Json
 from appliance.ctl.trouble import Exit, Trouble
 
-app = typer.Typer(help="The filter's rules: show, counters, edit, set, check, diff, explain.", no_args_is_help=True)
+app = typer.Typer(help="The filter's rules: show, counters, edit, set, check, diff, explain.")
 
 _COLOURS: Final = {"allow": "green", "drop": "red", "reject": "yellow"}
 
@@ -39,6 +39,8 @@ def show(mine: Mine = False, json_: Json = False) -> None:
     if say.is_json():
         say.as_json({"rules": found.rules})
         return
+    if not found.rules.strip():
+        say.hint("there are no rules, and nothing passes: septumctl rules edit")
     for line in found.rules.splitlines():
         word = line.split(" ", 1)[0]
         style = "dim" if word.startswith("#") else _COLOURS.get(word, "")
@@ -260,3 +262,6 @@ def explain(
             if row["state"]:
                 say.out.print(say.Text(f"  state  {row['state']}"), soft_wrap=True)
     raise typer.Exit(0 if all(one.verdict.name == "ALLOW" for one in found) else 1)
+
+
+say.bare(app, lambda: show(mine=False))

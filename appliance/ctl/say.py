@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, NoReturn
@@ -29,6 +29,15 @@ def _set_json(value: bool) -> bool:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, also of errors.", callback=_set_json)]
+
+
+def bare(app: typer.Typer, usual: Callable[[], None]) -> None:
+    """``app`` without the name of a command does what is usual."""
+
+    @app.callback(invoke_without_command=True)
+    def or_usual(context: typer.Context, json_: Json = False) -> None:
+        if context.invoked_subcommand is None:
+            usual()
 
 
 def is_json() -> bool:

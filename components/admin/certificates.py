@@ -12,6 +12,7 @@ import re
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+import cryptography.hazmat.backends.openssl.backend  # noqa: F401 - else at first use: too late in a domain
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization

@@ -33,7 +33,7 @@ from appliance.guest.settings import SettingsError
 from appliance.signed import canonical, peers
 from appliance.signed.refusal import Refusal, Why
 from appliance.signed.roster import Roster, Trust
-from appliance.signed.statements import NONE, Commit, Confirm, Rekey, Role, Signed, parse, public_key
+from appliance.signed.statements import NONE, Commit, Confirm, Rehearse, Rekey, Role, Signed, parse, public_key
 from components.filter.ruleset import from_json
 
 CODES = {
@@ -297,18 +297,17 @@ class FakeBox:
         if self.refusal is not None:
             refusal, self.refusal = self.refusal, None
             raise refusal
-        if isinstance(statement, Commit):
-            return self._commit(signed, statement, content, header.rehearse)
+        if isinstance(statement, Commit | Rehearse):
+            return self._commit(signed, statement, content)
         if isinstance(statement, Confirm):
             self.roster.vouch(signed, statement)
-            if not self.deadline or statement.revision != len(self.commits):
+            if not self.deadline or (statement.revision, statement.commit) != (len(self.commits), self.digest):
                 raise Refusal(Why.UNKNOWN, "does not wait to be confirmed", "revision")
             self.deadline = 0.0
             self.commits[-1] = self.commits[-1]._replace(fate=pb.FATE_CONFIRMED, fate_at=self.now)
             return pb.SubmitReply(number=statement.revision)
-        taken = self.roster.check(signed, self.now) if header.rehearse else self.roster.take(signed, self.now)
-        if not header.rehearse:
-            self.statements.append(signed)
+        taken = self.roster.take(signed, self.now)
+        self.statements.append(signed)
         if isinstance(taken, Rekey):
             import base64
 
@@ -316,7 +315,7 @@ class FakeBox:
             self.keys.next_public_key = ""
         return pb.SubmitReply(number=taken.serial)
 
-    def _commit(self, signed: Signed, commit: Commit, content: dict[str, bytes], rehearse: bool) -> pb.SubmitReply:
+    def _commit(self, signed: Signed, commit: Commit | Rehearse, content: dict[str, bytes]) -> pb.SubmitReply:
         self.roster.vouch(signed, commit)
         if self.deadline:
             raise Refusal(Why.PENDING, "waits to be confirmed", "revision")
@@ -325,9 +324,8 @@ class FakeBox:
         sections = {}
         for name in SECTIONS.values():
             wanted = getattr(commit, name)
-            sections[name] = content.get(name) or self.contents.get(
-                wanted.hex(), b"" if wanted == canonical.digest(b"") else None
-            )
+            nothing = b"" if wanted == canonical.digest(b"") else None
+            sections[name] = content.get(name) or self.contents.get(wanted.hex(), nothing)
             if sections[name] is None or canonical.digest(sections[name]) != wanted:
                 raise Refusal(Why.INVALID, "is not there", name)
         try:
@@ -335,7 +333,7 @@ class FakeBox:
             from_json(sections["ruleset"])
         except SettingsError as error:
             raise Refusal(Why.INVALID, error.why, error.path) from None
-        if not rehearse:
+        if isinstance(commit, Commit):
             self.contents |= {getattr(commit, name).hex(): data for name, data in sections.items()}
             fate = pb.FATE_AWAITS if commit.confirm else pb.FATE_STANDS
             self.commits.append(Kept(commit, signed, fate, self.now))

@@ -15,6 +15,7 @@ from nacl.public import PrivateKey, SealedBox
 
 from appliance.signed import peers
 from appliance.signed.refusal import Refusal, Why
+from appliance.signed.statements import Rehearse, parse
 from components.filter.ruleset import from_json
 from tests.unit.ctl.conftest import RULES, Ctl
 from tests.unit.ctl.fakebox import FakeBox
@@ -42,6 +43,26 @@ def test_from_nothing_to_a_revision(box: FakeBox, ctl: Ctl, rules: Path) -> None
     shown = ctl.said("config", "show")
     assert (shown["commit"]["by"], shown["commit"]["comment"], shown["candidate"]) == ("console", "the first", None)
     assert ctl("config", "diff", code=1).err.startswith("septumctl: there is no candidate")
+
+
+def test_what_is_only_tried_cannot_be_put_in_force(box: FakeBox, ctl: Ctl, monkeypatch: Any) -> None:
+    ctl("peers", "add", "alice")
+    heard: list[Any] = []
+    take = box.take
+    monkeypatch.setattr(box, "take", lambda header, content: (heard.append(header.statement), take(header, content))[1])
+    ctl("config", "check")
+    assert [type(parse(statement)) for statement in heard] == [Rehearse]
+
+
+def test_a_confirmation_is_of_one_commit(box: FakeBox, ctl: Ctl, monkeypatch: Any) -> None:
+    ctl("peers", "add", "alice", "--commit", "--confirm", "9m")
+    heard: list[Any] = []
+    take = box.take
+    monkeypatch.setattr(
+        box, "take", lambda header, content: (heard.append(parse(header.statement)), take(header, content))[1]
+    )
+    ctl("config", "confirm")
+    assert (heard[0].revision, heard[0].commit) == (1, box.digest)
 
 
 def test_a_commit_without_changes_is_none(box: FakeBox, ctl: Ctl, rules: Path) -> None:
