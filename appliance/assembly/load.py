@@ -134,6 +134,9 @@ def _rules(drafted: Draft, override: Path | None) -> None:
         drafted.document.refuse(rulesfile.RULES, (), f"there is no filter that the rules of {override} could be for")
 
 
+_EVERYWHERE: Final = (prefix("0.0.0.0/0"), prefix("::/0"))
+
+
 def _of(drafted: Draft, component: str) -> list[str]:
     """The names of the domains of a component."""
     return [name for name, domain in drafted.domains.items() if domain.role.component == component]
@@ -154,7 +157,7 @@ def _follows(domain: Domain, network: Network, private: Secret | None) -> Mappin
 
 def _complete(drafted: Draft) -> None:
     """Gives the domains of a box with a network what follows from it; routes are the peers' prefixes where none are
-    named.
+    named, or where the peers come with commits, and the box has the way out to itself, all there is.
     """
     if drafted.network is None:
         return
@@ -162,7 +165,9 @@ def _complete(drafted: Draft) -> None:
     own = drafted.settings.get(keymgr, {})
     private = own.get("private_key")
     if not drafted.network.routes and "routes" not in _table(drafted.document, "network"):
-        drafted.network = dataclasses.replace(drafted.network, routes=_routes(own.get("peers")))
+        is_managed = bool(_of(drafted, "config")) and drafted.network.lan is not None
+        routes = _EVERYWHERE if is_managed else _routes(own.get("peers"))
+        drafted.network = dataclasses.replace(drafted.network, routes=routes)
     for name, domain in drafted.domains.items():
         follows = _follows(domain, drafted.network, private if isinstance(private, Secret) else None)
         if (domain.role.component, domain.role.name) == ("filter", "split"):

@@ -38,7 +38,7 @@ class Limits(NamedTuple):
 
     heartbeat: float = 5.0  # a loop that does not turn for so long is stuck; an idle one turns twice a second
     look: float = 1.0  # of the time between two looks, at most so much counts: the monitor may have been asleep itself
-    start: float = 10.0  # from spawn to RUNNING
+    start: float = 30.0  # from spawn to RUNNING; the first waits for the last of its box to be sealed
     reset: float = 0.5  # for the survivors of a channel to take notice
     accusations: int = 3  # in `window`, believed without a price
     window: float = 60.0

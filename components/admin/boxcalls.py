@@ -174,7 +174,11 @@ class BoxCalls:
         reply = await self._world.keymgr.ask(PeersRequest(keys=AskKeys()))
         if reply.WhichOneof("answer") != "keys":
             raise RpcError(Code.INTERNAL, "keymgr answers something else")
-        return pb.BoxKeys(public_key=_base64(reply.keys.public_key), sealing_key=_base64(reply.keys.sealing_key))
+        keys = reply.keys
+        shown = pb.BoxKeys(public_key=_base64(keys.public_key), sealing_key=_base64(keys.sealing_key))
+        if keys.next_public_key:
+            shown.next_public_key = _base64(keys.next_public_key)
+        return shown
 
     # Rules ----------------------------------------------------------------------------------------------------------
 

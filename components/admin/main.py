@@ -130,9 +130,8 @@ class Server:
         try:
             found = accepting.accept(self._listener)
         except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                return False
-            return True  # it ended before we came to it: accept(2) says so of network errors as well
+            # What else there is: one ended before we came to it. accept(2) says so of network errors as well
+            return error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
         if found is None:
             return False
         source = source_of(found.address)
@@ -148,8 +147,13 @@ class Server:
         return True
 
     def _may_come(self, source: str, now: float) -> bool:
-        is_full = len(self._connections) >= MOST_CONNECTIONS or self._sources[source] >= MOST_OF_A_SOURCE
-        return not (is_full or self._lock_out.is_locked(source, now) or self._unknown(source) >= MOST_UNKNOWN_OF_A_SOURCE)
+        """Whether there is room for one more from there, and nothing against it."""
+        room = min(
+            MOST_CONNECTIONS - len(self._connections),
+            MOST_OF_A_SOURCE - self._sources[source],
+            MOST_UNKNOWN_OF_A_SOURCE - self._unknown(source),
+        )
+        return room > 0 and not self._lock_out.is_locked(source, now)
 
     def _unknown(self, source: str) -> int:
         """Connections from there that have not said who they are."""
@@ -236,7 +240,8 @@ class Server:
 
 
 def _content(fd: int) -> bytes:
-    return os.pread(fd, os.fstat(fd).st_size, 0)
+    with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as whole:
+        return bytes(whole)
 
 
 def _mapped(fd: int, size: int, protection: int) -> memoryview:

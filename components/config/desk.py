@@ -206,4 +206,4 @@ def _refused(refusal: Refusal) -> ConfiguringRefused:
 
 def _cut(text: str, most: int) -> str:
     """``text`` in at most ``most`` bytes of UTF-8."""
-    return text.encode()[:most].decode("utf-8", "ignore")
+    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")

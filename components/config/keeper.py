@@ -22,7 +22,7 @@ from components.config.book import MOST_SECTIONS, RESERVE, SECTIONS, Book, Place
 from components.config.effects import DOMAINS, Away, Now, Rest, Steps, Time
 from components.config.pages import LARGEST_HEAD, PAGE, PAGES, Damaged, Pages
 from components.config.records import CommitRecord, Fate, Record
-from components.config.stepping import OutOfStep, bring_in_step, prepare, say
+from components.config.stepping import OutOfStep, bring_in_step, make_ready, prepare, say
 
 _SLACK: Final = 8  # pages that statements take beside the sections, at most
 _RETRY: Final = 1.0  # seconds
@@ -177,17 +177,17 @@ class Keeper:
                 if digest not in coming:
                     raise Refusal(Why.INVALID, "did not come as it was signed, and is not kept", section)
                 new[digest] = coming[digest]
-        if away := [port for port in DOMAINS if port not in self.in_step]:
-            raise Refusal(Why.AWAY, f"{' and '.join(away)}: not in step with what is in force. Nothing has changed")
+        known = {}
+        for port in DOMAINS:
+            known[port] = yield from self._ready(port)
         pieces = sum(-(-len(section) // PAGE) for section in new.values())
         self.expected = 2 * len(DOMAINS) + 3 + pieces * (1 if rehearse else 2)
         if not rehearse:
             yield from self._make_room(new)
         record = CommitRecord(commit, Record(signed, Fate.AWAITS if commit.confirm else Fate.STANDS))
-        known = self.book.find(self.book.active)
         try:
             for port in DOMAINS:
-                yield from prepare(port, record, known, self.book, self.pages, new)
+                yield from prepare(port, record, known[port], self.book, self.pages, new)
             if rehearse:
                 yield from self._tell_all(abandon=Abandon())
                 return Accepted(commit.revision)
@@ -201,6 +201,19 @@ class Keeper:
             raise
         self.expires = now.now + commit.confirm if commit.confirm else None
         return (yield from self._apply(commit))
+
+    def _ready(self, port: str) -> Steps[CommitRecord | None]:
+        """What the domain at ``port`` goes by, which can be asked now to take something else. One that is out of step
+        may be so because it does not take what is in force: no reason not to give it something better.
+        """
+        if port not in self.in_step:
+            yield from self.step(port)
+        if port in self.in_step:
+            return self.book.find(self.book.active)
+        try:
+            return (yield from make_ready(port, self.book))
+        except OutOfStep as out:
+            raise Refusal(Why.AWAY, f"{port}: {out}. Nothing has changed") from None
 
     def _check(self, commit: Commit) -> None:
         """Whether ``commit`` comes next, and would change anything. Errors: Refusal."""
@@ -221,8 +234,10 @@ class Keeper:
         kept = ended = 0
         for port in DOMAINS:
             done = yield from self._tell(port, apply=Apply(revision=commit.revision))
-            if done is not None and port == "ruleset":
-                kept, ended = done.kept, done.ended
+            if done is not None:
+                self.in_step.add(port)
+                if port == "ruleset":
+                    kept, ended = done.kept, done.ended
         waits = f", for {commit.confirm} s unless it is confirmed" if commit.confirm else ""
         text = f"revision {commit.revision} by {commit.by} is in force{waits}; {kept} flows live on, {ended} ended"
         self._note("info", "commit", text)

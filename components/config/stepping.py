@@ -46,10 +46,8 @@ def say(port: str, patience: float = 5.0, **ask: Any) -> Steps[Done]:
     raise Refusal(Why(refused.kind), refused.why, refused.path)
 
 
-def bring_in_step(port: str, book: Book, pages: Pages) -> Steps[None]:
-    """The domain at ``port`` goes by what ``book`` has in force, whatever it went by before. Errors: Away, Refusal,
-    Damaged, OutOfStep.
-    """
+def _where(port: str, book: Book) -> Steps[tuple[int, int]]:
+    """The revision that the domain goes by, none that was rolled back, and the serial of its roster."""
     done = yield from say(port, abandon=Abandon())
     revision, serial = done.number, done.serial
     if serial > len(book.statements):
@@ -59,6 +57,23 @@ def bring_in_step(port: str, book: Book, pages: Pages) -> Steps[None]:
         if done.number > book.active:
             raise OutOfStep(f"goes by revision {done.number}, and {book.active} is in force")
         revision = done.number
+    return revision, serial
+
+
+def make_ready(port: str, book: Book) -> Steps[CommitRecord | None]:
+    """The domain at ``port``, which does not take what is in force, hears all that it needs to take what comes next.
+    Gives what it goes by. Errors: as ``bring_in_step``.
+    """
+    revision, serial = yield from _where(port, book)
+    yield from _enlist(port, book, serial, len(book.statements))
+    return book.find(revision)
+
+
+def bring_in_step(port: str, book: Book, pages: Pages) -> Steps[None]:
+    """The domain at ``port`` goes by what ``book`` has in force, whatever it went by before. Errors: Away, Refusal,
+    Damaged, OutOfStep.
+    """
+    revision, serial = yield from _where(port, book)
     for wanted in (book.before, book.active):
         if wanted <= revision:
             continue

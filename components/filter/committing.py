@@ -25,8 +25,10 @@ from appliance.guest.loop import Guest
 from appliance.guest.settings import SettingsError
 from appliance.signed.trust import Trust
 from components.filter import ruleset
-from components.filter.engine import Engine
+from components.filter.engine import Compiled, Engine
 from components.filter.model import RuleSet
+
+Rules = tuple[RuleSet, Compiled]
 
 COMMITS: Final = "commits"
 COUNTS: Final = "counts"
@@ -55,11 +57,20 @@ def _serve_commits(guest: Guest, engine: Engine, trust: Trust, counting: Countin
     # Signatures cost memory that a box which is not managed keeps
     from appliance.signed.applier import Applied, Applier
 
-    def apply(rules: RuleSet) -> Applied:
-        outcome = engine.replace(rules, time.monotonic(), guest.wall())
+    def prepare(section: bytes) -> Rules:
+        """All that can go wrong does so here: behind it there is no way back."""
+        try:
+            rules = ruleset.from_json(section)
+            guest.beat()  # ten thousand of them take a while
+            return rules, engine.compiled(rules)
+        except MemoryError:
+            raise SettingsError("", "there is not enough memory for these rules beside those in force") from None
+
+    def apply(rules: Rules) -> Applied:
+        outcome = engine.replace(rules[0], time.monotonic(), guest.wall(), rules[1])
         return Applied(outcome.kept, outcome.ended)
 
-    applier = Applier(trust, "ruleset", RuleSet(), ruleset.from_json, apply)
+    applier = Applier(trust, "ruleset", (engine.ruleset, engine.compiled(engine.ruleset)), prepare, apply)
 
     def answer(peer: str, request: ApplyingRequest) -> ApplyingReply:
         before = applier.commit

@@ -207,11 +207,15 @@ class Engine:
             self.denied[side]["no rule" if rule < 0 else "dropped"] += packets
         return action
 
-    def replace(self, ruleset: RuleSet, now: float, wall: float) -> Replaced:
+    def compiled(self, ruleset: RuleSet) -> Compiled:
+        """``ruleset`` as ``replace`` needs it: all that takes long, or memory, without going by it yet."""
+        return Compiled(ruleset, self.ways)
+
+    def replace(self, ruleset: RuleSet, now: float, wall: float, ready: Compiled | None = None) -> Replaced:
         """Goes by another rule set from now on. Each living flow is judged as the packet that opened it would be now:
         what the new rules still allow lives on, the rest ends at once.
         """
-        compiled, records = Compiled(ruleset, self.ways), Records(ruleset)
+        compiled, records = ready or Compiled(ruleset, self.ways), Records(ruleset)
         kept: list[tuple[Flow, int]] = []
         ended: list[Flow] = []
         for flow in self.flows.by_key.values():

@@ -6,6 +6,7 @@ Imported only there: what checks signatures would cost every other box memory an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from septum.v1.applying import ApplyingReply, ApplyingRequest
 
@@ -16,7 +17,8 @@ from components.keymgr.manager import Followed, Manager
 from components.keymgr.section import Sections
 from components.keymgr.settings import PeerSettings
 
-PORT = "commits"
+PORT: Final = "commits"
+SHARE: Final = 0.25  # of our time, that config may take with whatever it hands over, again and again
 Peers = Mapping[int, PeerSettings]
 
 
@@ -55,5 +57,5 @@ def serve(
             go_over()
         return reply
 
-    guest.serve(PORT, answer)
+    guest.serve(PORT, answer, share=SHARE)
     guest.on_close(PORT, lambda now: applier.forget())

@@ -1,7 +1,7 @@
 """Many administrators at once: those who watch, those who commit, and one who looks how long an answer takes.
 
-``python -m tests.system.crowd`` reads what to do as JSON on standard input, and writes what came of it as JSON. It stands in for
-so many machines, so each watcher has a stream of its own and each writer a connection.
+``python -m tests.system.crowd`` reads what to do as JSON on standard input, and writes what came of it as JSON. It
+stands in for so many machines, so each watcher has a stream of its own and each writer a connection.
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CHUNK = 61440
 PATIENCE = 60.0
 CODECS = {"c": codecs("configuring"), "k": codecs("peers"), "f": codecs("counting")}
-CUTS = int(os.environ.get("SEPTUM_POWER_CUTS", "12"))
-KILLS = 40
+CUTS = int(os.environ.get("SEPTUM_POWER_CUTS", "8"))  # of the whole box: each costs its start
+KILLS = 20
 
 
 class Nobody(Exception):
@@ -181,15 +181,24 @@ class Box:
     def ask(self, **what: Any) -> Any:
         return self.say("c", ConfiguringRequest(**what))
 
-    def head(self) -> Any:
-        """As soon as there is one."""
+    def answer(self, **what: Any) -> Any:
+        """The same, as soon as there is an answer of one who has read what is kept."""
 
         def found() -> Any:
             with contextlib.suppress(Nobody):
-                head = self.ask(head=AskHead())
-                return head if hasattr(head, "roster_digest") else None
+                answer = self.ask(**what)
+                return answer if getattr(answer, "kind", None) != Why.AWAY else None
 
-        return self.wait("a head", found)
+        return self.wait(f"an answer to {what}", found)
+
+    def is_idle(self) -> bool:
+        """Whether nothing that was submitted is being worked on."""
+        with contextlib.suppress(Nobody):
+            return not hasattr(self.ask(outcome=AskOutcome()), "of")
+        return False
+
+    def head(self) -> Any:
+        return self.answer(head=AskHead())
 
     def bring(self, sections: dict[int, bytes]) -> None:
         sizes = {"peers": len(sections[PEERS]), "ruleset": len(sections[RULESET]), "rules": len(sections[RULES])}
@@ -282,7 +291,7 @@ class Box:
         """Comments, from the first; each statement is what it was, and follows the one before."""
         head, said, follows = self.head(), [], bytes(32)
         for revision in range(1, head.revision + 1):
-            kept = self.ask(statement=AskStatement(chain=COMMITS, number=revision))
+            kept = self.answer(statement=AskStatement(chain=COMMITS, number=revision))
             table = json.loads(kept.statement)
             assert table["follows"] == follows.hex() and table["revision"] == revision
             follows = canonical.digest(kept.statement)
@@ -409,82 +418,75 @@ def test_what_nobody_confirms_is_rolled_back(box: Box, who: str, report: list[tu
     box.goes_by(new)
 
 
-def _commits_until(box: Box, started: threading.Event, tried: list[Configuration], first: int) -> None:
-    """Commits one after the other until there is nobody to say it to any more."""
-    chance = random.Random(first)
-    with contextlib.suppress(Nobody, AssertionError, KeyError):
-        head = box.ask(head=AskHead())
-        for number in range(first, first + 100):
-            made = Configuration(number, size=chance.choice([0, 0, 600]))
-            signed = box.signed(made, head=head)
-            tried.append(made)
-            started.set()
-            box.bring(made.sections)
-            if not hasattr(box.submit(signed), "number"):
-                return
-            head = box.ask(head=AskHead())
+class Writer(threading.Thread):
+    """Commits one configuration after the other, until it is told to stop or is not answered. ``tried`` are those that
+    it said to the box; of the last one it may not know what became.
+    """
+
+    def __init__(self, box: Box, first: int) -> None:
+        super().__init__()
+        self.box = box
+        self.first = first
+        self.tried: list[Configuration] = []
+        self.has_begun = threading.Event()
+        self.is_enough = threading.Event()
+        self.start()
+        assert self.has_begun.wait(PATIENCE)
+
+    def run(self) -> None:
+        chance = random.Random(self.first)
+        head = self.box.head()
+        with contextlib.suppress(Nobody):
+            for number in range(self.first, self.first + 100):
+                made = Configuration(number, size=chance.choice([0, 0, 600]))
+                signed = self.box.signed(made, head=head)
+                self.tried.append(made)
+                self.has_begun.set()
+                self.box.bring(made.sections)
+                if not hasattr(self.box.submit(signed), "number") or self.is_enough.is_set():
+                    return
+                head = self.box.ask(head=AskHead())
+
+    def became(self, before: list[str], history: list[str]) -> Configuration | None:
+        """The last that is in the history, having looked that it has what went before, and all but perhaps the last."""
+        done = history[len(before) :]
+        assert history[: len(before)] == before
+        assert done == [f"number {made.number}" for made in self.tried][: len(done)]
+        assert len(self.tried) - len(done) <= 1
+        return self.tried[len(done) - 1] if done else None
 
 
 def test_the_power_goes_at_random_moments_of_commits(box: Box, report: list[tuple[str, str]]) -> None:
     """The whole box is killed, again and again, while commits go on: always the old or the new, whole."""
-    chance, behind = random.Random(3), 0
-    box.put(Configuration(1))
-    history, last = box.history(), Configuration(1)
+    chance, last = random.Random(3), Configuration(1)
+    box.put(last)
+    history = box.history()
     for cut in range(CUTS):
-        tried: list[Configuration] = []
-        started = threading.Event()
-        writer = threading.Thread(target=_commits_until, args=(box, started, tried, 1000 * (cut + 1)))
-        writer.start()
-        assert started.wait(PATIENCE)
+        writer = Writer(box, 1000 * (cut + 1))
         time.sleep(chance.uniform(0, 0.3))
         box.cut_power()
         writer.join(PATIENCE)
         box.start()
-        box.head()
         before, history = history, box.history()
-        done = history[len(before) :]
-        assert history[: len(before)] == before
-        assert done == [f"number {made.number}" for made in tried][: len(done)] and len(tried) - len(done) <= 1
-        behind += len(done)
-        last = tried[len(done) - 1] if done else last
+        last = writer.became(before, history) or last
         box.goes_by(last)
-    report.append((f"{CUTS} power cuts of the whole box", f"{behind} commits in between, none in halves"))
+    report.append((f"{CUTS} power cuts of the whole box", f"{len(history) - 1} commits in between, none in halves"))
 
 
 def test_whoever_dies_at_random_moments_of_commits(box: Box, report: list[tuple[str, str]]) -> None:
     """config, store, keymgr and filter are killed while commits go on; the box goes on with what is in the book."""
-    chance, behind = random.Random(4), 0
-    box.put(Configuration(1))
-    history, last = box.history(), Configuration(1)
+    chance, last = random.Random(4), Configuration(1)
+    box.put(last)
+    history = box.history()
     for kill in range(KILLS):
-        tried: list[Configuration] = []
-        started = threading.Event()
-        writer = threading.Thread(target=_commits_until, args=(box, started, tried, 1000 * (kill + 1)))
-        writer.start()
-        assert started.wait(PATIENCE)
+        writer = Writer(box, 1000 * (kill + 1))
         time.sleep(chance.uniform(0, 0.1))
         box.kill(chance.choice(["config", "store", "keymgr", "filter"]))
-        time.sleep(0.2)
-        box.kill("admin")  # which ends the commits
+        writer.is_enough.set()
         writer.join(PATIENCE)
-        box.head()
-        before = history
-
-        def settled() -> bool:
-            return not hasattr(box.ask(outcome=AskOutcome()), "of")
-
-        box.wait("what was begun to end", lambda: _answers(settled))
-        history = box.history()
-        done = history[len(before) :]
-        assert history[: len(before)] == before
-        assert done == [f"number {made.number}" for made in tried][: len(done)] and len(tried) - len(done) <= 1
-        behind += len(done)
-        last = tried[len(done) - 1] if done else last
+        box.wait("what was begun to end", box.is_idle)
+        before, history = history, box.history()
+        last = writer.became(before, history) or last
         box.goes_by(last)
-    report.append((f"{KILLS} kills of config, store, keymgr or filter", f"{behind} commits in between, none in halves"))
-
-
-def _answers(holds: Callable[[], bool]) -> bool:
-    with contextlib.suppress(Nobody):
-        return holds()
-    return False
+    what = f"{KILLS} kills of config, store, keymgr or filter"
+    report.append((what, f"{len(history) - 1} commits in between, none in halves"))

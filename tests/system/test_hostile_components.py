@@ -25,6 +25,7 @@ pytestmark = pytest.mark.root
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOMAINS = ("rng", "log", "store", "keymgr", "encrypt", "decrypt", "filter", "red", "black")
+MANAGED = ("config", "admin")  # of a box that is administered from elsewhere
 PATIENCE = 20.0
 RESOURCE_ENDS = {
     "exhaust memory": {"ended with status 1"},  # MemoryError is its last word
@@ -34,13 +35,13 @@ RESOURCE_ENDS = {
 }
 
 
-def _conf(directory: Path) -> Path:
+def _conf(directory: Path, where: str) -> Path:
     keys = [base64.b64encode(os.urandom(32)).decode() for _ in range(2)]
     file = directory / "hostile.conf"
     file.touch(mode=0o600)
     file.write_text(
         f"[Interface]\nPrivateKey = {keys[0]}\nAddress = 10.99.0.1/24\nTable = off\n"
-        f"[Peer]\nPublicKey = {keys[1]}\nAllowedIPs = 10.99.0.2/32\n"
+        + ("" if where in MANAGED else f"[Peer]\nPublicKey = {keys[1]}\nAllowedIPs = 10.99.0.2/32\n")
     )
     return file
 
@@ -61,9 +62,13 @@ def box(where: str, sibling: int, directory: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(variable, str(directory / variable.lower()))
     reader, writer = os.pipe2(os.O_NONBLOCK)
     command = ["unshare", "--net", sys.executable, "-m", "tests.system.hostile.box", where, str(reader), str(sibling)]
+    if where in MANAGED:
+        monkeypatch.setenv("SEPTUM_CONFIG", str(directory / "contexts"))
+        subprocess.run([sys.executable, "-m", "appliance.cli.septum", "init", "hostile"], cwd=REPOSITORY, check=True)
+    base = "vpn-managed" if where in MANAGED else "vpn"
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
-            [*command, str(_conf(directory))], cwd=REPOSITORY, stderr=log, stdout=log, pass_fds=[reader]
+            [*command, str(_conf(directory, where)), base], cwd=REPOSITORY, stderr=log, stdout=log, pass_fds=[reader]
         )
     try:
         yield writer
@@ -126,7 +131,7 @@ def test_control(attempt: str) -> None:
         held.wait()
 
 
-@pytest.mark.parametrize("where", DOMAINS)
+@pytest.mark.parametrize("where", (*DOMAINS, *MANAGED))
 def test_a_hostile_component(
     where: str, sibling: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, report: list[tuple[str, str]]
 ) -> None:

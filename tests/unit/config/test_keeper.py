@@ -88,6 +88,21 @@ def test_a_domain_that_missed_the_word_is_brought_in_step(world: World) -> None:
     assert world.domains["peers"].applier.roster.serial == 1
 
 
+def test_who_does_not_take_what_is_in_force_may_take_what_comes_next(world: World) -> None:
+    """A domain that was rebuilt with less memory, say. It must not need somebody who has the disk."""
+    world.put(b"p1", b"r1 of many megabytes")
+    world.take(world.chain.take(world.chain.invite("alice", Role.OPERATOR)))
+    world.domains["ruleset"] = domain = type(world.domains["ruleset"])("ruleset")
+    domain.dislikes = b"megabytes"
+    world.keeper.lost("ruleset")
+    world.catch_up()
+    assert world.live == (b"p1", b"nothing") and world.keeper.in_step == {"peers"}
+    again = b"r2, of megabytes too"
+    assert world.refused(world.commit(b"p1", again), again).why is Why.INVALID
+    world.put(b"p1", b"r2")
+    assert world.live == (b"p1", b"r2") and world.keeper.in_step == {"peers", "ruleset"}
+
+
 def test_a_rehearsal_changes_nothing(world: World) -> None:
     signed = world.commit(b"p1", b"r1")
     assert world.take(signed, b"p1", b"r1", rehearse=True).number == 1

@@ -87,10 +87,11 @@ class Domain:
     def __init__(self, section: Any) -> None:
         self.live = b"nothing"
         self.history = [b"nothing"]
+        self.dislikes = b"bad"
         self.applier = Applier(TRUST, section, b"nothing", self._prepare, self._apply)
 
     def _prepare(self, section: bytes) -> bytes:
-        if b"bad" in section:
+        if self.dislikes in section:
             raise SettingsError("here", "is bad")
         return section
 

@@ -105,6 +105,18 @@ def test_rules_that_are_none_are_refused_with_their_place() -> None:
     assert not managed.passes()
 
 
+def test_rules_that_take_too_much_memory_are_refused_before_they_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    managed = Managed()
+    managed.put(managed.chain.commit("alice", b"{}", OPEN), OPEN)
+
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("components.filter.engine.Compiled.__init__", full)
+    refused = managed.put(managed.chain.commit("alice", b"{}", SHUT), SHUT).refused
+    assert "memory" in refused.why and managed.passes()
+
+
 def test_what_rules_matched_is_told_and_of_which_rules() -> None:
     managed = Managed()
     assert managed.ask(hits=AskRuleHits()).digest == bytes(32)

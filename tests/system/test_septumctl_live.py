@@ -1,0 +1,137 @@
+"""The whole managed gateway, by the commands that people type: peers come and go, and connections do not notice."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.lab import Lab, LabError, Septum, Transfer, WireguardGo, reaches, star, wait_for
+from tests.system.lab.conf import PeerConf
+from tests.system.lab.ends.septum import PROGRAM, secret_file
+
+pytestmark = pytest.mark.root
+
+ADDRESS = "127.0.0.1:50051"
+COMMITS = 50
+RATE = 5e5  # bytes a second each way
+CTL = str(Path(PROGRAM).with_name("septumctl"))
+
+
+class Managed(Septum):
+    """A box that is administered by `septumctl`, from the gateway's own namespace."""
+
+    def start(self) -> None:
+        conf = replace(self.conf, peers=[])
+        file = secret_file(self.directory / f"{self.name}.conf", conf.wg_quick())
+        self.site.gateway.run("ip", "link", "set", "lo", "up")
+        self.septum("init", self.name, "--address", ADDRESS)
+        faces = ("--lan", self.site.lan, "--wan", self.site.wan)
+        self.up(str(file), "--assembly", "vpn-managed", "--admin", ADDRESS, *faces)
+        wait_for("admin to answer", self._answers, seconds=40, every=0.5)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, "SEPTUM_CONFIG": str(self.directory / "contexts"), "NO_COLOR": "1"}
+
+    def ctl(self, *words: str) -> Any:
+        """`septumctl … --json`. Raises LabError with what it says if it fails."""
+        return self.run(CTL, "--timeout", "60", *words, "--json")
+
+    def run(self, *command: str) -> Any:
+        """What a program says in JSON where the administrator is. Raises LabError if it fails."""
+        given = [f"{key}={value}" for key, value in self.environment.items()]
+        shown = self.site.gateway.run("env", *given, *command, timeout=200)
+        return json.loads(shown) if shown.strip() else None
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.ctl("status"))
+        except LabError:
+            return False
+
+    def counters(self, domain: str) -> dict[str, int]:
+        return dict(self.domains()[domain]["counters"])
+
+
+@dataclass
+class Scene:
+    lab: Lab
+    box: Managed
+    ends: list[WireguardGo]
+    peers: list[PeerConf]
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    with Lab(sites=3) as lab:
+        own, others = star(lab.left, *lab.sites[1:])
+        ends = [lab.enter(WireguardGo(site, conf)) for site, conf in zip(lab.sites[1:], others, strict=True)]
+        yield Scene(lab, lab.enter(Managed(lab.left, own)), ends, own.peers)
+
+
+def add(box: Managed, name: str, peer: PeerConf, *words: str) -> Any:
+    allowed = [word for prefix in peer.allowed_ips for word in ("--allowed-ips", prefix)]
+    endpoint = ("--endpoint", peer.endpoint) if peer.endpoint else ()
+    return box.ctl("peers", "add", name, "--public-key", peer.public_key, *allowed, *endpoint, *words, "--commit")
+
+
+def test_a_peer_that_was_added_is_reached(scene: Scene) -> None:
+    left, right, _ = scene.lab.sites
+    rules = secret_file(scene.box.directory / "new.rules", "allow established related\nallow from red\n")
+    scene.box.ctl("rules", "set", str(rules))
+    scene.box.ctl("config", "commit", "--message", "out is open")
+    assert not reaches(left.host, right.host4, 2)
+    add(scene.box, "right", scene.peers[0])
+    assert reaches(left.host, right.host4, 20), scene.box.log()
+
+
+def test_transfers_run_through_fifty_commits(scene: Scene, report: list[tuple[str, str]]) -> None:
+    left, right, _ = scene.lab.sites
+    handshakes = scene.box.counters("keymgr")["handshakes"]
+    pids = {name: row["pid"] for name, row in scene.box.domains().items()}
+    revision = scene.box.counters("config")["revision"]
+    ends = (left.host, right.host, right.host4)
+    with Transfer(*ends, rate=RATE) as there, Transfer(*ends, rate=RATE, reverse=True) as back:
+        time.sleep(1)
+        before = time.monotonic()
+        guest = scene.peers[1]
+        took = scene.box.run(
+            sys.executable, "-m", "tests.system.committer", str(COMMITS // 2), guest.public_key, *guest.allowed_ips
+        )
+        after = time.monotonic()
+    silence = max(transfer.longest_silence(before, after) for transfer in (there, back))
+    took.sort()
+    what = f"median {took[len(took) // 2] * 1000:.0f} ms, silence {silence * 1000:.0f} ms"
+    report.append((f"{COMMITS} commits through admin and config", what))
+    assert there.intact and back.intact and silence < 2.0
+    assert scene.box.counters("config")["revision"] == revision + COMMITS
+    assert {name: row["pid"] for name, row in scene.box.domains().items()} == pids
+    assert scene.box.counters("keymgr")["handshakes"] - handshakes <= 2, "the one that stays has no need of one"
+
+
+def test_a_peer_is_removed_and_gone(scene: Scene) -> None:
+    left, _, far = scene.lab.sites
+    add(scene.box, "far", scene.peers[1])
+    assert reaches(left.host, far.host4, 20)
+    scene.box.ctl("peers", "remove", "far", "--commit")
+    assert not reaches(left.host, far.host4, 2)
+
+
+def test_the_box_goes_over_to_its_spare_key(scene: Scene) -> None:
+    left, right, _ = scene.lab.sites
+    scene.box.ctl("keys", "rotate", "--yes")
+    key = scene.box.ctl("keys", "show")["public_key"]
+    assert key != scene.box.conf.keys.public
+    end = scene.ends[0]
+    end.reconfigure(end.conf.with_peer(public_key=key))
+    handshakes = scene.box.counters("keymgr")["handshakes"]
+    reaches(right.host, left.host4, 3)  # it calls; what it says then, the filter refuses
+    wait_for("its call", lambda: scene.box.counters("keymgr")["handshakes"] > handshakes, seconds=20, every=0.2)
+    assert reaches(left.host, right.host4, 10)
