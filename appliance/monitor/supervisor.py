@@ -130,6 +130,7 @@ class _Life:
     deaths: int = 0  # in a row
     rebuilt: int = 0  # ever
     accuser: str | None = None  # on whose word it is dying
+    is_ordered: bool = False  # it is dying because an administrator asked for it
     accusations: deque[tuple[float, str]] = field(default_factory=deque)  # when it accused whom
 
 
@@ -172,8 +173,12 @@ class Supervisor:
             life.deaths = 0
         life.running_since = None
         one_accuser, life.accuser = life.accuser, None
+        is_ordered, life.is_ordered = life.is_ordered, False
         delay = 0.0
-        if one_accuser is None or self._is_accused_by_others(domain, one_accuser, now, limits.window):
+        # An end by order is no death either: else who may order could keep it away
+        if is_ordered:
+            pass
+        elif one_accuser is None or self._is_accused_by_others(domain, one_accuser, now, limits.window):
             life.deaths += 1
             over = life.deaths - limits.free_deaths - 1
             # min() before the power: a domain that has been dying for a week must not overflow a float
@@ -188,6 +193,7 @@ class Supervisor:
         """Somebody who may asks for ``domain`` to be built anew. One that is on its way already is left to it."""
         if self._lives[domain].phase is not Phase.RUNNING:
             return []
+        self._lives[domain].is_ordered = True
         return self._kill(domain, "an administrator asked for it to be built anew", now)
 
     def look(self, reports: Mapping[str, Report], peers_wait: Iterable[str], now: float) -> list[Action]:

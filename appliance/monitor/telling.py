@@ -1,7 +1,8 @@
 """What the monitor tells the domain that speaks for the box, and the one thing that this domain may ask of it.
 
 Once a second the state of the box is written where the domain can read it. The domain can ask for one of the domains to
-be built anew, by its number, a few times a minute. It says nothing else, and the monitor parses nothing of it.
+be built anew, by its number: few times an hour, and none again soon, so that a hostile one can keep nobody away. It
+says nothing else, and the monitor parses nothing of it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from appliance.guest import boxpage
 DEVICES: Final = frozenset({"box", "orders"})
 PERIOD: Final = 1.0  # seconds
 MOST_ORDERS: Final = 6  # in `WINDOW`
-WINDOW: Final = 60.0  # seconds
+WINDOW: Final = 3600.0  # seconds
+AGAIN: Final = 600.0  # seconds between two orders for one domain
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
@@ -34,6 +36,7 @@ class Telling:
         self._tell = tell
         self._orders_given = 0
         self._obeyed: deque[float] = deque(maxlen=MOST_ORDERS)
+        self._last: dict[str, float] = {}
         self._due = 0.0
         box, self._box = _shared("septum-box", boxpage.BOX_BYTES)
         orders, self._orders = _shared("septum-orders", boxpage.ORDERS_BYTES)
@@ -57,8 +60,12 @@ class Telling:
             return None
         if len(self._obeyed) == MOST_ORDERS and now - self._obeyed[0] < WINDOW:
             return None
+        name = self._names[untrusted_number]
+        if name in self._last and now - self._last[name] < AGAIN:
+            return None
         self._obeyed.append(now)
-        return self._names[untrusted_number]
+        self._last[name] = now
+        return name
 
     def close(self) -> None:
         for fd in self.devices.values():

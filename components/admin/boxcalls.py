@@ -31,7 +31,8 @@ _LINES: Final = 200
 _MOST_SUMS: Final = 128
 _INSTALLED: Final = re.compile(r"septum-([0-9][0-9A-Za-z.+]*)\.dist-info")
 _SIDES: Final = ("all", "red", "tunnel", "black", "local")
-RESTARTS: Final = (1 / 10, 6.0)  # a second and at once, as the monitor has it
+RESTARTS: Final = (6 / 3600, 6.0)  # a second and at once, as the monitor has it
+AGAIN: Final = 600.0  # seconds between two restarts of one domain, as the monitor has it
 
 
 def version_of() -> str:
@@ -51,6 +52,7 @@ class BoxCalls:
         self._version = version_of()  # read now: no file opens once the domain is sealed
         self._python = platform.python_version()
         self._restarts = Bucket(*RESTARTS, world.clock.now)
+        self._restarted: dict[int, float] = {}
 
     # Box ------------------------------------------------------------------------------------------------------------
 
@@ -102,8 +104,12 @@ class BoxCalls:
 
     async def restart_domain(self, caller: Caller, request: pb.RestartDomainRequest) -> pb.RestartDomainReply:
         number = self._world.pages.number(request.name)
-        if not self._restarts.take(self._world.clock.now):
-            raise RpcError(Code.RESOURCE_EXHAUSTED, "few domains a minute are built anew", retry=self._restarts.wait)
+        now = self._world.clock.now
+        if (left := self._restarted.get(number, -AGAIN) + AGAIN - now) > 0:
+            raise RpcError(Code.RESOURCE_EXHAUSTED, f"{request.name} was built anew not long ago", retry=left)
+        if not self._restarts.take(now):
+            raise RpcError(Code.RESOURCE_EXHAUSTED, "few domains an hour are built anew", retry=self._restarts.wait)
+        self._restarted[number] = now
         self._world.pages.order(number)
         self._world.say("restart", f"{caller.name} has {request.name} built anew")
         return pb.RestartDomainReply()

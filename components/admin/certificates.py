@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import cryptography.hazmat.backends.openssl.backend  # noqa: F401 - else at first use: too late in a domain
@@ -58,6 +59,19 @@ class Issuer:
         if not isinstance(loaded, ec.EllipticCurvePrivateKey):
             raise ValueError("the issuing authority's key is not one of P-256")
         self._key = loaded
+        self._rehearse()
+
+    def _rehearse(self) -> None:
+        """Does everything once. The library imports some of itself when it is first used, and opens files to do so:
+        that must be behind us when the domain is sealed.
+        """
+        key = ec.generate_private_key(ec.SECP256R1())
+        asked = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+        issued = self.issue(asked.public_bytes(serialization.Encoding.DER), "nobody", bytes(32), 1e9, 1 << 150)
+        shown(x509.load_pem_x509_certificate(issued.encode()).public_bytes(serialization.Encoding.DER))
+        for refused in (lambda: self.issue(b"0", "nobody", bytes(32), 1e9, 1), lambda: shown(b"0")):
+            with suppress(RpcError):
+                refused()
 
     def issue(self, request: bytes, name: str, signing_key: bytes, wall: float, serial: int) -> str:
         """A certificate, PEM, for the key in ``request`` (PKCS #10, DER), which must prove that it has its private

@@ -27,6 +27,8 @@ class Times(NamedTuple):
     call: float = 60.0  # a call whose caller does not say
     longest_call: float = 300.0  # unless it is one that goes on
     idle: float = 600.0  # without a call
+    unknown_idle: float = 20.0  # the same for who shows no certificate,
+    unknown_life: float = 120.0  # ... and his connection as a whole
     unread: float = 30.0  # a reply that does not move
     ping: float = 45.0  # of silence in a call that goes on, after which the caller is asked
     answer: float = 20.0  # and has so long
@@ -37,6 +39,7 @@ MOST_OUTPUT: Final = 256 << 10  # bytes on their way; until they are, nothing mo
 _AT_ONCE: Final = 64 << 10  # bytes for one system call
 MOST_PENDING: Final = 6 << 20  # bytes of replies that wait for the caller's windows
 ENOUGH: Final = 64 << 10  # bytes of a stream's reply that wait, with which it is not given more
+FRAMES: Final = (500.0, 2000.0)  # a second and at once, that carry no data
 OPENINGS: Final = (200.0, 400.0)  # calls a second and at once, of one connection, before it is a flood
 
 
@@ -110,6 +113,7 @@ class Client:
         self._times = times
         self._calls: dict[int, _Call] = {}
         self._openings = Bucket(*OPENINGS, clock.now)
+        self._frames = Bucket(*FRAMES, clock.now)
         self._output = bytearray()
         self._born = clock.now
         self._heard = clock.now  # anything
@@ -133,6 +137,11 @@ class Client:
         return self._tls.is_established
 
     @property
+    def is_unknown(self) -> bool:
+        """Whether it shows no certificate, or none yet."""
+        return self._tls.certificate is None
+
+    @property
     def waiting(self) -> int:
         """Bytes that wait to be taken by the peer."""
         return len(self._output) + self._wire.pending
@@ -147,12 +156,14 @@ class Client:
             return
         self._heard, self._asked = self._clock.now, None
         if not untrusted:
-            self._end("" if self._has_called or self.is_established else "it went away in the handshake")
+            self._end("" if self._has_called else "it went away without a call")
             return
         try:
             plain = self._tls.received(untrusted)
             if plain:
-                for event in self._wire.received(plain):
+                events = self._wire.received(plain, self._frames.tokens(self._clock.now))
+                self._frames.spend(self._wire.frames)
+                for event in events:
                     self._happened(event)
         except TlsError as error:
             self._end(f"TLS: {error}")
@@ -304,7 +315,9 @@ class Client:
         elif self.waiting and now - self._moved > times.unread and now - self._heard > times.unread:
             self._output.clear()
             self._end("it reads nothing")
-        elif not self._calls and now - self._idle_since > times.idle:
+        elif (not self._calls and now - self._idle_since > (times.unknown_idle if self.is_unknown else times.idle)) or (
+            self.is_unknown and now - self._born > times.unknown_life
+        ):
             self.dismiss()
         elif self._asked is not None and now - self._asked > times.answer:
             self._output.clear()

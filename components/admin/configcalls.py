@@ -20,7 +20,7 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 _PAGE: Final = 50
-_ROSTER_KINDS: Final = frozenset({"invite", "enroll", "revoke"})
+_ROSTER_KINDS: Final = frozenset({"invite", "enroll", "revoke", "rekey"})
 
 
 class ConfigurationCalls:
@@ -84,8 +84,8 @@ class ConfigurationCalls:
         header = first.header
         kind = self._may_submit(caller, header.statement)
         sections = await _sections(header, receive)
-        accepted = await self._world.holding.submit(header.statement, header.signature, header.rehearse, sections)
-        if not header.rehearse:
+        accepted = await self._world.holding.submit(header.statement, header.signature, sections)
+        if kind != "rehearse":
             self._world.say("submit", f"{caller.name} from {caller.source}: {kind} {accepted.number}")
             if kind in _ROSTER_KINDS:
                 await self._world.people.refresh()
@@ -128,7 +128,7 @@ class ConfigurationCalls:
         # The request for a certificate is looked at first: an invitation is used up by a statement that is taken. And
         # it is used up by it: who repeats the statement gets no certificate, for others can read it in the roster
         certificate = self._certify(request.request, statement.by, statement.key)
-        await self._world.holding.submit(request.statement, request.signature, False, {})
+        await self._world.holding.submit(request.statement, request.signature, {})
         await self._world.people.refresh()
         self._changed()
         self._world.say("enroll", f"{statement.by} is enrolled, from {caller.source}")

@@ -30,6 +30,7 @@ LARGEST_HEADERS: Final = 16 << 10
 LONGEST_FRAME: Final = 16_384  # as all peers must take, and we ask for no more
 _PREFACE: Final = 24
 _FRAME_HEADER: Final = 9
+_DATA: Final = 0
 STREAM_WINDOW: Final = 128 << 10  # a whole message of the longest kind fits
 CONNECTION_WINDOW: Final = 512 << 10
 _PREFIX: Final = struct.Struct(">BI")
@@ -84,24 +85,26 @@ class _Lengths:
         self._header = bytearray()
         self._skip = _PREFACE  # bytes before the next frame's header
 
-    def check(self, untrusted: bytes) -> None:
-        """Errors: h2's ProtocolError."""
-        at = 0
+    def check(self, untrusted: bytes) -> int:
+        """How many frames begin here, but for those that carry data. Errors: h2's ProtocolError."""
+        at = count = 0
         while at < len(untrusted):
             skipped = min(self._skip, len(untrusted) - at)
             self._skip -= skipped
             at += skipped
             if self._skip:
-                return
+                return count
             missing = _FRAME_HEADER - len(self._header)
             self._header += untrusted[at : at + missing]
             at += missing
             if len(self._header) < _FRAME_HEADER:
-                return
+                return count
             self._skip = int.from_bytes(self._header[:3], "big")
             if self._skip > LONGEST_FRAME:
                 raise h2.exceptions.FrameTooLargeError(f"a frame of {self._skip} bytes")
+            count += self._header[3] != _DATA or self._skip == 0
             self._header.clear()
+        return count
 
 
 class _Stream:
@@ -143,6 +146,8 @@ class Connection:
         self.pending = 0
         """Bytes of replies that wait for the peer's windows."""
         self.is_ending = False
+        self.frames = 0
+        """In what was received last."""
 
     @property
     def calls(self) -> int:
@@ -156,10 +161,17 @@ class Connection:
 
     # in -----------------------------------------------------------------------------------------------------------
 
-    def received(self, untrusted: bytes) -> list[Event]:
-        """What these bytes say. Errors: Broken, after which only ``output`` may be called."""
+    def received(self, untrusted: bytes, most_frames: int = 1 << 20) -> list[Event]:
+        """What these bytes say; ``frames`` of them carried no data, ``most_frames`` at most. They are counted before
+        they are read, which takes a thousand times as long.
+
+        Errors: Broken, after which only ``output`` may be called.
+        """
         try:
-            self._lengths.check(untrusted)
+            self.frames = self._lengths.check(untrusted)
+            if self.frames > most_frames:
+                self.go_away(is_flood=True)
+                raise Broken("a flood of frames")
             events = self._h2.receive_data(untrusted)
         except (h2.exceptions.ProtocolError, UnicodeDecodeError) as error:
             self.is_ending = True
@@ -367,5 +379,5 @@ _BEGIN: Final[_Headers] = [(":status", "200"), ("content-type", "application/grp
 
 def _percent(text: str) -> str:
     """As grpc-message is written: printable ASCII but ``%`` as it is, all other bytes as ``%XX``."""
-    raw = text.encode()[:2048]
+    raw = text.encode("utf-8", "replace")[:2048]
     return "".join(chr(b) if 0x20 <= b <= 0x7E and b != 0x25 else f"%{b:02X}" for b in raw)

@@ -180,7 +180,7 @@ class Holding:
             self._rules = active, (await self.section(active, configuring.RULES)).decode("utf-8", "replace")
         return (active, self._rules[1]) if active else (0, "")
 
-    async def submit(self, statement: bytes, signature: bytes, rehearse: bool, sections: dict[int, bytes]) -> Accepted:
+    async def submit(self, statement: bytes, signature: bytes, sections: dict[int, bytes]) -> Accepted:
         """Hands a signed statement over, with the sections that it brings along. Errors: RpcError."""
         async with self._submitting:
             if sections:
@@ -190,7 +190,7 @@ class Holding:
                     for offset in range(0, len(data), CHUNK):
                         piece = SectionChunk(section=section, offset=offset, data=data[offset : offset + CHUNK])
                         await self._ask(ConfiguringRequest(chunk=piece), "taken")
-            asked = SubmitStatement(statement=statement, signature=signature, rehearse=rehearse)
+            asked = SubmitStatement(statement=statement, signature=signature)
             outcome = await self._ask(ConfiguringRequest(submit=asked), "accepted working")
             look, until = _LOOK, self._clock.now + LONGEST_WORK
             while isinstance(outcome, Working):

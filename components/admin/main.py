@@ -29,8 +29,10 @@ from components.admin.world import Identity, Pages, World
 
 MOST_CONNECTIONS: Final = 480
 MOST_OF_A_SOURCE: Final = 128
-MOST_UNKNOWN_OF_A_SOURCE: Final = 32  # that have not said who they are
-READ: Final = 16 << 10
+MOST_UNKNOWN: Final = 256  # that show no certificate; the others are kept for those who do
+MOST_UNKNOWN_OF_A_SOURCE: Final = 32
+READ: Final = 16 << 10  # bytes in one turn
+READ_UNKNOWN: Final = 4 << 10
 ROSTER_PERIOD: Final = 2.0  # seconds
 LOOK: Final = 0.5  # seconds
 LOGGED: Final = 20  # lines a minute of what strangers do wrong
@@ -51,14 +53,16 @@ class _Connection:
         if self.is_gone:
             return Turn.IDLE
         self._server.clock.now = now
+        self._server.guest.beat()  # there may be hundreds in one turn of the loop
         client = self.client
+        size = READ_UNKNOWN if client.is_unknown else READ
         outcome = Turn.IDLE
         try:
             self._write()
             if client.reading:
                 try:
-                    client.received(data := os.read(self.fd, READ))
-                    outcome = Turn.MORE if len(data) == READ else Turn.IDLE
+                    client.received(data := os.read(self.fd, size))
+                    outcome = Turn.MORE if len(data) == size else Turn.IDLE
                 except BlockingIOError:
                     pass
                 self._write()
@@ -139,6 +143,7 @@ class Server:
             os.close(found.fd)
             self._counters["locked_out"].add(1)
             return True
+        self._make_room()
         connection = _Connection(self, found.fd, Client(self._tls, source, self._service, self.clock))
         self._connections[found.fd] = connection
         self._sources[source] += 1
@@ -157,8 +162,13 @@ class Server:
 
     def _unknown(self, source: str) -> int:
         """Connections from there that have not said who they are."""
-        callers = (one.client.caller for one in self._connections.values() if one.client.source == source)
-        return sum(1 for caller in callers if caller is None or not caller.is_known)
+        return sum(one.client.is_unknown for one in self._connections.values() if one.client.source == source)
+
+    def _make_room(self) -> None:
+        """The oldest of those who show no certificate goes, if there are too many of them."""
+        unknown = [one for one in self._connections.values() if one.client.is_unknown]
+        if len(unknown) >= MOST_UNKNOWN:
+            self.drop(unknown[0])
 
     def drop(self, connection: _Connection) -> None:
         """The end of a connection: everything that is its."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from septum.v1 import configuring
 
 from appliance.signed.refusal import Refusal
@@ -30,13 +32,16 @@ class People:
         """Takes what config has taken since. Errors: RpcError."""
         async with self._lock:
             head = await self._holding.now()
-            if head.serial < self.roster.serial:
-                self.roster = Roster(self._trust)  # an older state of the store was put back: so be it, from the first
-            while self.roster.serial < head.serial:
-                reply = await self._holding.statement(configuring.ROSTER, self.roster.serial + 1)
+            # Whole or not at all: half a roster knows people whom the other half revokes. From the first, if an older
+            # state of the store was put back
+            is_behind = head.serial < self.roster.serial or not self.is_known
+            roster = Roster(self._trust) if is_behind else copy.deepcopy(self.roster)
+            while roster.serial < head.serial:
+                reply = await self._holding.statement(configuring.ROSTER, roster.serial + 1)
                 try:
-                    self.roster.take(Signed(bytes(reply.statement), bytes(reply.signature)), None)
+                    roster.take(Signed(bytes(reply.statement), bytes(reply.signature)), None)
                 except Refusal as refusal:
                     self.is_known = False
                     raise RpcError(Code.DATA_LOSS, f"config's roster does not hold: {refusal}") from None
+            self.roster = roster
             self.is_known = True

@@ -22,6 +22,16 @@ class Bucket:
         self._tokens = most
         self._filled = now
 
+    def tokens(self, now: float) -> int:
+        """How many there are."""
+        self._tokens = min(self._most, self._tokens + (now - self._filled) * self._rate)
+        self._filled = now
+        return int(self._tokens)
+
+    def spend(self, count: int) -> None:
+        """Takes as many, which must be there."""
+        self._tokens -= count
+
     def take(self, now: float) -> bool:
         """Whether there was one to take."""
         self._tokens = min(self._most, self._tokens + (now - self._filled) * self._rate)

@@ -91,9 +91,10 @@ class AdminService:
             return Caller("", 0, b"", source, 0.0)
         key, until = shown(certificate)
         found = self._world.people.find(key)
+        if not self._world.people.is_known and key != self._world.identity.console:
+            # Of half a roster, or an old one, only the console is sure to be somebody
+            raise RpcError(Code.UNAVAILABLE, "who may call is not known yet: config does not answer", retry=1.0)
         if found is None:
-            if not self._world.people.is_known:
-                raise RpcError(Code.UNAVAILABLE, "who may call is not known yet: config does not answer", retry=1.0)
             raise RpcError(Code.UNAUTHENTICATED, "whose certificate this is was revoked", reason="REVOKED")
         if self._world.wall() > until:
             raise RpcError(Code.UNAUTHENTICATED, "the certificate has expired", reason="EXPIRED")

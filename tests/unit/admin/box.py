@@ -45,7 +45,7 @@ from appliance.signed import canonical
 from appliance.signed.peers import EMPTY
 from appliance.signed.refusal import Refusal, Why
 from appliance.signed.roster import Roster
-from appliance.signed.statements import Commit, Role, Signed, parse, public_key
+from appliance.signed.statements import Commit, Rehearse, Role, Signed, parse, public_key
 from appliance.vchan.codec import Codec
 from appliance.vchan.schema import schema
 from components.admin import tls
@@ -60,7 +60,7 @@ from components.admin.trail import Trail
 from components.admin.world import Identity, Pages, World
 from components.log.lines import Entry
 from components.log.tail import Tail
-from tests.unit.signed.box import BOX, NOW, TRUST, Chain, seed
+from tests.unit.signed.box import BOX, TRUST, Chain, seed
 
 WALL = time.time()  # OpenSSL goes by the clock of this machine
 TOLD = {
@@ -175,25 +175,24 @@ class FakeConfig:
                 return {"taken": ConfiguringTaken(bytes=len(self.coming[request.chunk.section]))}
             case "submit":
                 signed = Signed(bytes(request.submit.statement), bytes(request.submit.signature))
-                self._outcome = {"accepted": Accepted(number=self._submit(signed, request.submit.rehearse))}
+                self._outcome = {"accepted": Accepted(number=self._submit(signed))}
                 self._left = self.works
             case "outcome":
                 self._left -= 1
         return {"working": Working(done=1, of=2)} if self._left > 0 else self._outcome
 
-    def _submit(self, signed: Signed, rehearse: bool) -> int:
+    def _submit(self, signed: Signed) -> int:
         if self.refuses is not None:
             raise self.refuses
         statement = parse(signed.statement)
         if isinstance(statement, Commit):
             self.chain.roster.vouch(signed, statement)
-            if not rehearse:
-                self.chain.commits.append(signed)
-                for section in (1, 2, 3):
-                    self.sections[len(self.chain.commits), section] = bytes(self.coming.get(section, b""))
+            self.chain.commits.append(signed)
+            for section in (1, 2, 3):
+                self.sections[len(self.chain.commits), section] = bytes(self.coming.get(section, b""))
             return statement.revision
-        if rehearse:
-            return self.chain.roster.check(signed, NOW).serial  # type: ignore[arg-type]
+        if isinstance(statement, Rehearse):
+            return statement.revision
         self.chain.take(signed)
         return self.chain.roster.serial
 

@@ -17,10 +17,12 @@ from appliance.management import authority
 from appliance.signed import canonical
 from appliance.signed.peers import PeerEntry, encode
 from appliance.signed.refusal import Refusal, Why
-from appliance.signed.statements import Role, Signed
+from appliance.signed.statements import Commit, Rehearse, Role, Signed, parse, sign
+from components.admin.grpcwire import _percent
 from components.admin.holding import CODES
-from components.admin.status import Code
+from components.admin.status import Code, RpcError
 from tests.unit.admin.box import Box, Caller, Failed, certificate_of, request_for
+from tests.unit.signed.box import seed
 
 A = "/septum.admin.v1."
 
@@ -34,9 +36,9 @@ def peers(count: int) -> tuple[PeerEntry, ...]:
     )
 
 
-def submit(caller: Caller, signed: Signed, rehearse: bool = False, **sections: bytes) -> Any:
+def submit(caller: Caller, signed: Signed, **sections: bytes) -> Any:
     numbers = {"peers": 1, "ruleset": 2, "rules": 3}
-    header = pb.SubmitHeader(statement=signed.statement, signature=signed.signature, rehearse=rehearse)
+    header = pb.SubmitHeader(statement=signed.statement, signature=signed.signature)
     for name, data in sections.items():
         setattr(header, name, len(data))
     messages = [pb.SubmitRequest(header=header)]
@@ -81,7 +83,7 @@ def test_a_watch_shows_the_box_again_and_again() -> None:
     assert caller.client.calls == 0
 
 
-def test_a_domain_is_ordered_anew_by_its_number_and_few_a_minute() -> None:
+def test_a_domain_is_ordered_anew_by_its_number_and_not_again_soon() -> None:
     box = Box()
     caller = box.call()
     caller.call(A + "Box/RestartDomain", pb.RestartDomainRequest(name="filter"), pb.RestartDomainReply)
@@ -89,10 +91,16 @@ def test_a_domain_is_ordered_anew_by_its_number_and_few_a_minute() -> None:
     with pytest.raises(Failed) as refused:
         caller.call(A + "Box/RestartDomain", pb.RestartDomainRequest(name="nope"), pb.RestartDomainReply)
     assert refused.value.code == Code.NOT_FOUND and refused.value.path == "name"
+    again = pb.RestartDomainRequest(name="filter")
     with pytest.raises(Failed) as refused:
-        for _ in range(10):
-            caller.call(A + "Box/RestartDomain", pb.RestartDomainRequest(name="rng"), pb.RestartDomainReply)
-    assert refused.value.code == Code.RESOURCE_EXHAUSTED and boxpage.ordered(box.orders)[0] == 6
+        caller.call(A + "Box/RestartDomain", again, pb.RestartDomainReply)
+    assert refused.value.code == Code.RESOURCE_EXHAUSTED and 0 < refused.value.retry <= 600
+    assert boxpage.ordered(box.orders)[0] == 1
+    for _ in range(5):
+        box.now += 600.0
+        box.turn()
+        caller.call(A + "Box/RestartDomain", again, pb.RestartDomainReply)
+    assert boxpage.ordered(box.orders)[0] == 6
 
 
 # peers, keys, rules -------------------------------------------------------------------------------------------------
@@ -247,11 +255,16 @@ def test_history_is_paged_from_the_newest() -> None:
     )
 
 
-def test_a_rehearsal_changes_nothing() -> None:
+def test_a_rehearsal_is_a_statement_of_its_own_and_changes_nothing() -> None:
     box = Box()
-    signed = box.config.chain.invite("vera", Role.VIEWER)
-    assert submit(box.call(), signed, rehearse=True).number == 1
-    assert box.config.chain.roster.serial == 0 and box.roster_changes == 0 and not box.said
+    box.config.chain.add("oscar", Role.OPERATOR)
+    box.run(box.people.refresh())
+    commit = parse(box.config.chain.commit("oscar", b"x").statement)
+    box.config.chain.commits.clear()
+    assert isinstance(commit, Commit)
+    signed = sign(Rehearse(*commit), seed("oscar"))
+    assert submit(box.call("oscar"), signed, peers=b"x").number == 1
+    assert not box.config.chain.commits and box.roster_changes == 0 and not box.said
 
 
 @pytest.mark.parametrize("why", list(Why))
@@ -433,3 +446,51 @@ def test_reflection_describes_the_service_with_its_bounds(version: str) -> None:
     assert (
         unknown.error_response.error_code == Code.NOT_FOUND and empty.error_response.error_code == Code.INVALID_ARGUMENT
     )
+
+
+# what a hostile statement, or half a roster, may do -----------------------------------------------------------------
+
+
+def test_text_that_is_none_kills_nobody() -> None:
+    box = Box()
+    nobody = box.call("")
+    statement = rb'{"\ud800":1,"kind":"enroll"}'
+    asked = pb.EnrollRequest(statement=statement, signature=bytes(64), request=b"x")
+    with pytest.raises(Failed) as refused:
+        nobody.call(A + "Enrollment/Enroll", asked, pb.Certificate)
+    assert refused.value.code == Code.INVALID_ARGUMENT
+    assert nobody.call(A + "Enrollment/WhoAmI", b"", pb.Identity).box
+    assert _percent("\ud800%\n\u00fc") == "?%25%0A%C3%BC"
+
+
+def test_nobody_is_anybody_by_half_a_roster() -> None:
+    """A reborn admin, and a config that goes away in the midst: who was revoked later on is not heard meanwhile."""
+    box = Box()
+    chain = box.config.chain
+    chain.add("oscar", Role.OPERATOR)
+    chain.take(chain.revoke("oscar"))
+    people = box.people
+    fresh = people.__class__(people._trust, box.world.holding)
+    box.service._world = box.service._world._replace(people=fresh)
+    player, answered = box.players["config"], 0
+
+    def answer(request: Any) -> Any:
+        nonlocal answered
+        answered += 1
+        player.is_away = answered >= 3  # the head, and two statements
+        return box.config.answer(request)
+
+    player._answer = answer
+    with pytest.raises(RpcError):
+        box.run(fresh.refresh())
+    assert fresh.roster.serial == 0 and not fresh.is_known
+    oscar, console = box.call("oscar"), box.call()
+    with pytest.raises(Failed) as refused:
+        oscar.call(A + "Box/GetVersion", b"", pb.Version)
+    assert refused.value.code == Code.UNAVAILABLE
+    console.call(A + "Box/GetVersion", b"", pb.Version)
+    player.is_away, player._answer = False, box.config.answer
+    box.run(fresh.refresh())
+    with pytest.raises(Failed) as refused:
+        oscar.call(A + "Box/GetVersion", b"", pb.Version)
+    assert refused.value.code == Code.UNAUTHENTICATED and refused.value.reason == "REVOKED"

@@ -337,3 +337,49 @@ def test_buckets_fill_and_are_forgotten() -> None:
 )
 def test_a_source_is_an_ipv4_address_or_an_ipv6_network(address: bytes, source: str) -> None:
     assert source_of(address) == source
+
+
+# frames and strangers -----------------------------------------------------------------------------------------------
+
+EMPTY_FRAMES = {
+    "ping": bytes([0, 0, 8, 6, 0, 0, 0, 0, 0]) + bytes(8),
+    "settings": bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]),
+    "window": bytes([0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+    "unknown": bytes([0, 0, 0, 77, 0, 0, 0, 0, 0]),
+    "empty data": bytes([0, 0, 0, 0, 0, 0, 0, 0, 1]),
+}
+
+
+@pytest.mark.parametrize("kind", EMPTY_FRAMES)
+def test_a_flood_of_frames_is_counted_before_it_is_read_and_ends_the_connection(kind: str) -> None:
+    box = Box()
+    caller = box.call()
+    if kind == "empty data":
+        caller.begin(WATCH, pb.WatchStatusRequest(period_ms=1000), end=False)
+    else:
+        caller.call(VERSION, b"", pb.Version)
+    caller.raw = EMPTY_FRAMES[kind] * 200
+    box.turn(1.0)
+    assert not caller.client.is_over
+    caller.raw = EMPTY_FRAMES[kind] * 5000
+    box.turn(1.0)
+    assert caller.client.is_over and caller.client.offence.startswith("HTTP/2: ")
+
+
+def test_who_shows_no_certificate_does_not_stay() -> None:
+    box = Box()
+    refused, watching, known = box.call(""), box.call(""), box.call()
+    refused.begin(VERSION, b"")
+    watching.begin("/grpc.health.v1.Health/Watch", b"")
+    known.call(VERSION, b"", pb.Version)
+    box.look(TIMES.unknown_idle + 1)
+    assert refused.client.is_over and not watching.client.is_over and not known.client.is_over
+    box.look(TIMES.unknown_life)
+    assert watching.client.is_over and not known.client.is_over
+
+
+def test_who_goes_without_a_call_has_wasted_a_handshake() -> None:
+    box = Box()
+    caller = box.call("")
+    caller.client.received(b"")
+    assert caller.client.offence == "it went away without a call"

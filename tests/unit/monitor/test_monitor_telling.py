@@ -13,8 +13,8 @@ import pytest
 from appliance.guest import boxpage
 from appliance.guest.status import MAGIC
 from appliance.monitor.status import Report
-from appliance.monitor.supervisor import Kill, Phase, Supervisor
-from appliance.monitor.telling import MOST_ORDERS, PERIOD, WINDOW, Telling
+from appliance.monitor.supervisor import Alarm, Kill, Phase, Reset, Supervisor
+from appliance.monitor.telling import AGAIN, MOST_ORDERS, PERIOD, WINDOW, Telling
 
 NAMES = ("rng", "keymgr", "filter")
 
@@ -57,19 +57,29 @@ def test_the_domain_cannot_write_what_it_is_told() -> None:
     telling.close()
 
 
-def test_an_order_is_obeyed_once_and_few_in_a_minute() -> None:
+def test_an_order_is_obeyed_once_and_not_again_soon() -> None:
     telling = Telling(NAMES, dict)
     page = orders(telling)
     assert telling.turn(0.0) is None
     boxpage.order(page, 2)
     assert [telling.turn(1.0), telling.turn(1.1)] == ["filter", None]
-    obeyed = 1
-    for i in range(20):
-        boxpage.order(page, 0)
-        obeyed += telling.turn(2.0 + i / 10) == "rng"
-    assert obeyed == MOST_ORDERS
+    boxpage.order(page, 2)
+    assert telling.turn(AGAIN) is None, "the last was too short a time ago"
     boxpage.order(page, 1)
-    assert telling.turn(1.0 + WINDOW) == "keymgr"
+    assert telling.turn(AGAIN) == "keymgr"
+    boxpage.order(page, 2)
+    assert telling.turn(1.0 + AGAIN) == "filter"
+    telling.close()
+
+
+def test_few_orders_an_hour_are_obeyed_whomever_they_are_for() -> None:
+    names = tuple(f"d{i}" for i in range(40))
+    telling = Telling(names, dict)
+    page, obeyed = orders(telling), 0
+    for second in range(int(2 * WINDOW)):
+        boxpage.order(page, second % 40)
+        obeyed += telling.turn(float(second)) is not None
+    assert obeyed == 2 * MOST_ORDERS
     telling.close()
 
 
@@ -121,3 +131,25 @@ def test_a_domain_that_was_ordered_anew_is_ended_only_if_it_runs() -> None:
     (kill,) = supervisor.ordered("a", 1.0)
     assert isinstance(kill, Kill) and kill.domain == "a" and "administrator" in kill.why
     assert supervisor.ordered("a", 1.0) == []
+
+
+def test_an_end_by_order_is_no_death_and_one_of_its_own_is() -> None:
+    supervisor = Supervisor({"a": ()}, 0.0)
+    now, page = 0.0, Report(MAGIC, 3, 0, 0)
+
+    def run_again() -> None:
+        nonlocal now
+        for state in (0, 3, 4):
+            now += 0.6
+            supervisor.look({"a": page._replace(untrusted_state=state, untrusted_heartbeat=int(now * 10))}, (), now)
+
+    run_again()
+    for _ in range(20):
+        assert supervisor.ordered("a", now)
+        assert [type(one) for one in supervisor.died("a", now)] == [Reset], "it is built anew at once"
+        run_again()
+        assert supervisor.phase("a") is Phase.RUNNING
+    for _ in range(3):
+        supervisor.died("a", now)
+        run_again()
+    assert isinstance(supervisor.died("a", now)[0], Alarm)

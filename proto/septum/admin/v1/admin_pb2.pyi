@@ -862,13 +862,11 @@ class SubmitHeader(_message.Message):
 
     STATEMENT_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
-    REHEARSE_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
     RULESET_FIELD_NUMBER: _builtins.int
     RULES_FIELD_NUMBER: _builtins.int
     statement: _builtins.bytes
     signature: _builtins.bytes
-    rehearse: _builtins.bool
     peers: _builtins.int
     """bytes that will follow of each section"""
     ruleset: _builtins.int
@@ -878,14 +876,13 @@ class SubmitHeader(_message.Message):
         *,
         statement: _builtins.bytes = ...,
         signature: _builtins.bytes = ...,
-        rehearse: _builtins.bool = ...,
         peers: _builtins.int = ...,
         ruleset: _builtins.int = ...,
         rules: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["peers", b"peers", "rehearse", b"rehearse", "rules", b"rules", "ruleset", b"ruleset", "signature", b"signature", "statement", b"statement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["peers", b"peers", "rules", b"rules", "ruleset", b"ruleset", "signature", b"signature", "statement", b"statement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
