@@ -371,7 +371,7 @@ class Engine:
             return self._about_error(packet, header, side, peer, link, now, wall, steps)
         ends, kind = header.ends, header.kind
         zone = _zone(link)
-        flow = seen = turn = None
+        flow = seen = turn = facts = forwarded = None
         if kind in (Kind.FLOW, Kind.REPLY):
             flow = self._find(ends, side, zone, now)
         if flow is not None and flow.far is not side and side is not Side.RED:
@@ -382,7 +382,9 @@ class Engine:
             seen = tcp.segment(packet, header.start)
         invalid = ""
         if flow is None:
-            if why := self._compiled.sources.refusal(ends.source, ends.destination, side):
+            facts, forwarded = self._facts(header, None, side, peer, len(packet), link)
+            # Not where it was sent, but where it goes: what is forwarded comes for an address that is none of the LAN's
+            if why := self._compiled.sources.refusal(ends.source, facts.destination, side):
                 return Decision(why, UNKNOWN, False, Tracking.INVALID, state="no flow")
             state = "no flow"
             if kind is Kind.CONTROL:
@@ -392,7 +394,7 @@ class Engine:
             else:
                 tracking = Tracking.NEW
         else:
-            state = told(flow, now)
+            state = told(flow, now) if steps is not None else ""
             if is_tcp and is_opening and (side is not flow.opener or tcp.is_ended(flow)):
                 tracking = Tracking.NEW
                 if tcp.is_ended(flow):
@@ -406,7 +408,8 @@ class Engine:
                     tracking = Tracking.INVALID
         if is_tcp and not tcp.is_sensible(header.flags):
             tracking, invalid = Tracking.INVALID, "flags"
-        facts, forwarded = self._facts(header, flow, side, peer, len(packet), link)
+        if facts is None:
+            facts, forwarded = self._facts(header, flow, side, peer, len(packet), link)
         found = self._compiled.lookup.first(facts, tracking, self._compiled.conditions, now, wall, steps)
         why = self._verdict(found, invalid)
         way = (
@@ -442,20 +445,20 @@ class Engine:
         """An ICMP error must go to whom the packet came from that it is about, and that packet's flow must live."""
         ends, inner = header.ends, header.inner
         assert inner is not None
-        if why := self._compiled.sources.refusal(ends.source, ends.destination, side):
-            return Decision(why, UNKNOWN, False, Tracking.INVALID, state="no flow")
         flow = self._find(reverse(inner), side, _zone(link), now)
         if flow is not None and (ends.destination != inner.source or (side is not Side.RED and flow.far is not side)):
             flow = None
-        invalid = "" if flow is not None else "unrelated"
         facts, _ = self._facts(header, None, side, peer, len(packet), link)
         if flow is not None and flow.nat is not None:
             true = flow.nat.true()
             facts = facts._replace(destination=true.destination if side is Side.RED else true.source)
+        if why := self._compiled.sources.refusal(ends.source, facts.destination, side):
+            return Decision(why, UNKNOWN, False, Tracking.INVALID, state="no flow")
+        invalid = "" if flow is not None else "unrelated"
         tracking = Tracking.INVALID if flow is None else Tracking.RELATED
         found = self._compiled.lookup.first(facts, tracking, self._compiled.conditions, now, wall, steps)
         way = Side.RED if side is not Side.RED else flow.far if flow is not None else self.ways.leaves(ends.destination)
-        state = f"about {told(flow, now)}" if flow is not None else "about no flow"
+        state = f"about {told(flow, now) if steps is not None else ''}" if flow is not None else "about no flow"
         return Decision(self._verdict(found, invalid), found.rule, False, tracking, facts, way, flow, state=state)
 
     def _verdict(self, found: Found, invalid: str) -> str:
@@ -632,8 +635,6 @@ class Engine:
         flags = SYN if came.protocol[0] == TCP else 0
         peer = flow.peer if flow.opener is Side.TUNNEL else 0
         facts = facts_of(came, flow.opener, peer, flags, flow.icmp, 0, flow.link)
-        if compiled.sources.refusal(came.source, came.destination, flow.opener):
-            return UNKNOWN
         goes = came
         if compiled.nat is not None and len(came.source) == 4:
             if (forwarded := compiled.nat.forward(facts)) is not None:
@@ -643,6 +644,8 @@ class Engine:
                 )
             source = compiled.nat.source(facts, flow.far if is_red else Side.RED)
             goes = goes._replace(source=source or goes.source)
+        if compiled.sources.refusal(came.source, goes.destination, flow.opener):
+            return UNKNOWN
         left = far if is_red else reverse(near)
         if goes._replace(source_port=left.source_port) != left:
             return UNKNOWN  # it would be translated otherwise
