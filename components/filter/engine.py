@@ -371,7 +371,7 @@ class Engine:
             return self._about_error(packet, header, side, peer, link, now, wall, steps)
         ends, kind = header.ends, header.kind
         zone = _zone(link)
-        flow = seen = turn = facts = forwarded = None
+        flow = ended = seen = turn = facts = forwarded = None
         if kind in (Kind.FLOW, Kind.REPLY):
             flow = self._find(ends, side, zone, now)
         if flow is not None and flow.far is not side and side is not Side.RED:
@@ -398,7 +398,7 @@ class Engine:
             if is_tcp and is_opening and (side is not flow.opener or tcp.is_ended(flow)):
                 tracking = Tracking.NEW
                 if tcp.is_ended(flow):
-                    flow = None  # makes way for a new one
+                    flow, ended = None, flow  # makes way for a new one
             else:
                 if seen is not None:
                     turn = tcp.turn(flow, side, seen)
@@ -418,7 +418,7 @@ class Engine:
         nat, opens = None, flow is None and tracking == Tracking.NEW and not why
         if opens and self._compiled.nat is not None and len(ends.source) == 4:
             try:
-                nat = self._translation(ends, facts, forwarded, side, way, zone, now)
+                nat = self._translation(ends, facts, forwarded, side, way, zone, ended, now)
             except Exhausted:
                 why, opens = "no port", False
         if tracking == Tracking.INVALID:
@@ -455,6 +455,10 @@ class Engine:
         if why := self._compiled.sources.refusal(ends.source, facts.destination, side):
             return Decision(why, UNKNOWN, False, Tracking.INVALID, state="no flow")
         invalid = "" if flow is not None else "unrelated"
+        if flow is not None and inner.protocol[0] == TCP:
+            sequence = int.from_bytes(packet[header.about + 4 : header.about + 8], "big")
+            if not tcp.is_on_its_way(flow, flow.far if side is Side.RED else Side.RED, sequence):
+                flow, invalid = None, "unsent"
         tracking = Tracking.INVALID if flow is None else Tracking.RELATED
         found = self._compiled.lookup.first(facts, tracking, self._compiled.conditions, now, wall, steps)
         way = Side.RED if side is not Side.RED else flow.far if flow is not None else self.ways.leaves(ends.destination)
@@ -492,9 +496,10 @@ class Engine:
         side: Side,
         way: Side,
         zone: bytes,
+        ended: Flow | None,
         now: float,
     ) -> Rewriting | None:
-        """How the flow that a packet opens is translated. Errors: Exhausted."""
+        """How the flow that a packet opens is translated; ``ended`` makes way for it. Errors: Exhausted."""
         nat = self._compiled.nat
         source = nat.source(facts, way) if nat is not None else None
         if source is None and forwarded is None:
@@ -511,7 +516,8 @@ class Engine:
 
         def is_free(port: bytes) -> bool:
             made = rewriting(port)
-            return self.flows.is_free(made.alias, now) and self.flows.near(made.near.key() + zone, now) is None
+            known = self.flows.afar(made.alias, now), self.flows.near(made.near.key() + zone, now)
+            return all(flow is None or flow is ended for flow in known)
 
         if goes.source == came.source or came.protocol[0] not in (TCP, UDP, ICMP):
             if not is_free(came.source_port):

@@ -22,6 +22,7 @@ WHY: Final = {
     "rejected": "the rule says so, and the sender is told",
     "no flow": "it is no beginning, and of no flow that is known",
     "unrelated": "an ICMP error about no flow that is known, or not to whom it is about",
+    "unsent": "an ICMP error about a segment that was not sent, or has long arrived",
     "control": "ICMP that is never forwarded",
     "fragment": "a later fragment of a datagram whose first one has not passed",
     "spoofed": "its source belongs on another side",

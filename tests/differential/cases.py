@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from random import Random
 from typing import Final, NamedTuple
 
@@ -107,18 +107,19 @@ def prefix(text: str) -> Prefix:
 
 
 def _ruleset(random: Random) -> RuleSet:
+    translations = tuple(_translations(random)) if random.random() < 0.3 else ()
     rules = [_rule(random) for _ in range(random.choice((0, 1, 2, 3, 5, 8, 20)))]
     if random.random() < 0.15:
-        # Allowed, such a packet is of a flow from then on for the kernel; never for ours
-        action = random.choice((Action.DROP, Action.REJECT))
+        # Allowed, such a packet is of a flow from then on for the kernel; never for ours. And its own reset to such a
+        # packet, of a translated connection, the kernel does not let out
+        action = Action.DROP if translations else random.choice((Action.DROP, Action.REJECT))
         rules.insert(random.randint(0, len(rules)), Rule(action, tracking=Tracking.INVALID))
     if random.random() < 0.7:
         states = Tracking.ESTABLISHED | (Tracking.RELATED if random.random() < 0.8 else 0)
         rules.insert(0 if random.random() < 0.8 else random.randint(0, len(rules)), Rule(Action.ALLOW, tracking=states))
-    if random.random() < 0.5:
+    if random.random() < (0.8 if translations else 0.5):
         rules.append(Rule(Action.ALLOW, sides=random.choice((Side.RED, Side.TUNNEL, 0))))
     numbered = tuple(rule._replace(line=number) for number, rule in enumerate(rules, 1))
-    translations = tuple(_translations(random)) if random.random() < 0.3 else ()
     is_lan_named = random.random() < (0.3 if translations else 0.1)
     lan = (prefix("10.1.0.0/24"), prefix("fd01::/64")) if is_lan_named else ()
     return RuleSet(numbered, translations, files=("case",), lan=lan)
@@ -300,10 +301,18 @@ def _traffic(
 
 
 def _tcp_whole(talk: _Talk) -> Iterator[Item]:
-    random = talk.random
-    # Each connection of a case has a port of its own: what a second SYN means while the first one waits is a matter on
-    # which we and the kernel differ (docs/filter.md)
+    """One connection, or two, of which the second begins when the first one is closed."""
+    # Each conversation of a case has a port of its own: what a second SYN means while the first one waits is a matter
+    # on which we and the kernel differ (docs/filter.md)
     talk.alone()
+    is_closed = yield from _connection(talk)
+    if is_closed and talk.random.random() < 0.5:
+        yield from _connection(talk)
+
+
+def _connection(talk: _Talk) -> Generator[Item, None, bool]:
+    """Whether it was closed in the end."""
+    random = talk.random
     a, b = random.randrange(2**32), random.randrange(2**32)
     window = random.choice((1000, 65535))
     yield talk.tcp(0, "S", a, 0, window=window)
@@ -312,7 +321,7 @@ def _tcp_whole(talk: _Talk) -> Iterator[Item]:
     if random.random() < 0.1:
         yield talk.tcp(1, "RA", 0, a + 1)
         yield talk.tcp(0, "A", a + 1, b + 1)
-        return
+        return False
     yield talk.tcp(1, "SA", b, a + 1, window=window)
     a, b = a + 1, b + 1
     yield talk.tcp(0, "A", a, b, window=window)
@@ -340,6 +349,7 @@ def _tcp_whole(talk: _Talk) -> Iterator[Item]:
         yield talk.tcp(1, "FA", b, a + 1, window=window)
         yield talk.tcp(0, "A", a + 1, b + 1, window=window)
     yield talk.tcp(random.randrange(2), "PA", a, b, b"late", window=window)
+    return how < 0.25 or 0.5 <= how < 0.8
 
 
 def _tcp_pieces(talk: _Talk) -> Iterator[Item]:
