@@ -414,10 +414,13 @@ def apply(
         if not dry:
             with screen.progress("replacing") as tell:
                 done = running.apply(new, tell)
+            with screen.progress("judging connections by the new rules") as tell:
+                done = running.judged(done, tell)
     if json_:
         answer: dict[str, Any] = {"rules": len(new.rules), "applied": done is not None, "changes": changes}
         if done is not None:
-            answer |= {"flows_kept": done.kept, "flows_ended": done.ended, "digest": done.digest.hex()}
+            answer |= {"flows_kept": done.kept, "flows_ended": done.ended, "flows_left": done.left}
+            answer["digest"] = done.digest.hex()
         screen.as_json(answer)
         return
     if done is None:
@@ -426,7 +429,8 @@ def apply(
         return
     screen.out.print(
         f"{status['name']} goes by {file}: {_count(len(new.rules), 'rule')}; {_count(done.kept, 'flow')} "
-        f"{'lives' if done.kept == 1 else 'live'} on, {done.ended} ended",
+        f"{'lives' if done.kept == 1 else 'live'} on, {done.ended} ended"
+        + (f"; {done.left} are judged when their next packet comes" if done.left else ""),
         style="green",
         soft_wrap=True,
         markup=False,

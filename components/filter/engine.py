@@ -10,7 +10,8 @@ or a whole run of them, costs a look at the table of flows, however many rules t
 * Resets, echo replies and ICMP errors are never new.
 * ICMP errors are related if the packet that they carry the start of belongs to a flow, and came from whom they go to.
 
-``decide`` is what says so, of a packet and a moment, and changes nothing; ``judge`` acts on it, ``explain`` tells it.
+``decide`` is what says so, of a packet and a moment, and changes nothing, but that it ends a flow which replaced rules
+no longer allow, if it comes upon one; ``judge`` acts on it, ``explain`` tells it.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ _PLAINLY: Final = SYN | FIN | RST | ACK  # of these, just ACK is what the midst 
 _TURNING: Final = SYN | FIN | RST  # flags that change a flow's state
 _ANSWERS: Final = 64.0  # a second, to each side: what rejected packets are answered with
 _ANSWERS_AT_ONCE: Final = 128.0
+_JUDGED_AT_ONCE: Final = 2048  # flows, when rules are replaced: some 20 ms
+_JUDGED_IN_A_TURN: Final = 256
 _NOTHING: Final = ()
 _RED: Final = Side.RED  # a look at a member of an enumeration costs as much as ten others do
 _PATIENCE: Final = dict(TIMEOUTS)  # looked at for every packet, which a proxy makes slower
@@ -74,10 +77,11 @@ class Outcome(NamedTuple):
 
 
 class Replaced(NamedTuple):
-    """What a new rule set meant for the flows there were."""
+    """What a new rule set has meant for the flows there were, so far."""
 
-    kept: int
-    ended: int
+    kept: int = 0
+    ended: int = 0
+    left: int = 0  # not judged yet: each is before its next packet passes
 
 
 class Decision(NamedTuple):
@@ -129,6 +133,9 @@ class Engine:
         self._pickup = Pickup()
         self._answer_rates = {side: Bucket(_ANSWERS, _ANSWERS_AT_ONCE) for side in Side}
         self._answers: list[tuple[Side, Packets]] = []
+        self._generation = 0  # of the rules
+        self.unjudged: list[bytes] = []  # keys of flows that older rules let open, for ``review``
+        self._kept = self._ended = 0
         self._seed = hash(b"ports")  # differs from one start to the next, as hashes of bytes do
         self.passed = 0  # packets
         self.rejected = 0  # packets that were answered
@@ -209,27 +216,46 @@ class Engine:
 
     def replace(self, ruleset: RuleSet, now: float, wall: float) -> Replaced:
         """Goes by another rule set from now on. Each living flow is judged as the packet that opened it would be now:
-        what the new rules still allow lives on, the rest ends at once.
+        what the new rules still allow lives on, the rest ends. Many are judged later, by ``review``, or when their next
+        packet comes: none passes by what the older rules allowed.
         """
-        compiled, records = Compiled(ruleset, self.ways), Records(ruleset)
-        kept: list[tuple[Flow, int]] = []
-        ended: list[Flow] = []
+        compiled, records, keys = Compiled(ruleset, self.ways), Records(ruleset), list(self.flows.by_key)
         for flow in self.flows.by_key.values():
-            rule = self._still(flow, compiled, now, wall) if flow.expires > now else UNKNOWN
-            if rule >= 0:
-                kept.append((flow, rule))
-            else:
-                ended.append(flow)
-        for flow in ended:
-            self.flows.forget(flow)
-        for flow, rule in kept:
-            flow.rule = rule
-            flow.forget_rules()
+            flow.near_rule = flow.far_rule = UNKNOWN  # the quick way takes none that is not judged
         for fragments in self.fragments.values():
             fragments.clear()
         records.take_over(self.records)
         self.ruleset, self._compiled, self.records = ruleset, compiled, records
-        return Replaced(len(kept), len(ended))
+        self._generation += 1
+        self.unjudged, self._kept, self._ended = keys, 0, 0
+        self.review(now, wall, _JUDGED_AT_ONCE)
+        return self.replaced
+
+    @property
+    def replaced(self) -> Replaced:
+        """What the rule set in force has meant for the flows that there were before it."""
+        return Replaced(self._kept, self._ended, len(self.unjudged))
+
+    def review(self, now: float, wall: float, most: int = _JUDGED_IN_A_TURN) -> bool:
+        """Judges some of the flows that older rules let open. Whether any are left."""
+        keys = self.unjudged[-most:]
+        del self.unjudged[-most:]
+        for key in keys:
+            flow = self.flows.by_key.get(key)
+            if flow is not None and flow.generation != self._generation:
+                self._judged(flow, now, wall)
+        return bool(self.unjudged)
+
+    def _judged(self, flow: Flow, now: float, wall: float) -> bool:
+        """Whether the rules in force allow a flow: else it ends."""
+        rule = self._still(flow, now, wall) if flow.expires > now else UNKNOWN
+        if rule < 0:
+            self.flows.forget(flow)
+            self._ended += 1
+            return False
+        flow.rule, flow.generation = rule, self._generation
+        self._kept += 1
+        return True
 
     def explain(
         self, packet: bytes, side: Side, peer: int, now: float, wall: float, link: Link | None = None
@@ -243,11 +269,11 @@ class Engine:
 
     def list_flows(self, start: int, most: int, now: float) -> list[FlowRow]:
         """At most ``most`` living flows, from the one of number ``start`` on, in the order of their opening."""
-        return list_flows(self.flows, start, most, now)
+        return list_flows(self.flows, start, most, self._generation, now)
 
     def talkers(self, most: int, now: float) -> list[Talker]:
         """Who opened the flows that live and carried most: by address, the greediest first."""
-        return talkers(self.flows, most, now)
+        return talkers(self.flows, most, self._generation, now)
 
     def tick(self, now: float) -> None:
         """To be called about once a second: forgets what has expired."""
@@ -373,7 +399,7 @@ class Engine:
         zone = _zone(link)
         flow = ended = seen = turn = facts = forwarded = None
         if kind in (Kind.FLOW, Kind.REPLY):
-            flow = self._find(ends, side, zone, now)
+            flow = self._find(ends, side, zone, now, wall)
         if flow is not None and flow.far is not side and side is not Side.RED:
             return Decision("no flow", UNKNOWN, False, Tracking.INVALID, state="the flow is another side's")
         is_tcp = ends.protocol[0] == TCP
@@ -418,7 +444,7 @@ class Engine:
         nat, opens = None, flow is None and tracking == Tracking.NEW and not why
         if opens and self._compiled.nat is not None and len(ends.source) == 4:
             try:
-                nat = self._translation(ends, facts, forwarded, side, way, zone, ended, now)
+                nat = self._translation(ends, facts, forwarded, side, way, zone, ended, now, wall)
             except Exhausted:
                 why, opens = "no port", False
         if tracking == Tracking.INVALID:
@@ -426,10 +452,16 @@ class Engine:
         is_static = found.is_static and not invalid
         return Decision(why, found.rule, is_static, tracking, facts, way, flow, seen, turn, opens, nat, state)
 
-    def _find(self, ends: Endpoints, side: Side, zone: bytes, now: float) -> Flow | None:
+    def _find(self, ends: Endpoints, side: Side, zone: bytes, now: float, wall: float) -> Flow | None:
         if side is Side.RED:
-            return self.flows.near(ends.key() + zone, now)
-        return self.flows.afar(ends.reverse_key() + zone, now)
+            flow = self.flows.near(ends.key() + zone, now)
+        else:
+            flow = self.flows.afar(ends.reverse_key() + zone, now)
+        return flow if flow is not None and self._lives(flow, now, wall) else None
+
+    def _lives(self, flow: Flow, now: float, wall: float) -> bool:
+        """Whether the rules in force allow a flow: if they have not been asked yet, they are."""
+        return flow.generation == self._generation or self._judged(flow, now, wall)
 
     def _about_error(
         self,
@@ -445,7 +477,7 @@ class Engine:
         """An ICMP error must go to whom the packet came from that it is about, and that packet's flow must live."""
         ends, inner = header.ends, header.inner
         assert inner is not None
-        flow = self._find(reverse(inner), side, _zone(link), now)
+        flow = self._find(reverse(inner), side, _zone(link), now, wall)
         if flow is not None and (ends.destination != inner.source or (side is not Side.RED and flow.far is not side)):
             flow = None
         facts, _ = self._facts(header, None, side, peer, len(packet), link)
@@ -498,6 +530,7 @@ class Engine:
         zone: bytes,
         ended: Flow | None,
         now: float,
+        wall: float,
     ) -> Rewriting | None:
         """How the flow that a packet opens is translated; ``ended`` makes way for it. Errors: Exhausted."""
         nat = self._compiled.nat
@@ -517,7 +550,7 @@ class Engine:
         def is_free(port: bytes) -> bool:
             made = rewriting(port)
             known = self.flows.afar(made.alias, now), self.flows.near(made.near.key() + zone, now)
-            return all(flow is None or flow is ended for flow in known)
+            return all(flow is None or flow is ended or not self._lives(flow, now, wall) for flow in known)
 
         if goes.source == came.source or came.protocol[0] not in (TCP, UDP, ICMP):
             if not is_free(came.source_port):
@@ -563,7 +596,7 @@ class Engine:
         flow.icmp = header.icmp
         flow.link = made.facts.link
         flow.nat = made.nat
-        flow.rule = made.rule
+        flow.rule, flow.generation = made.rule, self._generation
         flow.packets, flow.octets = count, octets
         if made.seen is not None and not header.fragment:
             tcp.opened(flow, made.seen)
@@ -632,8 +665,9 @@ class Engine:
             asked = question(turned_round(packet) if is_red else packet, header)
             self._answers.append((Side.RED, Packets(asked, len(asked), peer)))
 
-    def _still(self, flow: Flow, compiled: Compiled, now: float, wall: float) -> int:
-        """The rule of another rule set by which the packet that opened a flow would do so now, or -1."""
+    def _still(self, flow: Flow, now: float, wall: float) -> int:
+        """The rule by which the packet that opened a flow would do so now, or -1."""
+        compiled = self._compiled
         near = flow.nat.near if flow.nat is not None else ends_of(flow.key)
         far = flow.nat.far if flow.nat is not None else near
         is_red = flow.opener is Side.RED

@@ -151,7 +151,7 @@ class Operator:
             raise SettingsError("", "there is not enough memory for these rules beside those in force") from None
         self._text, self._digest = text, coming.digest
         self._replaced += 1
-        return {"replaced": Replaced(kept=outcome.kept, ended=outcome.ended, digest=self._digest)}
+        return {"replaced": Replaced(**outcome._asdict(), digest=self._digest)}
 
     # looking --------------------------------------------------------------------------------------------------------
 
@@ -201,7 +201,8 @@ class Operator:
             for why, count in reasons.items()
         ]
         counts = counts[: min(ask.most, _MOST_COUNTS)]
-        return {"totals": Totals(digest=self._digest, replaced=min(self._replaced, _U32), counts=counts)}
+        replaced, outcome = min(self._replaced, _U32), engine.replaced._asdict()
+        return {"totals": Totals(digest=self._digest, replaced=replaced, counts=counts, **outcome)}
 
     def _why(self, ask: AskWhy, now: float, wall: float) -> dict[str, Any]:
         if ask.side not in set(Side):

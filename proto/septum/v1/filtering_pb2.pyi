@@ -327,20 +327,24 @@ class Replaced(_message.Message):
     KEPT_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
     kept: _builtins.int
     """flows that live on"""
     ended: _builtins.int
     digest: _builtins.bytes
+    left: _builtins.int
+    """not judged yet: each is before its next packet passes"""
     def __init__(
         self,
         *,
         kept: _builtins.int = ...,
         ended: _builtins.int = ...,
         digest: _builtins.bytes = ...,
+        left: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "ended", b"ended", "kept", b"kept"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "ended", b"ended", "kept", b"kept", "left", b"left"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -600,9 +604,16 @@ class Totals(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     REPLACED_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
     digest: _builtins.bytes
     replaced: _builtins.int
     """times, since this filter began"""
+    kept: _builtins.int
+    """flows from before the rules in force; as Replaced"""
+    ended: _builtins.int
+    left: _builtins.int
     @_builtins.property
     def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Count]: ...
     def __init__(
@@ -611,10 +622,13 @@ class Totals(_message.Message):
         digest: _builtins.bytes = ...,
         replaced: _builtins.int = ...,
         counts: _abc.Iterable[Global___Count] | None = ...,
+        kept: _builtins.int = ...,
+        ended: _builtins.int = ...,
+        left: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "digest", b"digest", "replaced", b"replaced"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "digest", b"digest", "ended", b"ended", "kept", b"kept", "left", b"left", "replaced", b"replaced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -203,10 +203,10 @@ def test_replacing_a_translation_ends_the_flows_that_it_made() -> None:
     box = Router()
     assert box.send(Side.RED, IP(src=INSIDE, dst=FAR) / UDP(sport=5000, dport=53))
     same = RuleSet(ALWAYS, (SOURCE,))
-    assert box.engine.replace(same, 11.0, 0.0) == (1, 0)
+    assert box.engine.replace(same, 11.0, 0.0) == (1, 0, 0)
     other = RuleSet(ALWAYS, (SOURCE._replace(source=number("192.0.2.99")),))
-    assert box.engine.replace(other, 11.0, 0.0) == (0, 1)
-    assert box.engine.replace(RuleSet(ALWAYS), 11.0, 0.0) == (0, 0)
+    assert box.engine.replace(other, 11.0, 0.0) == (0, 1, 0)
+    assert box.engine.replace(RuleSet(ALWAYS), 11.0, 0.0) == (0, 0, 0)
 
 
 def test_a_connection_that_was_closed_is_opened_anew_from_the_same_port() -> None:
@@ -234,4 +234,4 @@ def test_where_the_lan_is_named_what_is_forwarded_to_it_and_errors_for_it_come_i
     assert sent is not None
     error = box.send(Side.BLACK, IP(src="203.0.113.1", dst=OUTSIDE) / ICMP(type=3, code=4) / sent)
     assert error is not None and error.dst == INSIDE and error[UDPerror].sport == 5000
-    assert box.engine.replace(box.engine.ruleset, 11.0, 0.0) == (2, 0), "and lives on when rules are replaced"
+    assert box.engine.replace(box.engine.ruleset, 11.0, 0.0) == (2, 0, 0), "and lives on when rules are replaced"
