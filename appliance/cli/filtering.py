@@ -65,6 +65,12 @@ def peer_names(status: Mapping[str, Any]) -> dict[int, str]:
     return {number: peer.get("name") or peer["public_key"] for number, peer in enumerate(peers, 1)}
 
 
+def filter_role(status: Mapping[str, Any]) -> str:
+    """What the filter of a running box is: filter, bridge or split."""
+    roles = (str(domain["role"]) for domain in status["domains"] if domain["component"] == "filter")
+    return next(roles, "filter")
+
+
 def _status(box: str) -> dict[str, Any]:
     from appliance.cli.commands import ask
 
@@ -334,19 +340,24 @@ def counters(box: Box = "", json_: Json = False) -> None:
 
 def _read(file: Path, status: Mapping[str, Any]) -> Any:
     """The rules in ``file``, or the end of the command with everything that is wrong with them."""
-    from appliance.assembly.rulesfile import names
+    from appliance.assembly.kinds import of_role
+    from appliance.assembly.rulesfile import names, unfit
     from appliance.rules.problems import RulesError
     from appliance.rules.read import from_file
 
     try:
         with screen.progress(f"reading {file}") as tell:
             loaded = from_file(file, names(status["peers"]), tell)
+        role = of_role(filter_role(status))
+        said = [*loaded.warnings, *(unfit(loaded, role) if role is not None else ())]
+        if any(not problem.is_warning for problem in said):
+            raise RulesError(problem for problem in said if not problem.is_warning)
     except RulesError as refused:
         for problem in refused.problems:
             screen.err.print(problem.show(), soft_wrap=True, markup=False)
         count = len(refused.problems)
         screen.fail(f"{file}: refused, {count} problem{'s' if count != 1 else ''}; nothing was changed")
-    for warning in loaded.warnings:
+    for warning in said:
         screen.err.print(f"septum: warning: {warning.headline()}", style="yellow", soft_wrap=True, markup=False)
     return loaded
 
@@ -445,4 +456,4 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-__all__ = ["app", "peer_names", "the_filter"]
+__all__ = ["app", "filter_role", "peer_names", "the_filter"]

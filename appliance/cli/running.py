@@ -154,9 +154,10 @@ class RunningFilter:
             raise self._bent("an address that is none")
         return found
 
-    def explain(self, packet: bytes, side: int, peer: int = 0) -> Why:
-        """What would become of ``packet``."""
-        return self._ask("why", AskWhy(packet=packet, side=side, peer=peer), "why")  # type: ignore[no-any-return]
+    def explain(self, packet: bytes, side: int, peer: int = 0, link: bytes = b"") -> Why:
+        """What would become of ``packet``; in a box that passes frames, of what is in one with the header ``link``."""
+        question = AskWhy(packet=packet, side=side, peer=peer, link=link)
+        return self._ask("why", question, "why")  # type: ignore[no-any-return]
 
     # replacing ------------------------------------------------------------------------------------------------------
 

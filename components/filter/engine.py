@@ -201,7 +201,7 @@ class Engine:
     def judge_link(self, link: Link, packets: int, octets: int, side: Side, now: float, wall: float) -> Action:
         """What becomes of frames that carry no IP, ``octets`` bytes in all: one verdict on all of them."""
         compiled = self._compiled
-        rule = compiled.lookup.first_of_frame(link, side, octets, compiled.conditions, now, wall)
+        rule = self.decide_link(link, octets, side, now, wall)
         action = compiled.rules[rule].action if rule >= 0 else Action.DROP
         if rule >= 0:
             compiled.conditions.take(rule, octets, now)
@@ -213,6 +213,13 @@ class Engine:
         else:
             self.denied[side]["no rule" if rule < 0 else "dropped"] += packets
         return action
+
+    def decide_link(
+        self, link: Link, octets: int, side: Side, now: float, wall: float, steps: list[Step] | None = None
+    ) -> int:
+        """The rule that decides about such frames, or -1. Changes nothing."""
+        compiled = self._compiled
+        return compiled.lookup.first_of_frame(link, side, octets, compiled.conditions, now, wall, steps)
 
     def replace(self, ruleset: RuleSet, now: float, wall: float) -> Replaced:
         """Goes by another rule set from now on. Each living flow is judged as the packet that opened it would be now:

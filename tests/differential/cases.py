@@ -301,7 +301,7 @@ def _traffic(
 
 
 def _tcp_whole(talk: _Talk) -> Iterator[Item]:
-    """One connection, or two, of which the second begins when its client has closed the first one."""
+    """One connection, or two, of which the second begins when both ends have closed the first one."""
     # Each conversation of a case has a port of its own: what a second SYN means while the first one waits is a matter
     # on which we and the kernel differ (docs/filter.md)
     talk.alone()
@@ -311,7 +311,7 @@ def _tcp_whole(talk: _Talk) -> Iterator[Item]:
 
 
 def _connection(talk: _Talk) -> Generator[Item, None, bool]:
-    """Whether its client has closed it in the end."""
+    """Whether both ends have closed it in the end."""
     random = talk.random
     a, b = random.randrange(2**32), random.randrange(2**32)
     window = random.choice((1000, 65535))
@@ -336,7 +336,7 @@ def _connection(talk: _Talk) -> Generator[Item, None, bool]:
             yield talk.tcp(1, "PA", b, a, data, window=window)
             b += len(data)
             yield talk.tcp(0, "A", a, b, window=window)
-    how, end = random.random(), 1
+    how = random.random()
     if how < 0.25:
         end = random.randrange(2)
         yield talk.tcp(end, "RA", (a, b)[end], (b, a)[end])
@@ -349,7 +349,7 @@ def _connection(talk: _Talk) -> Generator[Item, None, bool]:
         yield talk.tcp(1, "FA", b, a + 1, window=window)
         yield talk.tcp(0, "A", a + 1, b + 1, window=window)
     yield talk.tcp(random.randrange(2), "PA", a, b, b"late", window=window)
-    return (how < 0.25 and end == 0) or 0.5 <= how < 0.8
+    return 0.5 <= how < 0.8
 
 
 def _tcp_pieces(talk: _Talk) -> Iterator[Item]:

@@ -173,7 +173,7 @@ _ASKTOTALS: Final = MessageRule(
 
 
 class AskWhy(Message):
-    __slots__ = ("packet", "side", "peer")
+    __slots__ = ("packet", "side", "peer", "link")
 
     def __init__(
         self,
@@ -181,10 +181,12 @@ class AskWhy(Message):
         packet: bytes = b"",
         side: int = 0,
         peer: int = 0,
+        link: bytes = b"",
     ) -> None:
         self.packet = packet
         self.side = side
         self.peer = peer
+        self.link = link
 
 
 _ASKWHY: Final = MessageRule(
@@ -194,6 +196,7 @@ _ASKWHY: Final = MessageRule(
         FieldRule(1, "packet", Type.BYTES, "RED", 1, 65535),
         FieldRule(2, "side", Type.UINT32, "CONTROL", 1, 4),
         FieldRule(3, "peer", Type.UINT32, "CONTROL", 0, 65535),
+        FieldRule(4, "link", Type.BYTES, "RED", 0, 64),
     ),
 )
 

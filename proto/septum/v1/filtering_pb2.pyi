@@ -197,26 +197,31 @@ Global___AskTotals: _TypeAlias = AskTotals  # noqa: Y015
 
 @_typing.final
 class AskWhy(_message.Message):
-    """What would become of an IP packet that came from `side` now. Nothing changes by the question."""
+    """What would become of an IP packet that came from `side` now; in a box that passes frames, of what was in a frame whose
+    header (addresses, tags, type) is `link`. Nothing changes by the question.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PACKET_FIELD_NUMBER: _builtins.int
     SIDE_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
     packet: _builtins.bytes
     side: _builtins.int
     peer: _builtins.int
+    link: _builtins.bytes
     def __init__(
         self,
         *,
         packet: _builtins.bytes = ...,
         side: _builtins.int = ...,
         peer: _builtins.int = ...,
+        link: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["packet", b"packet", "peer", b"peer", "side", b"side"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["link", b"link", "packet", b"packet", "peer", b"peer", "side", b"side"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
