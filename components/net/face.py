@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, Protocol, TypeVar
 
 from appliance.guest.loop import Guest
@@ -19,6 +19,7 @@ READS: Final = 32  # of the device, in one turn
 Group = TypeVar("Group", Packets, Frames)
 Write = TypeVar("Write")
 """What is given to the device at once: a virtio_net_hdr, and what it describes."""
+Write_co = TypeVar("Write_co", covariant=True)
 
 
 class Joining(Protocol[Group]):
@@ -31,6 +32,17 @@ class Joining(Protocol[Group]):
         """Those, and what could still have grown."""
 
 
+class Joined(Protocol[Write_co]):
+    """What to write for a group (coalesce.py, frames.py)."""
+
+    @property
+    def buffers(self) -> Sequence[Write_co]: ...
+
+    @property
+    def bad(self) -> int:
+        """How many of its packets had a wrong checksum."""
+
+
 class Refused(Exception):
     """Something was read that goes no further, and has been counted."""
 
@@ -38,8 +50,21 @@ class Refused(Exception):
 class Face(ABC, Generic[Group, Write]):
     """Both directions of a device: what it gives goes out by ``port``. ``what`` it passes names its counters."""
 
-    def __init__(self, guest: Guest, port: str, what: str, grouper: Joining[Group]) -> None:
+    def __init__(
+        self,
+        guest: Guest,
+        port: str,
+        what: str,
+        grouper: Joining[Group],
+        join: Callable[[Group, bool], Joined[Write]],
+        write: Callable[[Write], int],
+    ) -> None:
+        """``join`` makes of a group what to write, UDP joined together or not; ``write`` gives that to the device, and
+        says 0 or the errno with which it was refused.
+        """
         self._grouper: Joining[Group] = grouper
+        self._join: Callable[[Group, bool], Joined[Write]] = join
+        self._write: Callable[[Write], int] = write
         self._log = guest.log
         self._out = guest.out(port)
         self._what = what
@@ -57,14 +82,6 @@ class Face(ABC, Generic[Group, Write]):
     @abstractmethod
     def _take(self) -> bool:
         """Reads once, and has the grouper join what that was; False if nothing waits. Errors: Malformed, Refused."""
-
-    @abstractmethod
-    def _joined(self, group: Group) -> tuple[Iterable[Write], int]:
-        """What to write for a group, and how many of its packets had a wrong checksum."""
-
-    @abstractmethod
-    def _write(self, write: Write) -> int:
-        """0, or the errno with which the device refuses it."""
 
     @abstractmethod
     def _is_uso(self, write: Write) -> bool:
@@ -102,14 +119,14 @@ class Face(ABC, Generic[Group, Write]):
 
     def depart(self, group: Group, now: float) -> None:
         """A group from the filter: joined together for the device where it can be."""
-        writes, bad = self._joined(group)
+        joined = self._join(group, self._takes_uso)
         blob, size = group[0], group[1]
         self._groups_out.add(1)
         self._count_out.add(-(-len(blob) // size))
         self._bytes_out.add(len(blob))
-        if bad:
-            self._bad_checksum.add(bad)
-        for write in writes:
+        if joined.bad:
+            self._bad_checksum.add(joined.bad)
+        for write in joined.buffers:
             refusal = self._write(write)
             if refusal == errno.EINVAL and self._is_uso(write):
                 self._without_uso(write)

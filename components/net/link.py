@@ -19,15 +19,14 @@ class Link(Face[Frames, Pieces]):
     """Both directions of the interface."""
 
     def __init__(self, guest: Guest, device: str) -> None:
-        grouper = FrameGrouper()
-        super().__init__(guest, "arrived", "frames", grouper)
-        self._add = grouper.add
-        self._socket = PacketSocket(guest.devices[device])
+        grouper, wire = FrameGrouper(), PacketSocket(guest.devices[device])
+        super().__init__(guest, "arrived", "frames", grouper, FrameWrites, wire.write)
+        self._read, self._add = wire.read, grouper.add
         self._read_errors = guest.counter("read_errors")
 
     def _take(self) -> bool:
         try:
-            read = self._socket.read()
+            read = self._read()
         except Lost:
             self._read_errors.add(1)
             raise Refused from None
@@ -37,13 +36,6 @@ class Link(Face[Frames, Pieces]):
         for payloads, size in pairs:
             self._add(link, payloads, size)
         return True
-
-    def _joined(self, group: Frames) -> tuple[Iterable[Pieces], int]:
-        writes = FrameWrites(group, self._takes_uso)
-        return writes.pieces, writes.bad
-
-    def _write(self, write: Pieces) -> int:
-        return self._socket.write(write)
 
     def _is_uso(self, write: Pieces) -> bool:
         return is_uso(write[0])

@@ -19,14 +19,13 @@ class Red(Face[Packets, bytes]):
     """Both directions of a TUN: what ``device`` gives goes out by ``port``."""
 
     def __init__(self, guest: Guest, settings: RedSettings, device: str = "tun", port: str = "plain_out") -> None:
-        grouper = Grouper()
-        super().__init__(guest, port, "packets", grouper)
-        self._add = grouper.add
+        grouper, tun = Grouper(), Tun(guest.devices[device])
+        super().__init__(guest, port, "packets", grouper, coalesce, tun.write)
+        self._read, self._add = tun.read, grouper.add
         self._mtu = settings.mtu
-        self._tun = Tun(guest.devices[device])
 
     def _take(self) -> bool:
-        read = self._tun.read()
+        read = self._read()
         if read is None:
             return False
         for packets, size in split(read):
@@ -35,13 +34,6 @@ class Red(Face[Packets, bytes]):
             else:
                 self._add(packets, size)
         return True
-
-    def _joined(self, group: Packets) -> tuple[Iterable[bytes], int]:
-        writes = coalesce(group, self._takes_uso)
-        return writes.buffers, writes.bad
-
-    def _write(self, write: bytes) -> int:
-        return self._tun.write(write)
 
     def _is_uso(self, write: bytes) -> bool:
         return is_uso(write)
