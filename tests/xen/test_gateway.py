@@ -25,6 +25,7 @@ DOMAINS = ("rng", "log", "store", "keymgr", "encrypt", "decrypt", "filter", "red
 ANSWER = 60.0  # seconds for a first answer: the machine is emulated, and a retry of a handshake takes 5 s
 RATE = 20e3  # bytes a second: what an emulated machine carries without ado
 REBUILT = 180.0
+SILENT = 2 * REBUILT  # TCP waits twice as long each time: it may notice as late as that
 REKEY_AFTER = 120.0
 
 
@@ -150,7 +151,9 @@ def test_a_destroyed_guest_is_rebuilt_under_a_running_connection(
     scene: Scene, domain: str, report: list[tuple[str, str]]
 ) -> None:
     others = {name: row["domid"] for name, row in scene.box.domains().items() if name != domain}
-    with Transfer(scene.left.host, scene.right.host, scene.right.host4, rate=RATE, pace=10) as transfer:
+    with Transfer(
+        scene.left.host, scene.right.host, scene.right.host4, rate=RATE, pace=10, patience=SILENT
+    ) as transfer:
         time.sleep(1)
         killed = time.monotonic()
         dead = scene.box.destroy(domain)
@@ -162,7 +165,7 @@ def test_a_destroyed_guest_is_rebuilt_under_a_running_connection(
         wait_for(f"{domain} to be rebuilt", is_back, REBUILT, every=1)
         rebuilt = scene.box.domains()[domain]["rebuild_ms"]
         so_far = transfer.received
-        wait_for("bytes to arrive again", lambda: transfer.received > so_far + 2 * RATE, 120)
+        wait_for("bytes to arrive again", lambda: transfer.received > so_far + 2 * RATE, SILENT)
     silence = transfer.longest_silence(since=killed)
     report.append((f"xen: xl destroy {domain}", f"rebuilt {rebuilt / 1e3:.1f} s, silence {silence:.1f} s"))
     assert transfer.intact
