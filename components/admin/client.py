@@ -156,7 +156,7 @@ class Client:
             return
         self._heard, self._asked = self._clock.now, None
         if not untrusted:
-            self._end("" if self._has_called else "it went away without a call")
+            self._end("" if self.is_established else "it went away in the handshake")
             return
         try:
             plain = self._tls.received(untrusted)
@@ -315,9 +315,7 @@ class Client:
         elif self.waiting and now - self._moved > times.unread and now - self._heard > times.unread:
             self._output.clear()
             self._end("it reads nothing")
-        elif (not self._calls and now - self._idle_since > (times.unknown_idle if self.is_unknown else times.idle)) or (
-            self.is_unknown and now - self._born > times.unknown_life
-        ):
+        elif self._has_stayed(now):
             self.dismiss()
         elif self._asked is not None and now - self._asked > times.answer:
             self._output.clear()
@@ -328,6 +326,12 @@ class Client:
             self._pump()
         if not self.waiting:
             self._moved = now
+
+    def _has_stayed(self, now: float) -> bool:
+        """Whether it is here for no reason any more."""
+        idle = self._times.unknown_idle if self.is_unknown else self._times.idle
+        is_old = self.is_unknown and now - self._born > self._times.unknown_life
+        return is_old or (not self._calls and now - self._idle_since > idle)
 
     def dismiss(self, error: RpcError | None = None) -> None:
         """Ends it in order; its calls with ``error``."""

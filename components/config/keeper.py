@@ -27,6 +27,7 @@ from components.config.stepping import OutOfStep, bring_in_step, make_ready, pre
 
 _SLACK: Final = 8  # pages that statements take beside the sections, at most
 _RETRY: Final = 1.0  # seconds
+_FRESH: Final = 3_600_000  # milliseconds: what was signed longer ago, somebody has kept back
 _APPLY: Final = 10.0  # seconds: a hundred thousand flows are judged anew
 
 
@@ -160,6 +161,10 @@ class Keeper:
         """
         try:
             statement = parse(signed.statement)
+            now: Now = yield Time()
+            if abs(now.wall - statement.at) > _FRESH:
+                text = f"was signed at {statement.at}, and here it is {now.wall}: is your clock right? Sign again"
+                raise Refusal(Why.STALE, text, "at")
             if isinstance(statement, Commit | Rehearse):
                 return (yield from self._commit(signed, statement, coming))
             if isinstance(statement, Confirm):

@@ -32,7 +32,7 @@ from septum.admin.v1 import admin_pb2_grpc
 
 from appliance.management import authority
 from appliance.monitor.control import ControlError, request
-from appliance.signed.statements import public_key
+from appliance.signed.statements import Enroll, Invite, Revoke, Role, Signed, public_key, sign
 from components.admin.certificates import Issuer
 
 pytestmark = pytest.mark.root
@@ -127,9 +127,9 @@ def wait_until_up(process: subprocess.Popen[bytes]) -> bool:
 def unharmed(box: Managed) -> Iterator[None]:
     """Nobody has died of what was done, and the next caller is answered."""
     before = box.restarts()
+    wait_out_the_lock(box)
     yield
-    with box.channel() as channel:
-        assert admin_pb2_grpc.BoxStub(channel).GetVersion(pb.GetVersionRequest(), timeout=20).name == NAME
+    wait_out_the_lock(box)
     assert box.restarts() == before, box.log()
 
 
@@ -254,6 +254,58 @@ def test_every_certificate_that_is_none_of_ours_or_of_now_is_refused(box: Manage
     with nobody, pytest.raises(grpc.RpcError) as refused:
         admin_pb2_grpc.BoxStub(nobody).GetStatus(pb.GetStatusRequest(), timeout=20)
     assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_an_administrator_is_invited_enrolled_renewed_and_revoked(box: Managed, unharmed: None) -> None:
+    """All that a certificate goes through, and every statement signed here, where the keys are."""
+    identity, console = box.identity(), bytes.fromhex(box.read("signing.key").strip())
+    of, now = bytes.fromhex(identity["box"]), int(time.time() * 1000)
+    token, seed = os.urandom(32), os.urandom(32)
+
+    def place(stub: Any) -> dict[str, Any]:
+        head = stub.WhoAmI(pb.WhoAmIRequest(), timeout=20)
+        return {"box": of, "serial": head.serial + 1, "follows": bytes(head.roster_digest), "at": now}
+
+    def submit(channel: grpc.Channel, signed: Signed) -> None:
+        header = pb.SubmitHeader(statement=signed.statement, signature=signed.signature)
+        stub = admin_pb2_grpc.ConfigurationStub(channel)
+        stub.Submit(iter([pb.SubmitRequest(header=header)]), timeout=30)
+
+    with box.channel() as officer, box.channel(anonymous=True) as nobody:
+        people, stranger = admin_pb2_grpc.EnrollmentStub(officer), admin_pb2_grpc.EnrollmentStub(nobody)
+        invite = Invite(
+            **place(people), by="console", name="vera", role=Role.VIEWER, key=public_key(token), expires=now + 60_000
+        )
+        submit(officer, sign(invite, console))
+        enroll = sign(Enroll(**place(stranger), by="vera", key=public_key(seed)), token)
+        key = authority.new_key()
+        asked = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
+        request_ = pb.EnrollRequest(
+            statement=enroll.statement,
+            signature=enroll.signature,
+            request=asked.public_bytes(serialization.Encoding.DER),
+        )
+        chain = stranger.Enroll(request_, timeout=30).chain
+        with pytest.raises(grpc.RpcError) as twice:
+            stranger.Enroll(request_, timeout=30)
+        assert twice.value.code() is grpc.StatusCode.ABORTED
+        with box.channel(chain, authority.key_pem(key)) as vera:
+            own = admin_pb2_grpc.EnrollmentStub(vera)
+            assert own.WhoAmI(pb.WhoAmIRequest(), timeout=20).role == "viewer"
+            assert own.Renew(pb.RenewRequest(request=request_.request), timeout=20).chain != chain
+            with pytest.raises(grpc.RpcError) as refused:
+                admin_pb2_grpc.BoxStub(vera).RestartDomain(pb.RestartDomainRequest(name="rng"), timeout=20)
+            assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+            watch = admin_pb2_grpc.BoxStub(vera).WatchStatus(pb.WatchStatusRequest(period_ms=500), timeout=30)
+            next(watch)
+            submit(officer, sign(Revoke(**place(people), by="console", name="vera"), console))
+            with pytest.raises(grpc.RpcError) as ended:
+                for _ in watch:
+                    pass
+            assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED, "at once, and not at the next call"
+            with pytest.raises(grpc.RpcError) as refused:
+                own.WhoAmI(pb.WhoAmIRequest(), timeout=20)
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 # those who mean no good ---------------------------------------------------------------------------------------------

@@ -223,7 +223,7 @@ class Box:
             "revision": head.revision + 1,
             "follows": head.digest,
             "roster": head.serial,
-            "at": 1,
+            "at": int(time.time() * 1000),
             "by": by,
             "comment": f"number {made.number}",
             "confirm": 0,
@@ -266,7 +266,10 @@ class Box:
 
     def confirmation(self, revision: int, by: str = "console") -> Signed:
         kept = self.answer(statement=AskStatement(chain=COMMITS, number=revision))
-        return sign(Confirm(BOX, revision, canonical.digest(kept.statement), self.head().serial, 1, by), seed(by))
+        return sign(
+            Confirm(BOX, revision, canonical.digest(kept.statement), self.head().serial, int(time.time() * 1000), by),
+            seed(by),
+        )
 
     # what is in force -------------------------------------------------------------------------------------------------
 
@@ -370,6 +373,7 @@ def test_a_hostile_admin_can_withhold_and_nothing_else(box: Box) -> None:
     refused(box.signed(three, by="mallory"), three, Why.BAD_SIGNATURE)
     refused(box.signed(three, by="alice", box=bytes(32)), three, Why.BAD_SIGNATURE)
     refused(box.signed(three, by="alice", revision=2), three, Why.STALE)
+    refused(box.signed(three, by="alice", at=int(time.time() * 1000) - 3_700_000), three, Why.STALE)  # kept for long
     refused(chain.statements[0], three, Why.STALE)  # an invitation again
     refused(chain.statements[1], three, Why.STALE)  # a token used twice
     refused(box.confirmation(2, by="alice"), three, Why.UNKNOWN)
@@ -379,7 +383,7 @@ def test_a_hostile_admin_can_withhold_and_nothing_else(box: Box) -> None:
     bad.ruleset = b'{"no":"rules"}'
     refused(box.signed(bad, by="alice"), bad, Why.INVALID)
     # revoked: from now on, though it was signed before
-    revoke = chain.revoke("alice")
+    revoke = chain.revoke("alice", at=int(time.time() * 1000))
     box.roster(revoke)
     refused(good, three, Why.STALE)
     refused(box.signed(three, by="alice"), three, Why.BAD_SIGNATURE)

@@ -815,6 +815,19 @@ def test_other_rules_take_the_place_of_those_that_are_named(tmp_path: Path) -> N
     ]
 
 
+def test_what_leaves_in_clear_without_translation_is_warned_of(tmp_path: Path) -> None:
+    file = tmp_path / "own.rules"
+    for nat, is_warned in (
+        ("", True),
+        ("nat from red to tunnel -> 192.0.2.1\n", True),
+        ("nat from red to black -> 192.0.2.1\n", False),
+        ("nat from red -> 192.0.2.1\n", False),
+    ):
+        file.write_text(f"allow from red\n{nat}")
+        box = load(ASSEMBLIES / "vpn-split.toml", rules=file)
+        assert any(one.startswith(f"Warning: {file}: nothing is translated") for one in box.warnings) is is_warned
+
+
 def test_peers_have_names_for_the_rules_alone(tmp_path: Path) -> None:
     peers = "".join(
         f'[[settings.keymgr.peers]]\nname = "{name}"\npublic_key = "{key}"\n'

@@ -376,10 +376,3 @@ def test_who_shows_no_certificate_does_not_stay() -> None:
     assert refused.client.is_over and not watching.client.is_over and not known.client.is_over
     box.look(TIMES.unknown_life)
     assert watching.client.is_over and not known.client.is_over
-
-
-def test_who_goes_without_a_call_has_wasted_a_handshake() -> None:
-    box = Box()
-    caller = box.call("")
-    caller.client.received(b"")
-    assert caller.client.offence == "it went away without a call"

@@ -142,6 +142,15 @@ def test_replayed_and_altered_and_of_nobody(world: World) -> None:
     assert world.live == (b"p2", b"r2")
 
 
+def test_what_was_kept_back_for_long_is_worth_nothing(world: World) -> None:
+    signed = world.commit(b"p1", b"r1")
+    world.now += 3601
+    refusal = world.refused(signed, b"p1", b"r1")
+    assert (refusal.why, refusal.path) == (Why.STALE, "at")
+    assert world.refused(world.commit(b"p1", b"r1", revision=1, at=world.wall + 3_600_001), b"p1", b"r1").path == "at"
+    world.put(b"p1", b"r1")
+
+
 def test_the_roster(world: World) -> None:
     chain = world.chain
     world.take(chain.take(chain.invite("alice", Role.OPERATOR)))

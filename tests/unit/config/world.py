@@ -176,7 +176,7 @@ class World:
 
     def _do(self, effect: Ask | Rest | Time) -> Any:
         if isinstance(effect, Time):
-            return Now(self.now, NOW + int(self.now * 1000))
+            return Now(self.now, self.wall)
         if isinstance(effect, Rest):
             self.now += effect.seconds
             return None
@@ -219,6 +219,7 @@ class World:
         """Signed as whoever looks at the head would sign it now."""
         book = self.keeper.book
         given = {"revision": book.revision + 1, "follows": book.digest, "roster": self.keeper.roster.serial}
+        given["at"] = self.wall
         return self.chain.commit(by, peers, ruleset, **{**given, **other})
 
     def put(self, peers: bytes, ruleset: bytes, **other: Any) -> Accepted:
@@ -234,7 +235,12 @@ class World:
         """Of the commit that is there under that number, or another one."""
         found = self.keeper.book.find(revision)
         digest = canonical.digest(found.record.signed.statement) if found else bytes(32)
-        return sign(Confirm(BOX, revision, commit or digest, self.keeper.roster.serial, NOW, by), seed(by))
+        return sign(Confirm(BOX, revision, commit or digest, self.keeper.roster.serial, self.wall, by), seed(by))
+
+    @property
+    def wall(self) -> int:
+        """Milliseconds since 1970."""
+        return NOW + int(self.now * 1000)
 
     @property
     def live(self) -> tuple[bytes, bytes]:

@@ -16,6 +16,7 @@ import pytest
 
 from appliance.vchan.messages import Packets
 from components.net import red as red_module
+from components.net.face import READS
 from components.net.tun import Tun
 from tests.unit.net.kernel_tun import OFFLOADS, Net
 from tests.unit.net.packets import payload, plain, tcp, udp
@@ -216,12 +217,12 @@ def test_what_waits_is_read_in_one_turn_and_grouped_by_size(pipe: tuple[FakeGues
 
 def test_a_turn_is_bounded(pipe: tuple[FakeGuest, socket.socket]) -> None:
     guest, kernel = pipe
-    for i in range(red_module.READS + 1):
+    for i in range(READS + 1):
         kernel.send(plain(udp(4, payload(50, i))))
     assert guest.arrived(0.0) is True
-    assert guest.counters["packets_in"].value == red_module.READS
+    assert guest.counters["packets_in"].value == READS
     assert guest.arrived(0.0) is False
-    assert guest.counters["packets_in"].value == red_module.READS + 1
+    assert guest.counters["packets_in"].value == READS + 1
 
 
 def test_without_room_what_was_read_waits_for_the_next_turn(pipe: tuple[FakeGuest, socket.socket]) -> None:
