@@ -31,7 +31,7 @@ from appliance.guest.settings import SettingsError
 from appliance.signed import canonical
 from appliance.signed.refusal import Refusal, Why
 from appliance.signed.roster import Roster, Trust
-from appliance.signed.statements import Commit, Rehearse, Signed, parse
+from appliance.signed.statements import Commit, Rehearse, RosterStatement, Signed, parse
 
 LARGEST_SECTION: Final = 4 << 20  # bytes, as the schema has it
 
@@ -58,6 +58,7 @@ class Applier(Generic[Content]):
 
     ``prepare(bytes)`` makes content of a section and changes nothing (Errors: SettingsError naming the place);
     ``apply(content)`` puts it in force, and must not fail. ``nothing`` is what is in force before the first commit.
+    ``admit`` is asked of a statement of the roster, before it is decided, if it makes sense here (Errors: Refusal).
     """
 
     def __init__(
@@ -67,11 +68,13 @@ class Applier(Generic[Content]):
         nothing: Content,
         prepare: Callable[[bytes], Content],
         apply: Callable[[Content], Applied],
+        admit: Callable[[RosterStatement], None] = lambda statement: None,
     ) -> None:
         self.roster = Roster(trust)
         self._section = section
         self._prepare_content = prepare
         self._apply_content = apply
+        self._admit = admit
         self._in_force = _Version(None, b"", nothing)
         self._before: _Version | None = None  # to be reverted to
         self._prepared: _Version | None = None
@@ -125,7 +128,9 @@ class Applier(Generic[Content]):
     def _enlist(self, enlist: Enlist) -> Done:
         """One that was taken already may come again: whoever hands them over may have died in between."""
         signed = Signed(enlist.statement, enlist.signature)
-        if canonical.digest(signed.statement) != self.roster.digest:
+        if enlist.rehearse:
+            self._admit(self.roster.check(signed, None))
+        elif canonical.digest(signed.statement) != self.roster.digest:
             self.roster.take(signed, None)
         return Done(number=self.roster.serial, serial=self.roster.serial)
 

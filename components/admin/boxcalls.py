@@ -177,11 +177,13 @@ class BoxCalls:
     # Keys -----------------------------------------------------------------------------------------------------------
 
     async def get_keys(self, caller: Caller, request: pb.GetKeysRequest) -> pb.BoxKeys:
-        reply = await self._world.keymgr.ask(PeersRequest(keys=AskKeys()))
+        if len(request.challenge) not in (0, 32):
+            raise RpcError(Code.INVALID_ARGUMENT, "challenge: must be 32 bytes, or none")
+        reply = await self._world.keymgr.ask(PeersRequest(keys=AskKeys(challenge=request.challenge)))
         if reply.WhichOneof("answer") != "keys":
             raise RpcError(Code.INTERNAL, "keymgr answers something else")
         keys = reply.keys
-        shown = pb.BoxKeys(public_key=_base64(keys.public_key), sealing_key=_base64(keys.sealing_key))
+        shown = pb.BoxKeys(public_key=_base64(keys.public_key), sealing_key=_base64(keys.sealing_key), proof=keys.proof)
         if keys.next_public_key:
             shown.next_public_key = _base64(keys.next_public_key)
         return shown

@@ -19,6 +19,7 @@ from components.config.pages import LARGEST_HEAD, PAGE, PAGES, Damaged, Pages, R
 from components.config.records import CommitRecord, Fate, Record, pack, unpack
 
 FORMAT: Final = 1
+LARGEST_SECTION: Final = 4 << 20  # bytes
 MOST_SECTIONS: Final = 320  # so that the head has room for them
 MOST_HISTORY: Final = 128  # pages of commits' statements: some ten thousand of them
 RESERVE: Final = 160  # pages that are kept free, if giving up old content can do that: a commit of the largest size
@@ -230,6 +231,6 @@ def _digest(text: str) -> bytes:
 
 def _place(size: Any, *numbers: Any) -> Place:
     refs = tuple(_ref(page, version) for page, version in zip(numbers[::2], numbers[1::2], strict=True))
-    if len(refs) != -(-_number(size) // PAGE):
-        raise ValueError("has another number of pages than its size takes")
+    if not 0 < _number(size) <= LARGEST_SECTION or len(refs) != -(-size // PAGE):
+        raise ValueError("has no size, or another number of pages than that takes")
     return Place(size, refs)

@@ -43,7 +43,6 @@ class Submission(NamedTuple):
     """A statement to be worked on."""
 
     signed: Signed
-    rehearse: bool
     coming: dict[bytes, bytes]
 
 
@@ -118,7 +117,7 @@ class Desk:
         self.forget()
         signed = Signed(submit.statement, submit.signature)
         coming = {canonical.digest(section): section for section in sections}
-        self.submission = Submission(signed, submit.rehearse, coming)
+        self.submission = Submission(signed, coming)
         self.steps = (0, 0)
         self._outcome = None
         return {"working": Working()}

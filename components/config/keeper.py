@@ -13,9 +13,10 @@ from typing import Any, Final, NamedTuple
 
 from septum.v1.applying import Abandon, Apply, Enlist, Revert, Settle
 
+from appliance.signed import canonical
 from appliance.signed.refusal import Refusal, Why
 from appliance.signed.roster import Roster
-from appliance.signed.statements import Commit, Confirm, Signed, parse
+from appliance.signed.statements import Commit, Confirm, Rehearse, Rekey, Signed, parse
 from appliance.signed.trust import Trust
 from components.config import loading
 from components.config.book import MOST_SECTIONS, RESERVE, SECTIONS, Book, Place, digests, encode_head
@@ -26,6 +27,7 @@ from components.config.stepping import OutOfStep, bring_in_step, make_ready, pre
 
 _SLACK: Final = 8  # pages that statements take beside the sections, at most
 _RETRY: Final = 1.0  # seconds
+_FRESH: Final = 3_600_000  # milliseconds: what was signed longer ago, somebody has kept back
 _APPLY: Final = 10.0  # seconds: a hundred thousand flows are judged anew
 
 
@@ -152,23 +154,29 @@ class Keeper:
 
     # statements -------------------------------------------------------------------------------------------------------
 
-    def take(self, signed: Signed, rehearse: bool, coming: Mapping[bytes, bytes]) -> Steps[Accepted]:
-        """Does what ``signed`` says, or goes as far as one can without doing it. ``coming``: sections by digest.
+    def take(self, signed: Signed, coming: Mapping[bytes, bytes]) -> Steps[Accepted]:
+        """Does what ``signed`` says. ``coming``: sections by digest.
 
         Errors: Refusal: nothing has changed.
         """
         try:
             statement = parse(signed.statement)
-            if isinstance(statement, Commit):
-                return (yield from self._commit(signed, statement, rehearse, coming))
+            now: Now = yield Time()
+            if abs(now.wall - statement.at) > _FRESH:
+                text = f"was signed at {statement.at}, and here it is {now.wall}: is your clock right? Sign again"
+                raise Refusal(Why.STALE, text, "at")
+            if isinstance(statement, Commit | Rehearse):
+                return (yield from self._commit(signed, statement, coming))
             if isinstance(statement, Confirm):
-                return (yield from self._confirm(signed, statement, rehearse))
-            return (yield from self._enlist(signed, rehearse))
+                return (yield from self._confirm(signed, statement))
+            return (yield from self._enlist(signed))
         except Away as away:
             raise Refusal(Why.AWAY, f"{away}: nothing has changed") from None
 
-    def _commit(self, signed: Signed, commit: Commit, rehearse: bool, coming: Mapping[bytes, bytes]) -> Steps[Accepted]:
-        self.roster.vouch(signed, commit)
+    def _commit(self, signed: Signed, said: Commit | Rehearse, coming: Mapping[bytes, bytes]) -> Steps[Accepted]:
+        """A commit; or one that is rehearsed, which goes as far as one can without changing anything."""
+        self.roster.vouch(signed, said)
+        rehearse, commit = isinstance(said, Rehearse), Commit(*said)
         self._check(commit)
         new = {}
         for section in SECTIONS:
@@ -243,24 +251,27 @@ class Keeper:
         self._note("info", "commit", text)
         return Accepted(commit.revision, kept, ended)
 
-    def _confirm(self, signed: Signed, confirm: Confirm, rehearse: bool) -> Steps[Accepted]:
+    def _confirm(self, signed: Signed, confirm: Confirm) -> Steps[Accepted]:
         self.roster.vouch(signed, confirm)
         found = self.book.find(confirm.revision)
         if found is None:
             raise Refusal(Why.UNKNOWN, "is not there", "revision")
+        if confirm.commit != canonical.digest(found.record.signed.statement):
+            raise Refusal(
+                Why.STALE, f"is not the commit that revision {confirm.revision} is: look at it again", "commit"
+            )
         if found.record.fate is Fate.CONFIRMED:
             raise Refusal(Why.UNCHANGED, f"{confirm.revision} is confirmed already", "revision")
         if found.record.fate is not Fate.AWAITS:
             raise Refusal(Why.UNKNOWN, f"{confirm.revision} does not wait to be confirmed", "revision")
         if confirm.roster != self.roster.serial:
             raise Refusal(Why.STALE, f"is not the last, {self.roster.serial}: sign again", "roster")
-        if not rehearse:
-            now: Now = yield Time()
-            record = Record(found.record.signed, Fate.CONFIRMED, now.wall, signed)
-            yield from self._persist(self.book.with_last(record)._replace(before=0, deadline=0), {})
-            self.expires = None
-            self._note("info", "confirmed", f"revision {confirm.revision} by {confirm.by}")
-            yield from self._tell_all(settle=Settle(revision=confirm.revision))
+        now: Now = yield Time()
+        record = Record(found.record.signed, Fate.CONFIRMED, now.wall, signed)
+        yield from self._persist(self.book.with_last(record)._replace(before=0, deadline=0), {})
+        self.expires = None
+        self._note("info", "confirmed", f"revision {confirm.revision} by {confirm.by}")
+        yield from self._tell_all(settle=Settle(revision=confirm.revision))
         return Accepted(confirm.revision)
 
     def roll_back(self) -> Steps[None]:
@@ -285,15 +296,23 @@ class Keeper:
         self._note("warning", "rollback", f"nobody confirmed {last.commit.revision}: {book.active} is in force again")
         yield from self._tell_all(**word)
 
-    def _enlist(self, signed: Signed, rehearse: bool) -> Steps[Accepted]:
+    def _ask_keymgr(self, signed: Signed) -> Steps[None]:
+        """Has it the key? Once it is decided, it cannot say no. Errors: Away, Refusal."""
+        if "peers" not in self.in_step:
+            raise Refusal(Why.AWAY, "keymgr is not in step with what is in force. Nothing has changed")
+        asked = Enlist(statement=signed.statement, signature=signed.signature, rehearse=True)
+        yield from say("peers", _APPLY, enlist=asked)
+
+    def _enlist(self, signed: Signed) -> Steps[Accepted]:
         now: Now = yield Time()
         statement = self.roster.check(signed, now.wall)
-        if not rehearse:
-            yield from self._make_room({})
-            yield from self._persist(self.book._replace(statements=(*self.book.statements, signed)), {})
-            self.roster.take(signed, None)
-            what = type(statement).__name__.lower()
-            name = getattr(statement, "name", statement.by)
-            self._note("info", "roster", f"{what} {name}, by {statement.by}: serial {statement.serial}")
-            yield from self._tell_all(enlist=Enlist(statement=signed.statement, signature=signed.signature))
+        if isinstance(statement, Rekey):
+            yield from self._ask_keymgr(signed)
+        yield from self._make_room({})
+        yield from self._persist(self.book._replace(statements=(*self.book.statements, signed)), {})
+        self.roster.take(signed, None)
+        what = type(statement).__name__.lower()
+        name = getattr(statement, "name", statement.by)
+        self._note("info", "roster", f"{what} {name}, by {statement.by}: serial {statement.serial}")
+        yield from self._tell_all(enlist=Enlist(statement=signed.statement, signature=signed.signature))
         return Accepted(statement.serial)

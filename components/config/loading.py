@@ -66,13 +66,13 @@ def _replayed(roster: Roster, records: Iterable[Record]) -> tuple[Signed, ...]:
 def _chained(records: Iterable[Record]) -> tuple[CommitRecord, ...]:
     """The commits, each behind the one that it follows; the first may follow one that is kept no more."""
     chain: list[CommitRecord] = []
-    follows, revision = NONE, 0
+    follows, revision, serial = NONE, 0, 0
     for record in records:
         commit = commit_of(record)
         is_next = commit.revision == revision + 1 and commit.follows == follows
-        if not is_next and chain:
+        if (not is_next and chain) or commit.roster < serial:
             raise Damaged(f"revision {commit.revision} does not follow {revision}")
-        follows, revision = canonical.digest(record.signed.statement), commit.revision
+        follows, revision, serial = canonical.digest(record.signed.statement), commit.revision, commit.roster
         chain.append(CommitRecord(commit, record))
     return tuple(chain)
 
@@ -85,9 +85,22 @@ def _check(book: Book, roster: Roster, head: Head) -> None:
         raise Damaged("the head does not know whether a commit waits to be confirmed")
     if book.is_pending and (head.active != book.revision or head.before >= head.active):
         raise Damaged("a commit waits to be confirmed that is not in force")
+    for one in book.commits:
+        if one.commit.revision > head.active:
+            _check_rolled_back(one, roster)
     for revision in (head.active, head.before):
         if revision:
             _check_in_force(book.find(revision), book, roster)
+
+
+def _check_rolled_back(found: CommitRecord, roster: Roster) -> None:
+    """A commit behind that in force was rolled back, and asked for it; or the store has put back an older one."""
+    if found.record.fate is not Fate.ROLLED_BACK or not found.commit.confirm:
+        raise Damaged(f"revision {found.commit.revision} should be in force, or one behind it")
+    try:
+        roster.vouch(found.record.signed, found.commit)
+    except Refusal as refusal:
+        raise Damaged(f"revision {found.commit.revision} is not what was signed: {refusal}") from None
 
 
 def _check_in_force(found: CommitRecord | None, book: Book, roster: Roster) -> None:
@@ -98,7 +111,8 @@ def _check_in_force(found: CommitRecord | None, book: Book, roster: Roster) -> N
         roster.vouch(record.signed, commit)
         if record.fate is Fate.CONFIRMED:
             confirm = parse(record.confirmation.statement)
-            if not isinstance(confirm, Confirm) or confirm.revision != commit.revision:
+            digest = canonical.digest(record.signed.statement)
+            if not isinstance(confirm, Confirm) or (confirm.revision, confirm.commit) != (commit.revision, digest):
                 raise Damaged(f"revision {commit.revision} was confirmed by something else")
             roster.vouch(record.confirmation, confirm)
     except Refusal as refusal:

@@ -20,6 +20,7 @@ PAGE: Final = 61440  # bytes, as a chunk of a section, so that one that is asked
 PAGES: Final = 1024
 HEAD: Final = "head"
 LARGEST_HEAD: Final = 65535
+VERSIONS: Final = 2**53  # what the head can say, and more than writing leads to
 _RETRY: Final = 1.0  # seconds
 _PATIENCE: Final = 10.0  # seconds: behind a put a disk may have much to write
 
@@ -64,7 +65,7 @@ class Pages:
     def read(self, ref: Ref) -> Steps[bytes]:
         """The bytes of a page. Errors: Away, Damaged."""
         reply: BlobReply = yield Ask(BLOBS, BlobRequest(name=page_name(ref.page)))
-        if reply.status != BLOB_OK or reply.version != ref.version:
+        if reply.status != BLOB_OK or reply.version != ref.version or not 0 < len(reply.blob) <= PAGE:
             raise Damaged(f"page {ref.page} is not there as it was put")
         return reply.blob
 
@@ -74,7 +75,7 @@ class Pages:
         if reply.status == BLOB_ABSENT:
             self._head = 0
             return None
-        if reply.status != BLOB_OK:
+        if reply.status != BLOB_OK or reply.version >= VERSIONS:
             raise Damaged("the store does not say what its head is")
         self._head = reply.version
         return reply.blob
@@ -100,7 +101,7 @@ class Pages:
             if reply.status == BLOB_OK:
                 self._versions[page] = version
                 return Ref(page, version)
-            if reply.status != BLOB_STALE:
+            if reply.status != BLOB_STALE or reply.version >= VERSIONS:
                 break
             version = reply.version + 1
         raise Refusal(Why.NO_ROOM, "the store has no room for it")

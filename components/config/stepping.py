@@ -27,7 +27,7 @@ from septum.v1.applying import (
 from appliance.signed.refusal import Refusal, Why
 from components.config.book import NOTHING, Book
 from components.config.effects import Ask, Steps
-from components.config.pages import PAGE, Pages
+from components.config.pages import PAGE, Damaged, Pages
 from components.config.records import CommitRecord
 
 _PREPARE: Final = 20.0  # seconds: ten thousand peers or rules are parsed
@@ -124,4 +124,6 @@ def _bring(port: str, digest: bytes, book: Book, pages: Pages, coming: Mapping[b
     yield from say(port, begin=BeginSection(total=place.size))
     for number, ref in enumerate(place.refs):
         data = yield from pages.read(ref)
+        if len(data) != min(PAGE, place.size - number * PAGE):
+            raise Damaged(f"page {ref.page} has {len(data)} bytes")
         yield from say(port, chunk=Chunk(offset=number * PAGE, data=data))

@@ -34,7 +34,7 @@ COMMITS: Final = "commits"
 COUNTS: Final = "counts"
 PAGE: Final = 512  # rules in one reply, as counting.proto has it
 _MOST_SUMS: Final = 128
-_SHARE: Final = 0.25  # of the filter's time, that counting may take
+_SHARE: Final = 0.25  # of the filter's time, that each of them may take
 _U64: Final = (1 << 64) - 1
 _NOTHING: Final = bytes(32)
 
@@ -60,8 +60,8 @@ def _serve_commits(guest: Guest, engine: Engine, trust: Trust, counting: Countin
     def prepare(section: bytes) -> Rules:
         """All that can go wrong does so here: behind it there is no way back."""
         try:
-            rules = ruleset.from_json(section)
-            guest.beat()  # ten thousand of them take a while
+            rules = ruleset.from_json(section, guest.beat)
+            guest.beat()
             return rules, engine.compiled(rules)
         except MemoryError:
             raise SettingsError("", "there is not enough memory for these rules beside those in force") from None
@@ -80,7 +80,7 @@ def _serve_commits(guest: Guest, engine: Engine, trust: Trust, counting: Countin
             guest.log.info("rules", f"of revision {applier.revision} are in force: {len(engine.ruleset.rules)}")
         return reply
 
-    guest.serve(COMMITS, answer)
+    guest.serve(COMMITS, answer, _SHARE)
     guest.on_close(COMMITS, lambda now: applier.forget())
 
 

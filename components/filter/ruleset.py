@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from appliance.guest.settings import SettingsError, Table
@@ -36,6 +36,7 @@ from components.filter.model import (
 MOST_RULES: Final = 16_384
 MOST_TRANSLATIONS: Final = 1024
 MOST_OCTETS: Final = 8 << 20  # of the whole as JSON
+_ALIVE_EVERY: Final = 250  # rules
 _MOST_FILES: Final = 64
 _MOST_PREFIXES: Final = 65_536  # in all lists together: each costs memory once more when it is compiled
 _MOST_RANGES: Final = 256  # in one condition
@@ -125,31 +126,40 @@ def _encode_translation(one: Translation) -> dict[str, Any]:
 # in -------------------------------------------------------------------------------------------------------------------
 
 
-def from_json(untrusted_text: bytes) -> RuleSet:
-    """The rule set of ``encode`` as JSON. Errors: SettingsError."""
+def _nobody() -> None:
+    """Nobody wants to know that this goes on."""
+
+
+def from_json(untrusted_text: bytes, alive: Callable[[], None] = _nobody) -> RuleSet:
+    """The rule set of ``encode`` as JSON. ``alive`` is called now and then meanwhile. Errors: SettingsError."""
     if len(untrusted_text) > MOST_OCTETS:
         raise SettingsError("", f"must have at most {MOST_OCTETS} bytes")
     try:
-        return decode(json.loads(untrusted_text))
+        return decode(json.loads(untrusted_text), alive=alive)
     except (ValueError, RecursionError) as error:
         if isinstance(error, SettingsError):
             raise
         raise SettingsError("", "is not JSON") from None
 
 
-def decode(untrusted_table: Mapping[str, object], path: str = "") -> RuleSet:
+def decode(untrusted_table: Mapping[str, object], path: str = "", alive: Callable[[], None] = _nobody) -> RuleSet:
     """The rule set; ``path`` is where it stands in the settings. Errors: SettingsError with the path in it."""
     reader = Table(untrusted_table, path)
     files = tuple(reader.texts("files", _MOST_FILES, default=[]))
     prefixes = _prefix_lists(reader)
-    rules = tuple(_rule(rule, prefixes, len(files)) for rule in reader.tables("rules", MOST_RULES))
+    alive()
+    rules = []
+    for rule in reader.tables("rules", MOST_RULES):
+        rules.append(_rule(rule, prefixes, len(files)))
+        if not len(rules) % _ALIVE_EVERY:
+            alive()
     translations = tuple(
         _translation(one, prefixes, len(files)) for one in reader.tables("translations", MOST_TRANSLATIONS)
     )
     texts = reader.texts("lan", _MOST_ITEMS, default=[])
     lan = tuple(read_prefix(f"{reader.where('lan')}[{i}]", text) for i, text in enumerate(texts))
     reader.done()
-    return RuleSet(rules, translations, files, lan)
+    return RuleSet(tuple(rules), translations, files, lan)
 
 
 def read_prefix(path: str, text: str) -> Prefix:

@@ -20,8 +20,12 @@ def handshake_at(peer: ShowPeer, now: float, wall: float) -> int:
 def answer(request: PeersRequest, manager: Manager, now: float, wall: float) -> PeersReply:
     """``request`` has passed its schema."""
     if request.WhichOneof("ask") == "keys":
+        challenge = request.keys.challenge
         keys = Keys(
-            public_key=manager.public_key, sealing_key=manager.sealing.public, next_public_key=manager.spare_key
+            public_key=manager.public_key,
+            sealing_key=manager.sealing.public,
+            next_public_key=manager.spare_key,
+            proof=manager.prove_keys(challenge) if challenge else b"",
         )
         return PeersReply(keys=keys)
     page = [

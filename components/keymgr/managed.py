@@ -12,6 +12,8 @@ from septum.v1.applying import ApplyingReply, ApplyingRequest
 
 from appliance.guest.loop import Guest
 from appliance.signed.applier import Applied, Applier
+from appliance.signed.refusal import Refusal, Why
+from appliance.signed.statements import Rekey, RosterStatement
 from appliance.signed.trust import Trust
 from components.keymgr.manager import Followed, Manager
 from components.keymgr.section import Sections
@@ -46,9 +48,13 @@ def serve(
         guest.log.info("peers-changed", f"{whose}: {len(peers)} peers; {followed.kept} sessions live on, {ended}")
         return Applied(followed.kept, followed.ended)
 
+    def admit(statement: RosterStatement) -> None:
+        if isinstance(statement, Rekey) and not manager.has_key(statement.key):
+            raise Refusal(Why.UNKNOWN, "is not a key that this box has made", "key")
+
     nothing: Peers = {}
     applier: Applier[Peers] = Applier(
-        trust, "peers", nothing, Sections(manager.public_key, manager.sealing, guest.beat).read, apply
+        trust, "peers", nothing, Sections(manager.public_key, manager.sealing, guest.beat).read, apply, admit
     )
 
     def answer(_: str, request: ApplyingRequest) -> ApplyingReply:

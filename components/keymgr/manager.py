@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from appliance.guest.settings import SettingsError
+from appliance.signed.keyproof import prove
 from components.keymgr.constants import KEY, RETIRED_TIME
 from components.keymgr.cookie import CookieError, mac1_is_right, mac1_key
 from components.keymgr.events import (
@@ -27,7 +28,7 @@ from components.keymgr.events import (
 )
 from components.keymgr.floor import NONCE, Floor, FloorError
 from components.keymgr.messages import CookieReply, Initiation, MalformedMessage, Response, parse
-from components.keymgr.noise import HandshakeError, PrivateKey, Responder
+from components.keymgr.noise import HandshakeError, PrivateKey, Responder, wipe
 from components.keymgr.ownkeys import OwnKeys
 from components.keymgr.peer import RANDOM_PER_HANDSHAKE, Peer, Random, where
 from components.keymgr.sealing import SealingKey
@@ -210,6 +211,21 @@ class Manager:
     def spare_key(self) -> bytes:
         """The public half of the key that we could go over to; empty if there is none."""
         return self._own_keys.spare(self.public_key) if self._own_keys is not None else b""
+
+    def has_key(self, public: bytes) -> bool:
+        """Whether ``rekey`` to it would do."""
+        made = self._own_keys is not None and self._own_keys.find(public) is not None
+        return made or public == self._first.public
+
+    def prove_keys(self, challenge: bytes) -> bytes:
+        """That our keys are what is shown (appliance/signed/keyproof.py); nothing to a bad ``challenge``."""
+        try:
+            shared = self._shared.static.dh(challenge)
+        except (HandshakeError, ValueError):
+            return b""
+        proof = prove(shared, challenge, self.public_key, self.sealing.public, self.spare_key)
+        wipe(shared)
+        return proof
 
     def rekey(self, public: bytes, now: float) -> list[Event]:
         """We are to be known by this key: that of the settings, or one that was made here."""

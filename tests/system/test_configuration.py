@@ -43,7 +43,7 @@ from appliance.rules.read import from_text
 from appliance.signed import canonical
 from appliance.signed.peers import PeerEntry, encode
 from appliance.signed.refusal import Why
-from appliance.signed.statements import Commit, Confirm, Role, Signed, sign
+from appliance.signed.statements import Commit, Confirm, Rehearse, Role, Signed, parse, sign
 from components.filter import ruleset
 from tests.system.envoy import AWAY, LARGEST, codecs
 from tests.system.lab.ends.septum import secret_file
@@ -207,9 +207,9 @@ class Box:
             for at in range(0, len(section), CHUNK):
                 self.ask(chunk=SectionChunk(section=number, offset=at, data=section[at : at + CHUNK]))
 
-    def submit(self, signed: Signed, rehearse: bool = False) -> Any:
+    def submit(self, signed: Signed) -> Any:
         """What came of it. Errors: Nobody."""
-        said = Submit(statement=signed.statement, signature=signed.signature, rehearse=rehearse)
+        said = Submit(statement=signed.statement, signature=signed.signature)
         answer = self.ask(submit=said)
         while hasattr(answer, "of"):
             time.sleep(0.005)
@@ -223,7 +223,7 @@ class Box:
             "revision": head.revision + 1,
             "follows": head.digest,
             "roster": head.serial,
-            "at": 1,
+            "at": int(time.time() * 1000),
             "by": by,
             "comment": f"number {made.number}",
             "confirm": 0,
@@ -264,8 +264,12 @@ class Box:
         assert hasattr(self.submit(signed), "number")
         self.chain.take(signed, int(time.time() * 1000))
 
-    def confirm(self, revision: int, by: str = "console") -> Any:
-        return self.submit(sign(Confirm(BOX, revision, self.head().serial, 1, by), seed(by)))
+    def confirmation(self, revision: int, by: str = "console") -> Signed:
+        kept = self.answer(statement=AskStatement(chain=COMMITS, number=revision))
+        return sign(
+            Confirm(BOX, revision, canonical.digest(kept.statement), self.head().serial, int(time.time() * 1000), by),
+            seed(by),
+        )
 
     # what is in force -------------------------------------------------------------------------------------------------
 
@@ -324,9 +328,10 @@ def test_nothing_is_in_force_until_it_was_signed_and_then_all_of_it(box: Box) ->
     first = Configuration(1)
     box.put(first)
     assert box.head().active == 1
-    rehearsal = box.signed(Configuration(2))
+    rehearsed = parse(box.signed(Configuration(2)).statement)
+    assert isinstance(rehearsed, Commit)
     box.bring(Configuration(2).sections)
-    assert box.submit(rehearsal, rehearse=True).number == 2
+    assert box.submit(sign(Rehearse(*rehearsed), seed("console"))).number == 2
     box.goes_by(first)
     big = Configuration(7, size=3000)
     box.put(big)
@@ -368,16 +373,17 @@ def test_a_hostile_admin_can_withhold_and_nothing_else(box: Box) -> None:
     refused(box.signed(three, by="mallory"), three, Why.BAD_SIGNATURE)
     refused(box.signed(three, by="alice", box=bytes(32)), three, Why.BAD_SIGNATURE)
     refused(box.signed(three, by="alice", revision=2), three, Why.STALE)
+    refused(box.signed(three, by="alice", at=int(time.time() * 1000) - 3_700_000), three, Why.STALE)  # kept for long
     refused(chain.statements[0], three, Why.STALE)  # an invitation again
     refused(chain.statements[1], three, Why.STALE)  # a token used twice
-    refused(sign(Confirm(BOX, 2, chain.roster.serial, 1, "alice"), seed("alice")), three, Why.UNKNOWN)
+    refused(box.confirmation(2, by="alice"), three, Why.UNKNOWN)
     refused(Signed(b'{"kind":"commit"}', bytes(64)), three, Why.MALFORMED)
     # what is signed is whatever it was: a domain that cannot do it refuses it for all of them
     bad = Configuration(14)
     bad.ruleset = b'{"no":"rules"}'
     refused(box.signed(bad, by="alice"), bad, Why.INVALID)
     # revoked: from now on, though it was signed before
-    revoke = chain.revoke("alice")
+    revoke = chain.revoke("alice", at=int(time.time() * 1000))
     box.roster(revoke)
     refused(good, three, Why.STALE)
     refused(box.signed(three, by="alice"), three, Why.BAD_SIGNATURE)
@@ -413,7 +419,7 @@ def test_what_nobody_confirms_is_rolled_back(box: Box, who: str, report: list[tu
     assert box.ask(statement=AskStatement(chain=COMMITS, number=2)).fate == 4
     report.append((f"rollback after {seconds} s, {who} died meanwhile", f"{took:.2f} s after the commit"))
     box.put(new, confirm=60)
-    assert box.confirm(3).number == 3
+    assert box.submit(box.confirmation(3)).number == 3
     assert box.head().confirm_left_ms == 0
     box.goes_by(new)
 

@@ -7,16 +7,18 @@ from appliance.vchan.schema import FieldRule, Kind, MessageRule, Schema, Type, W
 
 
 class Enlist(Message):
-    __slots__ = ("statement", "signature")
+    __slots__ = ("statement", "signature", "rehearse")
 
     def __init__(
         self,
         *,
         statement: bytes = b"",
         signature: bytes = b"",
+        rehearse: bool = False,
     ) -> None:
         self.statement = statement
         self.signature = signature
+        self.rehearse = rehearse
 
 
 _ENLIST: Final = MessageRule(
@@ -25,6 +27,7 @@ _ENLIST: Final = MessageRule(
     (
         FieldRule(1, "statement", Type.BYTES, "CONTROL", 2, 4096),
         FieldRule(2, "signature", Type.BYTES, "CONTROL", 64, 64),
+        FieldRule(3, "rehearse", Type.BOOL, "CONTROL", 0, 1),
     ),
 )
 

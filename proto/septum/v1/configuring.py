@@ -86,18 +86,16 @@ _SECTIONCHUNK: Final = MessageRule(
 
 
 class Submit(Message):
-    __slots__ = ("statement", "signature", "rehearse")
+    __slots__ = ("statement", "signature")
 
     def __init__(
         self,
         *,
         statement: bytes = b"",
         signature: bytes = b"",
-        rehearse: bool = False,
     ) -> None:
         self.statement = statement
         self.signature = signature
-        self.rehearse = rehearse
 
 
 _SUBMIT: Final = MessageRule(
@@ -106,7 +104,6 @@ _SUBMIT: Final = MessageRule(
     (
         FieldRule(1, "statement", Type.BYTES, "CONTROL", 2, 4096),
         FieldRule(2, "signature", Type.BYTES, "CONTROL", 64, 64),
-        FieldRule(3, "rehearse", Type.BOOL, "CONTROL", 0, 1),
     ),
 )
 

@@ -203,26 +203,23 @@ Global___SectionChunk: _TypeAlias = SectionChunk  # noqa: Y015
 
 @_typing.final
 class Submit(_message.Message):
-    """A signed statement (appliance/signed/statements.py). `rehearse`: go as far as one can without changing anything."""
+    """A signed statement (appliance/signed/statements.py)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STATEMENT_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
-    REHEARSE_FIELD_NUMBER: _builtins.int
     statement: _builtins.bytes
     signature: _builtins.bytes
-    rehearse: _builtins.bool
     def __init__(
         self,
         *,
         statement: _builtins.bytes = ...,
         signature: _builtins.bytes = ...,
-        rehearse: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rehearse", b"rehearse", "signature", b"signature", "statement", b"statement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["signature", b"signature", "statement", b"statement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -436,7 +433,7 @@ Global___Working: _TypeAlias = Working  # noqa: Y015
 
 @_typing.final
 class Accepted(_message.Message):
-    """A statement was accepted (or would be, if it was a rehearsal). `kept` and `ended`: the filter's flows."""
+    """A statement was accepted (or would be, if it is a rehearsal). `kept` and `ended`: the filter's flows."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -27,21 +27,21 @@ _ASKPEERS: Final = MessageRule(
 
 
 class AskKeys(Message):
-    __slots__ = ("unused",)
+    __slots__ = ("challenge",)
 
     def __init__(
         self,
         *,
-        unused: int = 0,
+        challenge: bytes = b"",
     ) -> None:
-        self.unused = unused
+        self.challenge = challenge
 
 
 _ASKKEYS: Final = MessageRule(
     "septum.v1.AskKeys",
     AskKeys,
     (
-        FieldRule(1, "unused", Type.UINT32, "CONTROL", 0, 1),
+        FieldRule(1, "challenge", Type.BYTES, "CONTROL", 0, 32),
     ),
 )
 
@@ -134,7 +134,7 @@ _PEERSPAGE: Final = MessageRule(
 
 
 class Keys(Message):
-    __slots__ = ("public_key", "sealing_key", "next_public_key")
+    __slots__ = ("public_key", "sealing_key", "next_public_key", "proof")
 
     def __init__(
         self,
@@ -142,10 +142,12 @@ class Keys(Message):
         public_key: bytes = b"",
         sealing_key: bytes = b"",
         next_public_key: bytes = b"",
+        proof: bytes = b"",
     ) -> None:
         self.public_key = public_key
         self.sealing_key = sealing_key
         self.next_public_key = next_public_key
+        self.proof = proof
 
 
 _KEYS: Final = MessageRule(
@@ -155,6 +157,7 @@ _KEYS: Final = MessageRule(
         FieldRule(1, "public_key", Type.BYTES, "CONTROL", 32, 32),
         FieldRule(2, "sealing_key", Type.BYTES, "CONTROL", 32, 32),
         FieldRule(3, "next_public_key", Type.BYTES, "CONTROL", 0, 32),
+        FieldRule(4, "proof", Type.BYTES, "CONTROL", 0, 32),
     ),
 )
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from septum.v1 import options_pb2 as septum_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15septum/v1/peers.proto\x12\tseptum.v1\x1a\x17septum/v1/options.proto\"%\n\x08\x41skPeers\x12\x19\n\x05start\x18\x01 \x01(\rB\n\x8a\xb5\x18\x06\x08\x02\x30\xff\xff\x03\"#\n\x07\x41skKeys\x12\x18\n\x06unused\x18\x01 \x01(\rB\x08\x8a\xb5\x18\x04\x08\x02\x30\x01\"o\n\x0cPeersRequest\x12,\n\x05peers\x18\x01 \x01(\x0b\x32\x13.septum.v1.AskPeersB\x06\x8a\xb5\x18\x02 \x01H\x00\x12*\n\x04keys\x18\x02 \x01(\x0b\x32\x12.septum.v1.AskKeysB\x06\x8a\xb5\x18\x02 \x01H\x00\x42\x05\n\x03\x61sk\"\xea\x01\n\tPeerState\x12\x1c\n\x06number\x18\x01 \x01(\rB\x0c\x8a\xb5\x18\x08\x08\x02(\x01\x30\xff\xff\x03\x12\x1e\n\npublic_key\x18\x02 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x02\x10 \x18 \x12\x19\n\x07\x61\x64\x64ress\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x02\x18\x10\x12\x18\n\x04port\x18\x04 \x01(\rB\n\x8a\xb5\x18\x06\x08\x02\x30\xff\xff\x03\x12$\n\thandshake\x18\x05 \x01(\x04\x42\x11\x8a\xb5\x18\r\x08\x02\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12#\n\x08received\x18\x06 \x01(\x04\x42\x11\x8a\xb5\x18\r\x08\x02\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x1f\n\x04sent\x18\x07 \x01(\x04\x42\x11\x8a\xb5\x18\r\x08\x02\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\"S\n\tPeersPage\x12\x19\n\x05peers\x18\x01 \x01(\rB\n\x8a\xb5\x18\x06\x08\x02\x30\xff\xff\x03\x12+\n\x04page\x18\x02 \x03(\x0b\x32\x14.septum.v1.PeerStateB\x07\x8a\xb5\x18\x03 \x80\x02\"j\n\x04Keys\x12\x1e\n\npublic_key\x18\x01 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x02\x10 \x18 \x12\x1f\n\x0bsealing_key\x18\x02 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x02\x10 \x18 \x12!\n\x0fnext_public_key\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x02\x18 \"n\n\nPeersReply\x12-\n\x05peers\x18\x01 \x01(\x0b\x32\x14.septum.v1.PeersPageB\x06\x8a\xb5\x18\x02 \x01H\x00\x12\'\n\x04keys\x18\x02 \x01(\x0b\x32\x0f.septum.v1.KeysB\x06\x8a\xb5\x18\x02 \x01H\x00\x42\x08\n\x06\x61nswerB$\x8a\xb5\x18 \x08\x02\x12\x0cPeersRequest\x1a\nPeersReply \x02(\x10\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15septum/v1/peers.proto\x12\tseptum.v1\x1a\x17septum/v1/options.proto\"%\n\x08\x41skPeers\x12\x19\n\x05start\x18\x01 \x01(\rB\n\x8a\xb5\x18\x06\x08\x02\x30\xff\xff\x03\"&\n\x07\x41skKeys\x12\x1b\n\tchallenge\x18\x01 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x02\x18 \"o\n\x0cPeersRequest\x12,\n\x05peers\x18\x01 \x01(\x0b\x32\x13.septum.v1.AskPeersB\x06\x8a\xb5\x18\x02 \x01H\x00\x12*\n\x04keys\x18\x02 \x01(\x0b\x32\x12.septum.v1.AskKeysB\x06\x8a\xb5\x18\x02 \x01H\x00\x42\x05\n\x03\x61sk\"\xea\x01\n\tPeerState\x12\x1c\n\x06number\x18\x01 \x01(\rB\x0c\x8a\xb5\x18\x08\x08\x02(\x01\x30\xff\xff\x03\x12\x1e\n\npublic_key\x18\x02 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x02\x10 \x18 \x12\x19\n\x07\x61\x64\x64ress\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x02\x18\x10\x12\x18\n\x04port\x18\x04 \x01(\rB\n\x8a\xb5\x18\x06\x08\x02\x30\xff\xff\x03\x12$\n\thandshake\x18\x05 \x01(\x04\x42\x11\x8a\xb5\x18\r\x08\x02\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12#\n\x08received\x18\x06 \x01(\x04\x42\x11\x8a\xb5\x18\r\x08\x02\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x1f\n\x04sent\x18\x07 \x01(\x04\x42\x11\x8a\xb5\x18\r\x08\x02\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\"S\n\tPeersPage\x12\x19\n\x05peers\x18\x01 \x01(\rB\n\x8a\xb5\x18\x06\x08\x02\x30\xff\xff\x03\x12+\n\x04page\x18\x02 \x03(\x0b\x32\x14.septum.v1.PeerStateB\x07\x8a\xb5\x18\x03 \x80\x02\"\x83\x01\n\x04Keys\x12\x1e\n\npublic_key\x18\x01 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x02\x10 \x18 \x12\x1f\n\x0bsealing_key\x18\x02 \x01(\x0c\x42\n\x8a\xb5\x18\x06\x08\x02\x10 \x18 \x12!\n\x0fnext_public_key\x18\x03 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x02\x18 \x12\x17\n\x05proof\x18\x04 \x01(\x0c\x42\x08\x8a\xb5\x18\x04\x08\x02\x18 \"n\n\nPeersReply\x12-\n\x05peers\x18\x01 \x01(\x0b\x32\x14.septum.v1.PeersPageB\x06\x8a\xb5\x18\x02 \x01H\x00\x12\'\n\x04keys\x18\x02 \x01(\x0b\x32\x0f.septum.v1.KeysB\x06\x8a\xb5\x18\x02 \x01H\x00\x42\x08\n\x06\x61nswerB$\x8a\xb5\x18 \x08\x02\x12\x0cPeersRequest\x1a\nPeersReply \x02(\x10\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\212\265\030 \010\002\022\014PeersRequest\032\nPeersReply \002(\020'
   _globals['_ASKPEERS'].fields_by_name['start']._loaded_options = None
   _globals['_ASKPEERS'].fields_by_name['start']._serialized_options = b'\212\265\030\006\010\0020\377\377\003'
-  _globals['_ASKKEYS'].fields_by_name['unused']._loaded_options = None
-  _globals['_ASKKEYS'].fields_by_name['unused']._serialized_options = b'\212\265\030\004\010\0020\001'
+  _globals['_ASKKEYS'].fields_by_name['challenge']._loaded_options = None
+  _globals['_ASKKEYS'].fields_by_name['challenge']._serialized_options = b'\212\265\030\004\010\002\030 '
   _globals['_PEERSREQUEST'].fields_by_name['peers']._loaded_options = None
   _globals['_PEERSREQUEST'].fields_by_name['peers']._serialized_options = b'\212\265\030\002 \001'
   _globals['_PEERSREQUEST'].fields_by_name['keys']._loaded_options = None
@@ -65,6 +65,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYS'].fields_by_name['sealing_key']._serialized_options = b'\212\265\030\006\010\002\020 \030 '
   _globals['_KEYS'].fields_by_name['next_public_key']._loaded_options = None
   _globals['_KEYS'].fields_by_name['next_public_key']._serialized_options = b'\212\265\030\004\010\002\030 '
+  _globals['_KEYS'].fields_by_name['proof']._loaded_options = None
+  _globals['_KEYS'].fields_by_name['proof']._serialized_options = b'\212\265\030\004\010\002\030 '
   _globals['_PEERSREPLY'].fields_by_name['peers']._loaded_options = None
   _globals['_PEERSREPLY'].fields_by_name['peers']._serialized_options = b'\212\265\030\002 \001'
   _globals['_PEERSREPLY'].fields_by_name['keys']._loaded_options = None
@@ -72,15 +74,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASKPEERS']._serialized_start=61
   _globals['_ASKPEERS']._serialized_end=98
   _globals['_ASKKEYS']._serialized_start=100
-  _globals['_ASKKEYS']._serialized_end=135
-  _globals['_PEERSREQUEST']._serialized_start=137
-  _globals['_PEERSREQUEST']._serialized_end=248
-  _globals['_PEERSTATE']._serialized_start=251
-  _globals['_PEERSTATE']._serialized_end=485
-  _globals['_PEERSPAGE']._serialized_start=487
-  _globals['_PEERSPAGE']._serialized_end=570
-  _globals['_KEYS']._serialized_start=572
-  _globals['_KEYS']._serialized_end=678
-  _globals['_PEERSREPLY']._serialized_start=680
-  _globals['_PEERSREPLY']._serialized_end=790
+  _globals['_ASKKEYS']._serialized_end=138
+  _globals['_PEERSREQUEST']._serialized_start=140
+  _globals['_PEERSREQUEST']._serialized_end=251
+  _globals['_PEERSTATE']._serialized_start=254
+  _globals['_PEERSTATE']._serialized_end=488
+  _globals['_PEERSPAGE']._serialized_start=490
+  _globals['_PEERSPAGE']._serialized_end=573
+  _globals['_KEYS']._serialized_start=576
+  _globals['_KEYS']._serialized_end=707
+  _globals['_PEERSREPLY']._serialized_start=709
+  _globals['_PEERSREPLY']._serialized_end=819
 # @@protoc_insertion_point(module_scope)

@@ -41,18 +41,20 @@ Global___AskPeers: _TypeAlias = AskPeers  # noqa: Y015
 
 @_typing.final
 class AskKeys(_message.Message):
+    """`challenge`: an X25519 public key; with it comes a proof."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
-    UNUSED_FIELD_NUMBER: _builtins.int
-    unused: _builtins.int
+    CHALLENGE_FIELD_NUMBER: _builtins.int
+    challenge: _builtins.bytes
     def __init__(
         self,
         *,
-        unused: _builtins.int = ...,
+        challenge: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["unused", b"unused"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -159,19 +161,23 @@ class Keys(_message.Message):
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     SEALING_KEY_FIELD_NUMBER: _builtins.int
     NEXT_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     public_key: _builtins.bytes
     sealing_key: _builtins.bytes
     next_public_key: _builtins.bytes
+    proof: _builtins.bytes
+    """appliance/signed/keyproof.py"""
     def __init__(
         self,
         *,
         public_key: _builtins.bytes = ...,
         sealing_key: _builtins.bytes = ...,
         next_public_key: _builtins.bytes = ...,
+        proof: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_public_key", b"next_public_key", "public_key", b"public_key", "sealing_key", b"sealing_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_public_key", b"next_public_key", "proof", b"proof", "public_key", b"public_key", "sealing_key", b"sealing_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

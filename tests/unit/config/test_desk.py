@@ -53,8 +53,8 @@ class Counter:
             for at in range(0, len(data), PAGE):
                 self.ask(chunk=SectionChunk(section=section, offset=at, data=data[at : at + PAGE]))
 
-    def submit(self, signed: Signed, rehearse: bool = False) -> Any:
-        said = Submit(statement=signed.statement, signature=signed.signature, rehearse=rehearse)
+    def submit(self, signed: Signed) -> Any:
+        said = Submit(statement=signed.statement, signature=signed.signature)
         answer = self.ask(submit=said)
         assert hasattr(answer, "of"), answer
         return self.work()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from appliance.signed import canonical
 from appliance.signed.refusal import Why
 from appliance.signed.statements import Role, Signed
 from components.config.book import MOST_SECTIONS
 from components.config.pages import PAGE, PAGES
 from components.config.records import Fate
-from tests.unit.config.world import World
+from tests.unit.config.world import KEY, World
 from tests.unit.signed.box import NOW
 
 
@@ -104,11 +105,13 @@ def test_who_does_not_take_what_is_in_force_may_take_what_comes_next(world: Worl
 
 
 def test_a_rehearsal_changes_nothing(world: World) -> None:
-    signed = world.commit(b"p1", b"r1")
-    assert world.take(signed, b"p1", b"r1", rehearse=True).number == 1
-    assert world.live == (b"nothing", b"nothing") and world.keeper.book.revision == 0
-    assert world.refused(world.commit(b"bad", b"r1", revision=1), b"bad", b"r1", rehearse=True).why is Why.INVALID
+    signed = world.rehearsal(b"p1", b"r1")
     assert world.take(signed, b"p1", b"r1").number == 1
+    assert world.live == (b"nothing", b"nothing") and world.keeper.book.revision == 0
+    assert world.refused(world.rehearsal(b"bad", b"r1"), b"bad", b"r1").why is Why.INVALID
+    as_a_commit = Signed(signed.statement.replace(b'"rehearse"', b'"commit"'), signed.signature)
+    assert world.refused(as_a_commit, b"p1", b"r1").why is Why.BAD_SIGNATURE
+    assert world.put(b"p1", b"r1").number == 1
 
 
 def test_a_commit_that_changes_nothing_makes_no_revision(world: World) -> None:
@@ -139,6 +142,15 @@ def test_replayed_and_altered_and_of_nobody(world: World) -> None:
     assert world.live == (b"p2", b"r2")
 
 
+def test_what_was_kept_back_for_long_is_worth_nothing(world: World) -> None:
+    signed = world.commit(b"p1", b"r1")
+    world.now += 3601
+    refusal = world.refused(signed, b"p1", b"r1")
+    assert (refusal.why, refusal.path) == (Why.STALE, "at")
+    assert world.refused(world.commit(b"p1", b"r1", revision=1, at=world.wall + 3_600_001), b"p1", b"r1").path == "at"
+    world.put(b"p1", b"r1")
+
+
 def test_the_roster(world: World) -> None:
     chain = world.chain
     world.take(chain.take(chain.invite("alice", Role.OPERATOR)))
@@ -154,6 +166,17 @@ def test_the_roster(world: World) -> None:
     world.cut_power()
     assert world.live == (b"p1", b"r1"), "what alice signed while she might is in force"
     assert {domain.applier.roster.serial for domain in world.domains.values()} == {3}
+
+
+def test_the_box_is_known_by_a_key_that_it_has_and_by_no_other(world: World) -> None:
+    chain = world.chain
+    refused = world.refused(chain.rekey(b"\x66" * 32))
+    assert refused.why is Why.UNKNOWN and refused.path == "key"
+    world.put(b"p1", b"r1")  # and nobody is out of step
+    world.take(chain.take(chain.rekey(KEY)))
+    assert {domain.applier.roster.key for domain in world.domains.values()} == {KEY}
+    world.cut_power()
+    assert {domain.applier.roster.key for domain in world.domains.values()} == {KEY}
 
 
 # until it is confirmed ------------------------------------------------------------------------------------------------
@@ -190,7 +213,9 @@ def test_even_the_first_is_rolled_back(world: World) -> None:
 def test_what_is_confirmed_stays(world: World) -> None:
     world.put(b"p1", b"r1")
     world.put(b"p2", b"r2", confirm=300)
-    assert world.take(world.confirm(2), rehearse=True).number == 2
+    another = world.commit(b"p3", b"r3", revision=2, confirm=300)  # signed for the same place
+    other = world.confirm(2, commit=canonical.digest(another.statement))
+    assert world.refused(other).why is Why.STALE
     assert world.keeper.book.is_pending
     assert world.take(world.confirm(2)).number == 2
     assert world.refused(world.confirm(2)).why is Why.UNCHANGED

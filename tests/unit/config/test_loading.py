@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from septum.v1.blobs import BlobRequest
 
+from appliance.signed import canonical
 from appliance.signed.statements import Role
-from components.config.pages import HEAD, Damaged, page_name
+from components.config.pages import HEAD, PAGE, Damaged, page_name
 from components.config.records import Fate, Record, pack, unpack
 from tests.unit.config.world import World
 
@@ -78,6 +79,8 @@ def test_what_was_put_is_read_back() -> None:
     "change",
     [
         {"active": 1, "format": 2},
+        {"active": 0},
+        {"active": 1},  # which others followed
         {"active": 2},  # which was rolled back
         {"active": 4},
         {"active": -1},
@@ -102,12 +105,32 @@ def test_a_head_that_was_changed(change: dict[str, Any]) -> None:
 
 
 def test_a_store_can_show_what_was_and_no_more() -> None:
-    """Nobody in a box that was just built could tell: signed it was."""
-    world = made()
-    put_head(world, {**head(world), "active": 1})
-    world.boot()
+    """Nobody in a box that was just built could tell: signed it was. But then all of it is as it was."""
+    world = World()
     world.wake()
-    assert world.live == (b"p1", b"r1")
+    world.put(b"p1", b"r1")
+    image = bytes(world.disk.platter)
+    world.put(b"p2", b"r2")
+    world.disk.platter[:] = image
+    world.cut_power()
+    assert world.live == (b"p1", b"r1") and world.keeper.book.revision == 1
+
+
+def test_pages_of_another_size_and_versions_without_end() -> None:
+    world = made()
+    table = head(world)
+    digest = canonical.digest(b"p3").hex()
+    for place in ([70000, 1, 1], [0], [5_000_000, *([1, 1] * 82)]):
+        put_head(world, {**table, "sections": {**table["sections"], digest: place}})
+        is_damaged(world)
+    (_size, page, _version) = place = table["sections"][digest]
+    for blob in (bytes(PAGE + 1), b"xyz"):
+        put(world, page_name(page), blob)
+        place[2] = get(world, page_name(page))[0]
+        put_head(world, table)
+        world.boot()
+        world.wake()
+        assert world.live == (b"nothing", b"r3") and world.keeper.in_step == {"ruleset"}
 
 
 def test_a_commit_that_waits_is_not_made_one_that_was_confirmed() -> None:

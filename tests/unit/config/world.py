@@ -14,8 +14,8 @@ from septum.v1.blobs import BlobReply, BlobRequest
 from appliance.guest.settings import SettingsError
 from appliance.signed import canonical
 from appliance.signed.applier import Applied, Applier
-from appliance.signed.refusal import Refusal
-from appliance.signed.statements import Confirm, Signed, sign
+from appliance.signed.refusal import Refusal, Why
+from appliance.signed.statements import Commit, Confirm, Rehearse, Rekey, RosterStatement, Signed, parse, sign
 from appliance.vchan.codec import Codec
 from appliance.vchan.schema import schema
 from components.config.effects import BLOBS, DOMAINS, Ask, Away, Now, Rest, Steps, Time
@@ -26,6 +26,8 @@ from tests.unit.fake_guest import FakeCounter
 from tests.unit.signed.box import BOX, NOW, TRUST, Chain, seed
 
 SECTOR = 4096
+
+KEY = b"\x77" * 32  # the spare one of keymgr
 
 
 class Disk:
@@ -88,7 +90,12 @@ class Domain:
         self.live = b"nothing"
         self.history = [b"nothing"]
         self.dislikes = b"bad"
-        self.applier = Applier(TRUST, section, b"nothing", self._prepare, self._apply)
+        self.keys = {KEY}
+        self.applier = Applier(TRUST, section, b"nothing", self._prepare, self._apply, self._admit)
+
+    def _admit(self, statement: RosterStatement) -> None:
+        if isinstance(statement, Rekey) and statement.key not in self.keys:
+            raise Refusal(Why.UNKNOWN, "is not a key that this box has made", "key")
 
     def _prepare(self, section: bytes) -> bytes:
         if self.dislikes in section:
@@ -169,7 +176,7 @@ class World:
 
     def _do(self, effect: Ask | Rest | Time) -> Any:
         if isinstance(effect, Time):
-            return Now(self.now, NOW + int(self.now * 1000))
+            return Now(self.now, self.wall)
         if isinstance(effect, Rest):
             self.now += effect.seconds
             return None
@@ -193,16 +200,16 @@ class World:
 
     # what administrators do -------------------------------------------------------------------------------------------
 
-    def take(self, signed: Signed, *sections: bytes, rehearse: bool = False) -> Accepted:
+    def take(self, signed: Signed, *sections: bytes) -> Accepted:
         coming = {canonical.digest(section): section for section in sections}
-        accepted: Accepted = self.run(self.keeper.take(signed, rehearse, coming))
+        accepted: Accepted = self.run(self.keeper.take(signed, coming))
         return accepted
 
-    def refused(self, signed: Signed, *sections: bytes, rehearse: bool = False) -> Refusal:
+    def refused(self, signed: Signed, *sections: bytes) -> Refusal:
         """It is, and nothing has changed."""
         before, live = self.keeper.book, self.live
         try:
-            self.take(signed, *sections, rehearse=rehearse)
+            self.take(signed, *sections)
         except Refusal as refusal:
             assert (self.keeper.book, self.live) == (before, live)
             return refusal
@@ -212,13 +219,28 @@ class World:
         """Signed as whoever looks at the head would sign it now."""
         book = self.keeper.book
         given = {"revision": book.revision + 1, "follows": book.digest, "roster": self.keeper.roster.serial}
+        given["at"] = self.wall
         return self.chain.commit(by, peers, ruleset, **{**given, **other})
 
     def put(self, peers: bytes, ruleset: bytes, **other: Any) -> Accepted:
         return self.take(self.commit(peers, ruleset, **other), peers, ruleset)
 
-    def confirm(self, revision: int, by: str = "console") -> Signed:
-        return sign(Confirm(BOX, revision, self.keeper.roster.serial, NOW, by), seed(by))
+    def rehearsal(self, peers: bytes, ruleset: bytes) -> Signed:
+        """The same as a commit, signed as what it is."""
+        statement = parse(self.commit(peers, ruleset).statement)
+        assert isinstance(statement, Commit)
+        return sign(Rehearse(*statement), seed("console"))
+
+    def confirm(self, revision: int, by: str = "console", commit: bytes | None = None) -> Signed:
+        """Of the commit that is there under that number, or another one."""
+        found = self.keeper.book.find(revision)
+        digest = canonical.digest(found.record.signed.statement) if found else bytes(32)
+        return sign(Confirm(BOX, revision, commit or digest, self.keeper.roster.serial, self.wall, by), seed(by))
+
+    @property
+    def wall(self) -> int:
+        """Milliseconds since 1970."""
+        return NOW + int(self.now * 1000)
 
     @property
     def live(self) -> tuple[bytes, bytes]:

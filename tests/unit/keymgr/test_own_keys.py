@@ -9,6 +9,7 @@ import pytest
 from septum.v1.applying import ApplyingRequest, Enlist
 from septum.v1.peers import AskKeys, PeersRequest
 
+from appliance.signed.keyproof import Question
 from appliance.signed.refusal import Refusal, Why
 from appliance.signed.statements import Role
 from appliance.signed.trust import Trust
@@ -192,3 +193,46 @@ def test_a_roster_takes_a_rekey_once() -> None:
     with pytest.raises(Refusal) as refused:
         chain.take(chain.rekey(SPARE))
     assert refused.value.why is Why.UNCHANGED
+
+
+def rehearse(config: Carrier, signed: Any) -> Any:
+    return config.ask(enlist=Enlist(statement=signed.statement, signature=signed.signature, rehearse=True))
+
+
+def test_a_key_that_was_not_made_here_is_refused_before_it_is_decided() -> None:
+    a = managed(Store())
+    config = Carrier(a)
+    config.commit([entry()])
+    a.turn()
+    refused = rehearse(config, config.chain.rekey(b"\x66" * 32))
+    assert (refused.kind, refused.path) == (Why.UNKNOWN, "key") and "has made" in refused.why
+    for key in (keys_of(a).next_public_key, LEFT_PUBLIC):
+        assert rehearse(config, config.chain.rekey(key)).number == config.chain.roster.serial
+    assert rehearse(config, config.chain.rekey(keys_of(a).next_public_key, by="olga")).kind == Why.NOT_PERMITTED
+    assert keys_of(a).public_key == LEFT_PUBLIC and "rekeyed" not in a.events(), "nothing has changed"
+
+
+def test_keys_are_proved_to_who_knows_the_one_in_force_and_to_nobody_else() -> None:
+    a = managed(Store())
+    config = Carrier(a)
+    config.commit([entry()])
+    a.turn()
+    for rotates in (False, True):
+        if rotates:
+            enlist(config, config.chain.rekey(keys_of(a).next_public_key))
+            a.turn()
+        question = Question(b"\x07" * 32)
+        keys = a.asked["peers"](PeersRequest(keys=AskKeys(challenge=question.challenge))).keys
+        known, sealing, spare, proof = keys.public_key, keys.sealing_key, keys.next_public_key, keys.proof
+        assert question.is_answered(known, sealing, spare, proof)
+        other = b"\x66" * 32
+        assert not question.is_answered(other, sealing, spare, proof)
+        assert not question.is_answered(known, other, spare, proof)
+        assert not question.is_answered(known, sealing, other, proof)
+        assert not question.is_answered(known, sealing, b"", proof)
+        assert not question.is_answered(known, sealing, spare, b"")
+        assert not question.is_answered(bytes(32), sealing, spare, proof)
+        assert not Question(b"\x08" * 32).is_answered(known, sealing, spare, proof), "another question"
+    for bad in (b"\1", bytes(32)):
+        assert not a.asked["peers"](PeersRequest(keys=AskKeys(challenge=bad))).keys.proof
+    assert not keys_of(a).proof

@@ -488,16 +488,24 @@ Global___Peer: _TypeAlias = Peer  # noqa: Y015
 
 @_typing.final
 class GetKeysRequest(_message.Message):
-    """Keys ---------------------------------------------------------------------------------------------------------------"""
+    """Keys ---------------------------------------------------------------------------------------------------------------
+
+    `challenge`: the public half of an X25519 key that is made for this call. Who knows one of the box's public keys can tell by
+    the proof that comes with the answer that it is the box's, and not made up by its network face (appliance/signed/keyproof.py).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    CHALLENGE_FIELD_NUMBER: _builtins.int
+    challenge: _builtins.bytes
     def __init__(
         self,
+        *,
+        challenge: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["challenge", b"challenge"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -510,22 +518,26 @@ class BoxKeys(_message.Message):
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     SEALING_KEY_FIELD_NUMBER: _builtins.int
     NEXT_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     public_key: _builtins.str
     """WireGuard's, base64"""
     sealing_key: _builtins.str
     """what is sealed to it only keymgr can open"""
     next_public_key: _builtins.str
     """of the spare key, for a `rekey`; empty: none yet"""
+    proof: _builtins.bytes
+    """that these are the box's keys, if there was a challenge"""
     def __init__(
         self,
         *,
         public_key: _builtins.str = ...,
         sealing_key: _builtins.str = ...,
         next_public_key: _builtins.str = ...,
+        proof: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_public_key", b"next_public_key", "public_key", b"public_key", "sealing_key", b"sealing_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_public_key", b"next_public_key", "proof", b"proof", "public_key", b"public_key", "sealing_key", b"sealing_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
