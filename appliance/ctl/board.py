@@ -269,23 +269,10 @@ class _Watcher(threading.Thread):
         box, now = self._box, time.monotonic()
         if status.peers <= _PEERS_AT_ONCE or now - self._peers_at >= _SELDOM:
             self._peers_at = now
-            self._peers = _read_peers(box)
+            self._peers = {one.public_key: one for one in box.everybody()}
         counters = box.ask(box.rules.GetCounters, pb.GetCountersRequest(), "what was counted")
         sums = {(one.side, one.what): one.count for one in counters.sums}
         return Look(status.time / 1000, status, self._peers, sums)
-
-
-def _read_peers(box: Box) -> dict[str, Any]:
-    from septum.admin.v1 import admin_pb2 as pb
-
-    found: dict[str, Any] = {}
-    token = ""
-    while True:
-        page = box.ask(box.peers.ListPeers, pb.ListPeersRequest(page_size=1000, page_token=token), "the peers")
-        found |= {one.public_key: one for one in page.peers}
-        token = page.next_page_token
-        if not token or not page.peers:
-            return found
 
 
 def watch(box: Box, every: float, count: int) -> None:

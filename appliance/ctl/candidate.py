@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from appliance.ctl import chain, configuration
+from appliance.ctl import chain, configuration, say
 from appliance.ctl.configuration import Configuration
 from appliance.ctl.connection import Box
 from appliance.ctl.contexts import Context, write
@@ -93,7 +93,33 @@ def fetch(box: Box, entry: chain.Entry | None) -> Configuration:
     if entry is None:
         return Configuration()
     section, rules = chain.content(box, entry.commit, chain.PEERS, chain.RULES)
-    return configuration.of_sections(section, rules)
+    found = configuration.of_sections(section, rules)
+    _compare(box.context, entry, found)
+    return found
+
+
+_COMPARED: Final = 32  # revisions that are remembered to have been compared
+
+
+def _compare(context: Context, entry: chain.Entry, found: Configuration) -> None:
+    """Says so if the rules that people read are not those that the filter was given: both are signed, by whoever made
+    the commit, and a tool of their own may have made two things of them.
+    """
+    compared = list(context.seen().get("compared", []))
+    if entry.digest.hex() in compared:
+        return
+    with say.progress("comparing the rules with what the filter goes by") as tell:
+        try:
+            is_same = configuration.ruleset(found, tell) == entry.commit.ruleset
+        except Trouble:
+            is_same = False
+    if is_same:
+        context.remember(compared=[*compared, entry.digest.hex()][-_COMPARED:])
+        return
+    say.warn(
+        f"the rules of revision {entry.commit.revision} are not what the filter goes by, as they are compiled here: "
+        f"ask {entry.commit.by}, who signed both, or commit them anew"
+    )
 
 
 def begin(box: Box, known: chain.Known | None = None) -> Candidate:

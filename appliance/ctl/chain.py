@@ -149,7 +149,10 @@ def _statements(box: Box, chain: Any, what: str, at_once: int) -> Iterator[Any]:
         yield from page
         if not page:
             return
-        before = _number(page[-1])
+        oldest = _number(page[-1])
+        if before and oldest >= before:
+            raise Unbelievable(f"it shows {what} without an end")
+        before = oldest
         if before <= 1:
             return
 
@@ -206,6 +209,9 @@ def _entry(roster: Roster, shown: Any, newer: Entry | None) -> Entry:
         raise Unbelievable(
             f"revision {newer.commit.revision} follows another one than revision {commit.revision} shown"
         )
+    if newer is not None and newer.commit.roster < commit.roster:
+        why = f"revision {newer.commit.revision} was signed under an older roster than the one before it"
+        raise Unbelievable(f"{why}: by {newer.commit.by}, who may have been revoked since")
     return entry
 
 

@@ -312,7 +312,10 @@ def show_difference(found: Difference, everything: bool = False) -> None:
         say.hint(f"  and {len(found.peers) - len(shown):,} more peers: --all shows them")
     for line in found.rules:
         style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
-        say.out.print(say.Text(line, style="bold" if line.startswith(("+++", "---")) else style), soft_wrap=True)
+        say.out.print(
+            say.Text("".join(say.clean_lines(line)), style="bold" if line.startswith(("+++", "---")) else style),
+            soft_wrap=True,
+        )
     _show_packets(found, everything)
 
 

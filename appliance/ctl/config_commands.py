@@ -88,7 +88,7 @@ def show(
         say.hint(f"  candidate: begun at revision {mine.revision}; septumctl config diff")
     if full and made is not None:
         say.out.out("\n" + editing.write(made.peers, f"revision {entry.commit.revision}").partition("\n\n")[2])
-        say.out.out(made.rules)
+        say.out.out("\n".join(say.clean_lines(made.rules)))
 
 
 def _show_entry(entry: Any, known: Any, made: Any) -> None:

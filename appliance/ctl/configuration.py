@@ -95,6 +95,7 @@ def build(made: Configuration, tell: Callable[[float], None] | None = None) -> t
     except SettingsError as error:
         place = Place(named(error.path, made.peers), error.why)
         raise Trouble(Exit.INVALID, "the peers have a mistake", "septumctl config edit", [place]) from None
+    _check_text(made.rules)
     loaded = compile_rules(made, tell)
     # Of a section, no bytes mean that the box has it already: one without rules has a line
     sections = Sections(section, canonical.encode(encode(loaded.ruleset)), made.rules.encode() or _NO_RULES)
@@ -103,6 +104,24 @@ def build(made: Configuration, tell: Callable[[float], None] | None = None) -> t
         if (size := len(getattr(sections, name))) > most:
             raise Trouble(Exit.INVALID, f"the {name} have {size:,} bytes; {most:,} is all that a box takes")
     return sections, [one.headline() for one in loaded.warnings]
+
+
+def ruleset(made: Configuration, tell: Callable[[float], None] | None = None) -> bytes:
+    """The digest of what its rules mean. Errors: Trouble (INVALID)."""
+    from components.filter.ruleset import encode
+
+    return canonical.digest(canonical.encode(encode(compile_rules(made, tell).ruleset)))
+
+
+def _check_text(rules: str) -> None:
+    """Rules are shown on terminals: nothing in them may be an order to one. Errors: Trouble (INVALID)."""
+    places = [
+        Place(f"{RULES_FILE}:{number}", "has a character that cannot be printed")
+        for number, line in enumerate(rules.split("\n"), 1)
+        if not line.replace("\t", " ").isprintable()
+    ]
+    if places:
+        raise Trouble(Exit.INVALID, "the rules have characters that cannot be printed", "septumctl rules edit", places)
 
 
 def named(path: str, entries: Sequence[PeerEntry]) -> str:

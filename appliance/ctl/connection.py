@@ -18,9 +18,12 @@ from septum.admin.v1 import admin_pb2_grpc as services
 from appliance.ctl import diagnose, identity, reach, say
 from appliance.ctl.contexts import SERVER_NAME, Context, host_and_port
 from appliance.ctl.trouble import Exit, Place, Trouble
+from appliance.signed.statements import public_key
 
 TRANSFER: Final = 900.0  # ... for a whole section, which is 4 MiB at most, over a slow link
 _LOOK: Final = 0.1
+_PEERS: Final = 1000  # of a page
+_MOST_PEERS: Final = 65_536
 _LARGEST: Final = 16 << 20  # bytes of an answer
 _DETAILS: Final = "grpc-status-details-bin"
 
@@ -90,7 +93,16 @@ class Box:
         key = identity.new_tls_key()
         request = identity.request(key, self.context.administrator)
         reply = self.ask(self.enrollment.Renew, pb.RenewRequest(request=request), "a new certificate")
-        self.context.certify(reply.chain, key)
+        context = self.context
+        try:
+            before = identity.validity(context.chain_pem).end
+            identity.check_certificate(reply.chain, key, public_key(context.seed()), before)
+        except ValueError as error:
+            why = f"{context.address} gave a certificate that is of no use: {error}; yours is as it was"
+            raise Trouble(
+                Exit.NOT_BELIEVED, why, "septumctl renew, later; septumctl logs", reason="CERTIFICATE"
+            ) from None
+        context.certify(reply.chain, key)
 
     # calls ------------------------------------------------------------------------------------------------------------
 
@@ -132,6 +144,22 @@ class Box:
             raise self._trouble(error, what) from None
         finally:
             call.cancel()
+
+    def everybody(self, tell: Callable[[float], None] = lambda done: None) -> list[Any]:
+        """All peers, as the box shows them."""
+        found: list[Any] = []
+        tokens = [""]
+        while True:
+            request = pb.ListPeersRequest(page_size=_PEERS, page_token=tokens[-1])
+            page = self.ask(self.peers.ListPeers, request, "the list of peers")
+            found += page.peers
+            tell(len(found) / max(page.total, 1))
+            if not page.next_page_token or not page.peers:
+                return found
+            tokens.append(page.next_page_token)
+            if tokens[-1] in tokens[:-1] or len(found) > _MOST_PEERS:
+                why = f"{self.context.address} shows peers without an end"
+                raise Trouble(Exit.NOT_BELIEVED, why, "septumctl domains")
 
     # what goes wrong --------------------------------------------------------------------------------------------------
 

@@ -5,8 +5,7 @@ A context is a folder that only its owner reads, ``~/.config/septum/contexts/NAM
     context.json      where the box is, who it is, and as whom it is spoken to
     root.pem          the certificate of its authority; its SHA-256 is what the box is
     signing.key       Ed25519 seed, hexadecimal: what makes a configuration this administrator's
-    tls.key           P-256, PEM: whom the box talks to
-    certificate.pem   for tls.key, short-lived, from the box; with the certificates that lead to root.pem
+    tls.pem           whom the box talks to: a key of P-256, and the short-lived certificates for it that the box gave
     seen.json         the newest revision and roster that the box has shown: it may never show older ones
     candidate/        what is being edited (candidate.py)
     roster.json       the roster's statements
@@ -40,6 +39,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _HEX32: Final = re.compile(r"[0-9a-f]{64}")
 _LARGEST: Final = 1 << 20  # of any of these files
 _KEPT_SECTIONS: Final = 16
+_CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
 
 
 class ContextError(Exception):
@@ -104,11 +104,17 @@ class Context:
     @property
     def chain_pem(self) -> str:
         """The administrator's certificate, and those that lead to the root."""
-        return self._read("certificate.pem")
+        return self._tls()[1]
 
     @property
     def tls_key_pem(self) -> str:
-        return self._read("tls.key")
+        return self._tls()[0]
+
+    def _tls(self) -> tuple[str, str]:
+        """Key and certificates, in one file: a renewal replaces both at once or neither."""
+        text = self._read("tls.pem")
+        begin = text.find(_CERTIFICATE)
+        return text[:begin] if begin >= 0 else text, text[begin:] if begin >= 0 else ""
 
     def seed(self) -> bytes:
         """The key that signs: 32 bytes."""
@@ -117,11 +123,9 @@ class Context:
             raise ContextError(f"{self.folder / 'signing.key'} is not a key", _AGAIN)
         return bytes.fromhex(text)
 
-    def certify(self, chain_pem: str, tls_key_pem: str | None = None) -> None:
-        """A new certificate from the box, and the key that it is for if that is new too."""
-        if tls_key_pem is not None:
-            write(self.folder / "tls.key", tls_key_pem)
-        write(self.folder / "certificate.pem", chain_pem)
+    def certify(self, chain_pem: str, tls_key_pem: str) -> None:
+        """A new certificate from the box, and the key that it is for."""
+        write(self.folder / "tls.pem", f"{tls_key_pem.strip()}\n{chain_pem}")
 
     def moved(self, address: str) -> Context:
         """The same box at another address, written."""
@@ -267,8 +271,7 @@ def create(
         building.mkdir(mode=0o700, parents=True)
         write(building / "root.pem", root_pem)
         write(building / "signing.key", seed.hex() + "\n")
-        write(building / "tls.key", tls_key_pem)
-        write(building / "certificate.pem", chain_pem)
+        write(building / "tls.pem", f"{tls_key_pem.strip()}\n{chain_pem}")
         _save(Context(building, address, box, console, administrator))
         if folder.exists():
             shutil.rmtree(folder)

@@ -89,7 +89,7 @@ def own_certificate(context: Context) -> None:
     try:
         valid = identity.validity(context.chain_pem)
     except ValueError:
-        why = f"{context.folder / 'certificate.pem'} is no certificate"
+        why = f"{context.folder / 'tls.pem'} has no certificate"
         raise Trouble(Exit.NOT_ALLOWED, why, _NEW, reason="CERTIFICATE") from None
     now = time.time()
     if now < valid.begin:
@@ -144,7 +144,7 @@ def _load(tls: ssl.SSLContext, context: Context) -> None:
             opened.write(context.tls_key_pem + "\n" + context.chain_pem)
         tls.load_cert_chain(name)
     except ssl.SSLError:
-        why = f"tls.key and certificate.pem in {context.folder} do not belong together"
+        why = f"key and certificate in {context.folder / 'tls.pem'} do not belong together"
         raise Trouble(Exit.NOT_ALLOWED, why, _NEW, reason="CERTIFICATE") from None
     finally:
         with suppress(OSError):

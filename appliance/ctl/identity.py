@@ -62,7 +62,30 @@ def validity_of_der(certificate: bytes) -> Validity:
 
 def day(seconds: float) -> str:
     """Local time, to the minute."""
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+    try:
+        return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError, OSError):
+        return "-"  # a box's own word
+
+
+def check_certificate(chain_pem: str, tls_key_pem: str, signing_key: bytes, least: float) -> None:
+    """That a certificate is of use: for this key, for who signs with ``signing_key``, and good beyond ``least``, in
+    seconds since 1970. Errors: ValueError.
+    """
+    found = x509.load_pem_x509_certificate(chain_pem.encode())
+    key = serialization.load_pem_private_key(tls_key_pem.encode(), None)
+    form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    if found.public_key().public_bytes(*form) != key.public_key().public_bytes(*form):
+        raise ValueError("it is for another key")
+    try:
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        raise ValueError("it names nobody") from None
+    if names.get_values_for_type(x509.UniformResourceIdentifier) != [f"septum:administrator:{signing_key.hex()}"]:
+        raise ValueError("it names somebody else")
+    begin, end = found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
+    if not begin <= time.time() < end or end <= least:
+        raise ValueError(f"it is good from {day(begin)} to {day(end)}, which is of no use")
 
 
 def now_ms() -> int:

@@ -46,7 +46,7 @@ def accept(json_: Json = False) -> None:
     from appliance.ctl import sealing
 
     with reach.the_box() as box:
-        sealing.accept(box, sealing.shown(box))
+        sealing.accept_all(box)
         found = sealing.pinned(box)
     _show(found)
 
@@ -69,7 +69,8 @@ def rotate(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
         statement = Rekey(**next_statement(box, known.roster), key=base64.b64decode(spare))
         signed = sign(statement, box.context.seed())
         rehearsed(known.roster, signed)
-        say.confirmed(f"Each peer of {box.context.name} must be given the public key {spare}. Go over to it?", yes)
+        say.note(f"The box shows {spare} as the key that it would go over to; each peer must be given it then.")
+        say.confirmed("Go over to it?", yes)
         reply = submit(box, signed, "the new key to be taken")
     say.done(f"{box.context.name} goes by {spare} now", public_key=spare, serial=reply.number)
     say.hint(f"in each peer's file: PublicKey = {spare}")

@@ -84,7 +84,7 @@ def status(json_: Json = False) -> None:
         say.hint("  septumctl config confirm")
     say.out.print()
     show_domains(found)
-    counted = [(one.name, say.clean("  ".join(_counters(one)))) for one in found.domains if _counters(one)]
+    counted = [(say.clean(one.name), say.clean("  ".join(_counters(one)))) for one in found.domains if _counters(one)]
     if counted:
         say.out.print()
         say.table("Counted by each domain (its own word)", ("domain", "counters"), counted)

@@ -19,7 +19,6 @@ from appliance.ctl.trouble import Exit, Trouble
 app = typer.Typer(help="The tunnel's peers: list, show, add, set, remove, import.")
 
 _MOST_IN_A_TABLE: Final = 300  # rich takes ten seconds to lay out ten thousand rows
-_PAGE: Final = 1000
 _ALIVE: Final = 180  # seconds since a handshake after which a session is at its end (Reject-After-Time)
 
 Commit = Annotated[bool, typer.Option("--commit", "-C", help="Commit at once, if nothing else is in the candidate.")]
@@ -61,19 +60,8 @@ class Row(NamedTuple):
 
 def states(box: Any) -> dict[bytes, Any]:
     """What the box says of its peers, by public key. Errors: Trouble."""
-    from septum.admin.v1 import admin_pb2 as pb
-
-    found: dict[bytes, Any] = {}
-    token = ""
     with say.progress("reading peers") as tell:
-        while True:
-            request = pb.ListPeersRequest(page_size=_PAGE, page_token=token)
-            page = box.ask(box.peers.ListPeers, request, "the list of peers")
-            found |= {_raw(one.public_key): one for one in page.peers}
-            tell(len(found) / max(page.total, 1))
-            token = page.next_page_token
-            if not token or not page.peers:
-                return found
+        return {_raw(one.public_key): one for one in box.everybody(tell)}
 
 
 def _raw(key: str) -> bytes:
@@ -342,7 +330,7 @@ def _make(
     key = given.get("public_key") or base64.b64decode(pubkey(private))
     shared = _preshared(preshared)
     status = _status(box) if private or "allowed_ips" not in given else None
-    addresses = given.get("allowed_ips") or _next_addresses(before.peers, status)
+    addresses = given.get("allowed_ips") or _next_addresses(box.context, before.peers, status)
     entry = PeerEntry(
         configuration.free_number(before.peers),
         name,
@@ -386,9 +374,29 @@ def _status(box: Any) -> Any:
     return box.ask(box.box.GetStatus, pb.GetStatusRequest(), "the addresses of the tunnel")
 
 
-def _next_addresses(peers: Iterable[Any], status: Any) -> tuple[str, ...]:
+def _interfaces(context: Any, status: Any) -> list[Any]:
+    """The tunnel's addresses, which are the box's word: they are remembered when they are seen first, and must not
+    change unnoticed, since who has a peer's address is sent what goes there. Errors: Trouble.
+    """
+    said = sorted(status.addresses)
+    try:
+        found = [ipaddress.ip_interface(text) for text in said]
+    except ValueError:
+        why = f"{context.address} says that the tunnel has addresses which are none"
+        raise Trouble(Exit.NOT_BELIEVED, why, "--allowed-ips 10.0.0.2/32") from None
+    before = context.seen().get("addresses")
+    if before is None:
+        context.remember(addresses=said)
+    elif before != said:
+        why = f"the tunnel has other addresses than before: {', '.join(said)}; it had {', '.join(before)}"
+        then = "--allowed-ips says which one the peer has; if the box was given others: septumctl keys accept"
+        raise Trouble(Exit.NOT_BELIEVED, why, then, reason="ADDRESSES_CHANGED")
+    return found
+
+
+def _next_addresses(context: Any, peers: Iterable[Any], status: Any) -> tuple[str, ...]:
     """The lowest free address of each of the tunnel's networks. Errors: Trouble."""
-    interfaces = [ipaddress.ip_interface(text) for text in status.addresses]
+    interfaces = _interfaces(context, status)
     networks = [ipaddress.ip_network(text) for peer in peers for text in peer.allowed_ips]
     found = []
     for interface in interfaces:

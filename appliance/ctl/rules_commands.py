@@ -41,7 +41,7 @@ def show(mine: Mine = False, json_: Json = False) -> None:
         return
     if not found.rules.strip():
         say.hint("there are no rules, and nothing passes: septumctl rules edit")
-    for line in found.rules.splitlines():
+    for line in say.clean_lines(found.rules.rstrip("\n")) if found.rules.strip() else ():
         word = line.split(" ", 1)[0]
         style = "dim" if word.startswith("#") else _COLOURS.get(word, "")
         say.out.print(say.Text(line, style=style), soft_wrap=True)
@@ -67,7 +67,7 @@ def counters(
     rules = configuration.compile_rules(made).ruleset.rules
     if entry is not None and counted.digest and len(counted.rules) not in (0, len(rules)):
         say.warn("the filter has just been given other rules: these counters are not of those in force")
-    lines = made.rules.split("\n")
+    lines = say.clean_lines(made.rules)
     rows = [
         {
             "number": one.number,
@@ -185,7 +185,7 @@ def check(
     elif not rows:
         say.done(f"{len(rules)} rules, nothing to say about them")
     else:
-        lines = made.rules.split("\n")
+        lines = say.clean_lines(made.rules)
         for row in rows:
             head = say.Text.assemble((f"line {row['line']}", "bold"), ": ", (row["kind"], "yellow"), f": {row['why']}")
             say.out.print(head, soft_wrap=True)
@@ -235,7 +235,7 @@ def explain(
         found = [explainer.described(parse(text, space.has_link(ruleset), numbers)) for text in packets]
     except ValueError as error:
         raise Trouble(Exit.USAGE, str(error), "'tcp 10.1.0.5:51000 > 192.0.2.7:443'") from None
-    lines = made.rules.split("\n")
+    lines = say.clean_lines(made.rules)
     rows = []
     for one in found:
         line = ruleset.rules[one.rule].line if one.rule is not None else 0

@@ -214,4 +214,9 @@ def clean(text: str) -> str:
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
 
 
+def clean_lines(text: str) -> list[str]:
+    """The lines of a text of somebody's, each as ``clean`` has it; tabs stay."""
+    return ["\t".join(map(clean, line.split("\t"))) for line in text.split("\n")]
+
+
 __all__ = ["Json", "Text", "amount", "as_json", "err", "good", "out", "progress"]

@@ -45,8 +45,8 @@ def pinned(box: Any) -> BoxKeys:
     if signed and base64.b64encode(signed).decode() != now.public_key:
         why = f"{box.context.name} shows another key than it was told to go over to, signed: {now.public_key}"
         raise Trouble(Exit.NOT_BELIEVED, why, _COMPARE, reason="KEYS_CHANGED")
-    is_rotated = bool(signed) and before is not None and before[0] != now.public_key
-    if before is None or is_rotated:
+    # A rotation is of the public key alone: preshared keys stay sealed to what they were
+    if before is None or (signed and before[1] == now.sealing_key):
         accept(box, now)
     elif tuple(before) != now[:2]:
         why = f"{box.context.name} shows other keys than before: {now.public_key}, and had {before[0]}"
@@ -60,6 +60,12 @@ _COMPARE: Final = "compare with `septum status` on the box itself; if it was mad
 def accept(box: Any, keys: BoxKeys) -> None:
     """These are the box's from now on."""
     box.context.remember(keys=list(keys[:2]))
+
+
+def accept_all(box: Any) -> None:
+    """What the box shows of itself is believed anew: its keys, and the tunnel's addresses. Errors: Trouble."""
+    accept(box, shown(box))
+    box.context.remember(addresses=None)
 
 
 def sealer(box: Any) -> Callable[[bytes], bytes]:

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -40,8 +39,8 @@ def as_whom(home: str) -> Context:
 # those who watch ------------------------------------------------------------------------------------------------------
 
 
-async def watch(context: Context, count: int, until: float) -> list[int]:
-    """How many statuses each of ``count`` watchers saw."""
+async def watch(context: Context, count: int, begin: Begin) -> list[int]:
+    """How many statuses each of ``count`` watchers saw, from when all had seen their first."""
     credentials = grpc.ssl_channel_credentials(
         context.root_pem.encode(), context.tls_key_pem.encode(), context.chain_pem.encode()
     )
@@ -52,28 +51,57 @@ async def watch(context: Context, count: int, until: float) -> list[int]:
 
     async def one(number: int) -> None:
         stub = services.BoxStub(channels[number // STREAMS])
-        stream = stub.WatchStatus(pb.WatchStatusRequest(period_ms=PERIOD), timeout=max(1.0, until - time.monotonic()))
-        try:
-            async for status in stream:
-                assert status.name
-                seen[number] += 1
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise
+        async for status in stub.WatchStatus(pb.WatchStatusRequest(period_ms=PERIOD)):
+            assert status.name
+            seen[number] += 1
 
-    await asyncio.gather(*(one(number) for number in range(count)))
+    for channel in channels:  # one after the other: to the box all of us are one address
+        await channel.channel_ready()
+    watchers = [asyncio.create_task(one(number)) for number in range(count)]
+    while not all(seen):
+        if ended := [watcher for watcher in watchers if watcher.done()]:
+            ended[0].result()
+            raise AssertionError("the box ended a stream")
+        await asyncio.sleep(0.05)
+    first = list(seen)
+    await asyncio.sleep(begin.now() - time.monotonic())
+    for watcher in watchers:
+        watcher.cancel()
+    await asyncio.gather(*watchers, return_exceptions=True)
     for channel in channels:
         await channel.close()
-    return seen
+    return [last - before for last, before in zip(seen, first, strict=True)]
+
+
+class Begin:
+    """When all are there, it begins, and ends ``seconds`` later."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._begun = threading.Event()
+        self._until = 0.0
+
+    def now(self) -> float:
+        self._until = time.monotonic() + self._seconds
+        self._begun.set()
+        return self._until
+
+    def is_on(self) -> bool:
+        """Waits for the beginning; False once it has ended."""
+        self._begun.wait(10 * PATIENCE)
+        return time.monotonic() < self._until
 
 
 # those who commit -----------------------------------------------------------------------------------------------------
 
 
+_DOOR = threading.Semaphore(8)  # who is still shaking hands with the box, of one address
+
+
 class Writer(threading.Thread):
     """Commits again and again that its own peer has another keepalive, on top of whatever is in force."""
 
-    def __init__(self, number: int, context: Context, until: float) -> None:
+    def __init__(self, number: int, context: Context, begin: Begin) -> None:
         super().__init__(daemon=True)
         self.number = number
         self.accepted: list[int] = []  # revisions
@@ -81,12 +109,14 @@ class Writer(threading.Thread):
         self.refused: Counter[str] = Counter()
         self.broken = ""
         self._context = context
-        self._until = until
+        self._begin = begin
 
     def run(self) -> None:
         try:
             with Box(self._context, PATIENCE) as box:
-                while time.monotonic() < self._until:
+                with _DOOR:
+                    box.ask(box.enrollment.WhoAmI, pb.WhoAmIRequest(), "a word")
+                while self._begin.is_on():
                     self._once(box)
         except Exception as error:
             self.broken = f"{type(error).__name__}: {error}"
@@ -95,10 +125,12 @@ class Writer(threading.Thread):
         try:
             known = chain.look(box)
             before = candidate.fetch(box, known.in_force)
-            wanted = self.last + 1
-            others = tuple(one for one in before.peers if one.number != self.number)
-            own = PeerEntry(self.number, f"writer-{self.number}", bytes([self.number]) * 32, (), keepalive=wanted)
-            made = before._replace(peers=tuple(sorted((*others, own))))
+            own = {one.number: one for one in before.peers}
+            wanted = own[self.number].keepalive + 1 if self.number in own else 1
+            own[self.number] = PeerEntry(
+                self.number, f"writer-{self.number}", bytes([self.number]) * 32, (), keepalive=wanted
+            )
+            made = before._replace(peers=tuple(sorted(own.values())))
             done = changing.commit(box, known, made, f"writer {self.number}: {wanted}")
         except Trouble as trouble:
             self.refused[trouble.reason] += 1
@@ -113,14 +145,14 @@ class Writer(threading.Thread):
 # one who looks --------------------------------------------------------------------------------------------------------
 
 
-def probe(context: Context, until: float) -> list[float]:
+def probe(context: Context, begin: Begin) -> list[float]:
     """Seconds that each answer took, of ten questions a second."""
     took = []
     with Box(context, PATIENCE) as box:
-        while time.monotonic() < until:
-            begin = time.monotonic()
+        while begin.is_on():
+            asked = time.monotonic()
             box.ask(box.box.GetStatus, pb.GetStatusRequest(), "the state of the box")
-            took.append(time.monotonic() - begin)
+            took.append(time.monotonic() - asked)
             time.sleep(max(0.0, 0.1 - took[-1]))
     return took
 
@@ -129,16 +161,15 @@ def main() -> None:
     told: dict[str, Any] = json.load(sys.stdin)
     people = [as_whom(home) for home in told["writers_homes"]]
     viewer = as_whom(told["viewer_home"])
-    assert Path(told["viewer_home"]).exists()
-    until = time.monotonic() + told["seconds"]
-    writers = [Writer(number + 1, people[number % len(people)], until) for number in range(told["writers"])]
+    begin = Begin(told["seconds"])
+    writers = [Writer(number + 1, people[number % len(people)], begin) for number in range(told["writers"])]
     took: list[float] = []
-    looker = threading.Thread(target=lambda: took.extend(probe(people[0], until)), daemon=True)
+    looker = threading.Thread(target=lambda: took.extend(probe(viewer, begin)), daemon=True)
     for thread in (*writers, looker):
         thread.start()
-    seen = asyncio.run(watch(viewer, told["watchers"], until))
+    seen = asyncio.run(watch(viewer, told["watchers"], begin))
     for thread in (*writers, looker):
-        thread.join(2 * PATIENCE)
+        thread.join(4 * PATIENCE)
     print(
         json.dumps(
             {

@@ -74,7 +74,7 @@ def crowd(box: Managed, seconds: float, homes: list[Path], viewer: Path) -> Any:
         "viewer_home": str(viewer),
     }
     said = box.site.gateway.run(
-        sys.executable, "-m", "tests.system.crowd", stdin=json.dumps(told), timeout=seconds + 120
+        sys.executable, "-m", "tests.system.crowd", stdin=json.dumps(told), timeout=seconds + 300
     )
     return json.loads(said)
 

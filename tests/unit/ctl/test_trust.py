@@ -337,3 +337,85 @@ def test_a_commit_says_what_it_was_made_of(two: FakeBox, ctl: Ctl) -> None:
     assert second.follows == canonical.digest(two.commits[0].signed.statement)
     assert isinstance(second, Commit)
     assert Role.OPERATOR < Role.SECURITY_OFFICER
+
+
+def test_a_commit_of_an_older_roster_is_no_history(box: FakeBox, ctl: Ctl, invited: Callable[..., Ctl]) -> None:
+    """As of an operator who was revoked since, and a box that shows what no domain of it would take."""
+    bob = invited("bob", "operator")
+    bob("peers", "add", "alice", "-C")
+    ctl("admins", "revoke", "bob", "--yes")
+    ctl("peers", "add", "carl", "-C")
+    last = box.commits[-1]
+    forged_ = last.commit._replace(
+        revision=3,
+        follows=canonical.digest(last.signed.statement),
+        roster=last.commit.roster - 1,
+        by="bob",
+        comment="evil",
+    )
+    signed = sign(forged_, bob.context.seed())
+    box.commits.append(Kept(forged_, signed, pb.FATE_STANDS, 0))
+    refuses(ctl, "an older roster")
+
+
+def test_rules_that_are_not_what_the_filter_runs(box: FakeBox, ctl: Ctl, rules: Path) -> None:
+    """An operator's own tool signed two different things; septumctl of the others says so."""
+    ctl("rules", "set", str(rules), "-C")
+    assert ctl("rules", "show").err == ""
+    last = box.commits[-1].commit
+    other = b"allow from tunnel\n"
+    box.contents[canonical.digest(other).hex()] = other
+    forged_ = last._replace(revision=2, follows=box.digest, rules=canonical.digest(other))
+    box.commits.append(Kept(forged_, sign(forged_, box.console_seed), pb.FATE_STANDS, 0))
+    said = ctl("rules", "show")
+    assert "are not what the filter goes by" in said.err
+    assert "allow from tunnel" in said.out
+
+
+def test_rules_are_no_orders_to_a_terminal(box: FakeBox, ctl: Ctl) -> None:
+    assert (
+        "cannot be printed" in ctl("rules", "set", "-", "-C", code=7, stdin="allow from red # \x1b]0;owned\x07\n").err
+    )
+    assert box.commits == []
+
+
+def test_a_certificate_of_no_use_is_not_taken(box: FakeBox, ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = ctl.context.chain_pem
+    issue = box.authority.for_administrator
+    for bent in (
+        lambda name, key, public, **other: "garbage",
+        lambda name, key, public, **other: issue(name, b"e" * 32, public),
+        lambda name, key, public, **other: issue(name, key, ec.generate_private_key(ec.SECP256R1()).public_key()),
+        lambda name, key, public, **other: issue(name, key, public, life=timedelta(days=1)),
+    ):
+        monkeypatch.setattr(box.authority, "for_administrator", bent)
+        assert ctl.refused("renew", code=6)["reason"] == "CERTIFICATE"
+        assert ctl.context.chain_pem == before
+    ctl("status")
+
+
+def test_addresses_that_the_box_makes_up(box: FakeBox, ctl: Ctl) -> None:
+    ctl("peers", "add", "alice", "-C")
+    box.status.addresses[:] = ["8.8.8.8/30"]
+    assert ctl.refused("peers", "add", "bob", "-C", code=6)["reason"] == "ADDRESSES_CHANGED"
+    ctl("peers", "add", "bob", "-i", "10.0.0.9/32", "-C")
+    box.status.addresses[:] = ["nowhere"]
+    assert ctl.refused("peers", "add", "carl", "-C", code=6)["reason"] == "NOT_BELIEVED"
+
+
+def test_a_sealing_key_does_not_change_with_a_rotation(box: FakeBox, ctl: Ctl) -> None:
+    ctl("keys")
+    ctl("keys", "rotate", "--yes")
+    ctl("keys")
+    box.keys.sealing_key = box.keys.public_key
+    assert ctl.refused("keys", code=6)["reason"] == "KEYS_CHANGED"
+
+
+def test_pages_without_an_end(
+    two: FakeBox, ctl: Ctl, ctl_of: Callable[[str], Ctl], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.unit.ctl import fakebox
+
+    page = pb.ListPeersReply(peers=[pb.Peer(number=1)], next_page_token="1", total=1)
+    monkeypatch.setattr(fakebox._Services, "ListPeers", lambda *_: page)
+    assert "without an end" in ctl.refused("peers", "list", code=6)["error"]
