@@ -23,7 +23,8 @@ class Sections:
     def read(self, untrusted: bytes) -> dict[int, PeerSettings]:
         """The peers by their numbers. Errors: SettingsError with the path of what is wrong."""
         self._beat()
-        entries = parse(untrusted)
+        entries = parse(untrusted, self._beat)
+        self._beat()
         known = {entry: self._known.get(entry) or self._peer(f"peers[{i}]", entry) for i, entry in enumerate(entries)}
         self._known = known
         return {entry.number: peer for entry, peer in known.items()}

@@ -87,7 +87,7 @@ class Managed(Septum):
             prepared = self.ask(prepare=Prepare(statement=signed.statement, signature=signed.signature))
             if not hasattr(prepared, "why"):
                 break
-        assert not hasattr(prepared, "why"), prepared
+        assert not hasattr(prepared, "why"), f"{prepared}\n{self.log()}"
         return self.ask(apply=Apply(revision=len(self.chain.commits)))
 
     def commit(self, *peers: PeerEntry) -> Any:
