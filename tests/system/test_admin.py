@@ -30,6 +30,7 @@ from grpc_status import rpc_status
 from septum.admin.v1 import admin_pb2 as pb
 from septum.admin.v1 import admin_pb2_grpc
 
+from appliance.ctl import contexts
 from appliance.management import authority
 from appliance.monitor.control import ControlError, request
 from appliance.signed.statements import Enroll, Invite, Revoke, Role, Signed, public_key, sign
@@ -39,6 +40,8 @@ pytestmark = pytest.mark.root
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAME = "adm0"
+# Those who mean no good come from other addresses than administrators: who offends is not heard for a while
+STRANGER, MUTE, SLOW = "127.0.0.66", "127.0.0.67", "127.0.0.68"
 NAMED = (("grpc.ssl_target_name_override", authority.SERVER_NAME),)
 
 
@@ -53,19 +56,21 @@ class Managed:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def read(self, name: str) -> str:
-        return (self.folder / "contexts/contexts" / NAME / name).read_text()
+    @property
+    def console(self) -> contexts.Context:
+        """What its root user's septumctl has of it."""
+        return contexts.load(NAME)
 
     def identity(self) -> dict[str, str]:
         found: dict[str, str] = json.loads((self.folder / "state" / NAME / "management/identity.json").read_text())
         return found
 
     def channel(self, chain: str = "", key: str = "", anonymous: bool = False) -> grpc.Channel:
-        root = self.read("root.pem").encode()
+        root = self.console.root_pem.encode()
         if anonymous:
             credentials = grpc.ssl_channel_credentials(root)
         else:
-            key, chain = key or self.read("tls.key"), chain or self.read("certificate.pem")
+            key, chain = key or self.console.tls_key_pem, chain or self.console.chain_pem
             credentials = grpc.ssl_channel_credentials(root, key.encode(), chain.encode())
         return grpc.secure_channel(self.address, credentials, (*NAMED, ("grpc.use_local_subchannel_pool", 1)))
 
@@ -137,8 +142,18 @@ def unharmed(box: Managed) -> Iterator[None]:
 
 
 def s_client(box: Managed, *options: str) -> tuple[int, str]:
-    (box.folder / "root.pem").write_text(box.read("root.pem"))
-    command = ["openssl", "s_client", "-connect", box.address, "-CAfile", str(box.folder / "root.pem"), *options]
+    (box.folder / "root.pem").write_text(box.console.root_pem)
+    command = [
+        "openssl",
+        "s_client",
+        "-connect",
+        box.address,
+        "-bind",
+        f"{STRANGER}:0",
+        "-CAfile",
+        str(box.folder / "root.pem"),
+        *options,
+    ]
     done = subprocess.run(command, input=b"", capture_output=True, timeout=30, check=False)
     return done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace")
 
@@ -234,7 +249,7 @@ def refusal(box: Managed, chain: str, key: str) -> grpc.RpcError:
 
 
 def test_every_certificate_that_is_none_of_ours_or_of_now_is_refused(box: Managed, unharmed: None) -> None:
-    console = bytes.fromhex(box.read("signing.key").strip())
+    console = box.console.seed()
     good = certificate(box, "console", console)
     with box.channel(*good) as channel:
         assert admin_pb2_grpc.BoxStub(channel).GetStatus(pb.GetStatusRequest(), timeout=20).name == NAME
@@ -258,7 +273,7 @@ def test_every_certificate_that_is_none_of_ours_or_of_now_is_refused(box: Manage
 
 def test_an_administrator_is_invited_enrolled_renewed_and_revoked(box: Managed, unharmed: None) -> None:
     """All that a certificate goes through, and every statement signed here, where the keys are."""
-    identity, console = box.identity(), bytes.fromhex(box.read("signing.key").strip())
+    identity, console = box.identity(), box.console.seed()
     of, now = bytes.fromhex(identity["box"]), int(time.time() * 1000)
     token, seed = os.urandom(32), os.urandom(32)
 
@@ -312,11 +327,17 @@ def test_an_administrator_is_invited_enrolled_renewed_and_revoked(box: Managed, 
 
 
 def tls_context(box: Managed) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=box.read("root.pem"))
+    context = ssl.create_default_context(cadata=box.console.root_pem)
     context.set_alpn_protocols(["h2"])
-    folder = box.folder / "contexts/contexts" / NAME
-    context.load_cert_chain(folder / "certificate.pem", folder / "tls.key")
+    file = box.folder / "console.pem"
+    file.touch(mode=0o600)
+    file.write_text(box.console.tls_key_pem + box.console.chain_pem)
+    context.load_cert_chain(file)
     return context
+
+
+def connect(box: Managed, source: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", box.port), 20, source_address=(source, 0))
 
 
 def answers_in(box: Managed) -> float:
@@ -333,7 +354,7 @@ def test_half_open_and_mute_connections_starve_nobody_and_are_ended(box: Managed
         stub.GetVersion(pb.GetVersionRequest(), timeout=20)
         held = []
         for i in range(60):
-            end = socket.create_connection(("127.0.0.1", box.port), timeout=20)
+            end = connect(box, MUTE)
             with contextlib.suppress(OSError):
                 end.sendall((b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n")[i % 3])
             held.append(end)
@@ -347,7 +368,6 @@ def test_half_open_and_mute_connections_starve_nobody_and_are_ended(box: Managed
                     pass  # an alert
             end.close()
         assert time.monotonic() < until, "they are not ended"
-    wait_out_the_lock(box)
 
 
 def wait_out_the_lock(box: Managed) -> None:
@@ -369,9 +389,7 @@ def test_slow_readers_hold_up_nobody(box: Managed, unharmed: None) -> None:
 
     ends = []
     for _ in range(10):
-        end = context.wrap_socket(
-            socket.create_connection(("127.0.0.1", box.port), 20), server_hostname=authority.SERVER_NAME
-        )
+        end = context.wrap_socket(connect(box, SLOW), server_hostname=authority.SERVER_NAME)
         wire = h2.connection.H2Connection(h2.config.H2Configuration())
         wire.initiate_connection()
         for _ in range(20):
@@ -399,12 +417,8 @@ def test_damaged_http_2_and_protobuf_kill_nothing(box: Managed, unharmed: None) 
     until = time.monotonic() + 15
     count = 0
     while time.monotonic() < until:
-        if count % 8 == 7:
-            wait_out_the_lock(box) if not can_connect(box, context) else None
         with contextlib.suppress(OSError):
-            end = context.wrap_socket(
-                socket.create_connection(("127.0.0.1", box.port), 5), server_hostname=authority.SERVER_NAME
-            )
+            end = context.wrap_socket(connect(box, f"127.0.1.{1 + count // 8}"), server_hostname=authority.SERVER_NAME)
             with end:
                 frames = bytearray()
                 for _ in range(chance.randrange(1, 30)):
@@ -413,9 +427,9 @@ def test_damaged_http_2_and_protobuf_kill_nothing(box: Managed, unharmed: None) 
                     head = len(body).to_bytes(3, "big") + bytes([kind, chance.randrange(256)])
                     frames += head + chance.choice((0, 1, 3, chance.randrange(1 << 31))).to_bytes(4, "big") + body
                 end.sendall(preface + frames)
-                count += 1
                 end.settimeout(0.2)
                 end.recv(4096)
+        count += 1
     assert count > 5
     with box.channel() as channel:
         raw = channel.unary_unary("/septum.admin.v1.Peers/GetPeer")
@@ -423,14 +437,6 @@ def test_damaged_http_2_and_protobuf_kill_nothing(box: Managed, unharmed: None) 
             with contextlib.suppress(grpc.RpcError):
                 raw(chance.randbytes(chance.randrange(80)), timeout=20)
     wait_out_the_lock(box)
-
-
-def can_connect(box: Managed, context: ssl.SSLContext) -> bool:
-    with contextlib.suppress(OSError):
-        plain = socket.create_connection(("127.0.0.1", box.port), 5)
-        with context.wrap_socket(plain, server_hostname=authority.SERVER_NAME):
-            return True
-    return False
 
 
 def test_many_watch_while_others_ask(box: Managed, unharmed: None, report: list[tuple[str, str]]) -> None:

@@ -49,6 +49,7 @@ class Needs:
     syscalls: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     memory_mib: int = 192
+    descriptors: int = 0
 
 
 class End(NamedTuple):

@@ -403,6 +403,14 @@ def test_the_operator_calls_nobody_who_sees_keys(components: Edit, tmp_path: Pat
     assert found.line == line_of(TEXT, "operator.filter")
 
 
+def test_what_is_committed_is_not_replaced_by_the_operator(tmp_path: Path) -> None:
+    managed = (ASSEMBLIES / "vpn-managed.toml").read_text()
+    line = '"config.ruleset" = "filter.commits"'
+    assert findings(managed, tmp_path) == []
+    (found,) = findings(managed.replace(line, line + '\n"operator.filter" = "filter.control"'), tmp_path)
+    assert found.validator == "one-source"
+
+
 def test_the_operator_is_cleared_for_what_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     role = dataclasses.replace(model.OPERATOR_ROLE, clearance=frozenset({"PUBLIC", "CONTROL"}))
     monkeypatch.setattr(draft_module, "OPERATOR_ROLE", role)

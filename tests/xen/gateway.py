@@ -101,6 +101,7 @@ class XenBox:
         self.conf = conf
         self._xen = xen
         self.took = 0.0
+        self._is_up = False
 
     def up(self, left: Site, timeout: float = 900) -> None:
         rig = self.rig
@@ -115,6 +116,7 @@ class XenBox:
         self.took = time.monotonic() - begun
         if code:
             raise LabError(f"{words}: {code}\n{said}\n{self.log()}")
+        self._is_up = True
 
     def ask(self, operation: str) -> dict[str, Any]:
         answer = self.rig.python(_ASK, 120, BOX, operation)
@@ -139,4 +141,7 @@ class XenBox:
         return self.rig.run(f"cat /var/lib/septum/{BOX}/log 2>/dev/null")[1]
 
     def down(self) -> None:
-        self.septum("down", BOX)
+        """Takes it down, unless it is down already."""
+        if self._is_up:
+            self._is_up = False
+            self.septum("down", BOX)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from appliance.vchan.messages import Packets
+from components.net import clear, virtio
 from components.net import red as red_module
 from components.net.face import READS
 from components.net.tun import Tun
@@ -54,9 +55,11 @@ class Wire:
 class FakeGuest:
     """As much of a guest as red uses."""
 
+    device, out_port, in_port = "tun", "plain_out", "plain_in"
+
     def __init__(self, tun: int) -> None:
         self.settings = {"mtu": 1420}
-        self.devices = {"tun": tun}
+        self.devices = {self.device: tun}
         self.wire = Wire()
         self.counters: dict[str, Counter] = {}
         self.events: list[str] = []
@@ -75,15 +78,15 @@ class FakeGuest:
         return self.counters.setdefault(name, Counter())
 
     def out(self, port: str) -> Wire:
-        assert port == "plain_out"
+        assert port == self.out_port
         return self.wire
 
     def readable(self, device: str, handler: Callable[[float], bool], into: object) -> None:
-        assert device == "tun" and into == (self.wire,)
+        assert device == self.device and into == (self.wire,)
         self.arrived = handler
 
     def receive(self, port: str, handler: Callable[[Packets, float], None]) -> None:
-        assert port == "plain_in"
+        assert port == self.in_port
         self.depart = handler
 
 
@@ -194,6 +197,25 @@ def pipe() -> Iterator[tuple[FakeGuest, socket.socket]]:
     ours.settimeout(0.5)
     with ours, theirs:
         yield face(theirs.fileno()), ours
+
+
+class ClearGuest(FakeGuest):
+    device, out_port, in_port = "outer_tun", "arrived", "departing"
+
+
+def test_the_face_to_the_outside_does_the_same_on_its_own_device() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    packet = b"\x45" + bytes(19) + b"hello"
+    with ours, theirs:
+        ours.settimeout(0.5)
+        guest = ClearGuest(theirs.fileno())
+        clear.build(guest)  # type: ignore[arg-type]
+        ours.send(virtio.PLAIN + packet)
+        assert guest.arrived(0.0) is False
+        assert [bytes(group.packets) for group in guest.wire.sent] == [packet]
+        guest.depart(Packets(packet, len(packet)), 0.0)
+        assert ours.recv(2000) == virtio.PLAIN + packet
+    assert "loops" in guest.events
 
 
 def test_red_says_which_loops_run(pipe: tuple[FakeGuest, socket.socket], loops: str) -> None:
