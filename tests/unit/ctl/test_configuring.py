@@ -336,7 +336,7 @@ def test_ten_thousand_peers(box: FakeBox, ctl: Ctl) -> None:
     listed = ctl.said("peers", "list", "p99*")
     assert len(listed) == 111
     ctl("peers", "set", "p77", "--keepalive", "1", "-C")
-    assert time.monotonic() - begin < 60
+    assert time.monotonic() - begin < 200
     assert len(ctl("peers", "list").out.splitlines()) == 10_000
 
 
