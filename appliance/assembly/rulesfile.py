@@ -14,13 +14,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from appliance.assembly.document import Document
 from appliance.assembly.findings import Finding, show
 from appliance.assembly.lines import Path as Way
 from appliance.assembly.model import Role
 from components.filter.model import Side
+
+if TYPE_CHECKING:
+    from appliance.rules.problems import Problem
+    from appliance.rules.read import Loaded
 
 RULES: Final = (
     "rules",
@@ -68,9 +72,7 @@ def load(
     else:
         document.refuse(RULES, (*way, "rules"), f"rules must be the name of a file, not {show(named)}")
         return loaded
-    sides = sum(side for port, side in _SIDES.items() if port in role.ports)
-    has_frames = any(port.schema == _FRAMES for port in role.ports.values())
-    found = _ask(str(file), names(peers) if peers is not None else None, sides, has_frames)
+    found = _ask(str(file), names(peers) if peers is not None else None, *_has(role))
     warnings += found["warnings"]
     if "ruleset" in found:
         return loaded | {"ruleset": found["ruleset"]}
@@ -88,6 +90,19 @@ def names(peers: Sequence[Mapping[str, object]]) -> dict[str, list[int]]:
             if isinstance(called, str):
                 found.setdefault(called, []).append(number)
     return found
+
+
+def unfit(read: Loaded, role: Role) -> list[Problem]:
+    """What of well written rules a filter of that role cannot do, and (warnings) what can never match there."""
+    from appliance.rules import fitting
+
+    return fitting.unfit(read.ruleset, *_has(role), read.lines)
+
+
+def _has(role: Role) -> tuple[int, bool]:
+    """Bits of the sides that a filter's packets come from, and whether they come in frames."""
+    sides = sum(side for port, side in _SIDES.items() if port in role.ports)
+    return sides, any(port.schema == _FRAMES for port in role.ports.values())
 
 
 def _compile(name: str, peers: Mapping[str, Sequence[int]] | None, sides: int, has_frames: bool) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from appliance.assembly.draft import NETWORK_RULE, VERSION, Draft, Flow
 from appliance.assembly.findings import hint, scrub, show
 from appliance.assembly.keyfiles import SECRETS
 from appliance.assembly.lines import Path as Way
-from appliance.assembly.model import DEVICES, RED_TO_BLACK, End
+from appliance.assembly.model import COMMITS, DEVICES, RED_TO_BLACK, End
 from appliance.assembly.rulesfile import RULES
 from appliance.assembly.settings import plain
 from appliance.guest.outside import OPERATOR
@@ -364,6 +364,15 @@ def operator(draft: Draft) -> Broken:
     for join in draft.joins:
         if join.client.domain == OPERATOR and "KEY" in draft.clearance(join.server.domain):
             yield join.way, f"{join.server.domain} may see keys, and whoever is outside of the box may not call it"
+
+
+@validator("one-source")
+def one_source(draft: Draft) -> Broken:
+    """A domain that goes by what administrators commit takes no orders from the operator besides."""
+    committed = {join.server.domain for join in draft.joins if join.server.port == COMMITS}
+    for join in draft.joins:
+        if join.client.domain == OPERATOR and join.server.domain in committed:
+            yield join.way, f"{join.server.domain} goes by what is committed: what the operator replaced, nobody signed"
 
 
 @validator("calls")

@@ -308,12 +308,14 @@ def _named(text: str) -> Configuration:
 
 
 def peers(path: Path) -> list[dict[str, object]]:
-    """The peers of a wg-quick file, in the order in which the box numbers them; nothing else of it is checked.
+    """The peers of a wg-quick file, in the order in which the box numbers them, with their ``allowed_ips``; nothing
+    else of it is checked.
 
     Errors: OSError.
     """
     with path.open("rb") as opened:
-        return [peer.settings for peer in _merge(_named(opened.read(MAX_BYTES).decode(errors="surrogateescape")))]
+        merged = _merge(_named(opened.read(MAX_BYTES).decode(errors="surrogateescape")))
+    return [peer.settings | {"allowed_ips": [str(prefix) for prefix in peer.allowed]} for peer in merged]
 
 
 def _overlay(document: Document, path: Path, configuration: Configuration, links: dict[str, str | None]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from appliance.guest.outside import OPERATOR
 from appliance.monitor import control
-from appliance.monitor.control import Busy, ControlError, Loan
+from appliance.monitor.control import Busy, ControlError, Loan, Unjoined
 from appliance.vchan import memfd
 from appliance.vchan.endpoint import Endpoint
 from appliance.vchan.ring import PeerViolation, Side
@@ -91,12 +91,12 @@ class Call:
                     raise AskError(str(busy), "wait for it to end, or end that process") from None
                 self._waiting(str(busy))
                 time.sleep(_RETRY)
+            except Unjoined as error:
+                line = f'"{OPERATOR}.{self._port}" = "{self._port}.control"'
+                then = f"add {line} to [channels] of the assembly, then septum down and up"
+                raise AskError(str(error), then) from None
             except ControlError as error:
-                said = str(error)
-                if f"{OPERATOR}.{self._port} to nothing" in said:
-                    line = f'"{OPERATOR}.{self._port}" = "{self._port}.control"'
-                    raise AskError(said, f"add {line} to [channels] of the assembly, then septum down and up") from None
-                raise AskError(said, f"septum ps {self._box}") from None
+                raise AskError(str(error), f"septum ps {self._box}") from None
 
     def _open(self, until: float) -> None:
         while not self._endpoint.is_open:

@@ -65,6 +65,12 @@ def peer_names(status: Mapping[str, Any]) -> dict[int, str]:
     return {number: peer.get("name") or peer["public_key"] for number, peer in enumerate(peers, 1)}
 
 
+def filter_role(status: Mapping[str, Any]) -> str:
+    """What the filter of a running box is: filter, bridge or split."""
+    roles = (str(domain["role"]) for domain in status["domains"] if domain["component"] == "filter")
+    return next(roles, "filter")
+
+
 def _status(box: str) -> dict[str, Any]:
     from appliance.cli.commands import ask
 
@@ -334,19 +340,24 @@ def counters(box: Box = "", json_: Json = False) -> None:
 
 def _read(file: Path, status: Mapping[str, Any]) -> Any:
     """The rules in ``file``, or the end of the command with everything that is wrong with them."""
-    from appliance.assembly.rulesfile import names
+    from appliance.assembly.kinds import of_role
+    from appliance.assembly.rulesfile import names, unfit
     from appliance.rules.problems import RulesError
     from appliance.rules.read import from_file
 
     try:
         with screen.progress(f"reading {file}") as tell:
             loaded = from_file(file, names(status["peers"]), tell)
+        role = of_role(filter_role(status))
+        said = [*loaded.warnings, *(unfit(loaded, role) if role is not None else ())]
+        if any(not problem.is_warning for problem in said):
+            raise RulesError(problem for problem in said if not problem.is_warning)
     except RulesError as refused:
         for problem in refused.problems:
             screen.err.print(problem.show(), soft_wrap=True, markup=False)
         count = len(refused.problems)
         screen.fail(f"{file}: refused, {count} problem{'s' if count != 1 else ''}; nothing was changed")
-    for warning in loaded.warnings:
+    for warning in said:
         screen.err.print(f"septum: warning: {warning.headline()}", style="yellow", soft_wrap=True, markup=False)
     return loaded
 
@@ -414,10 +425,13 @@ def apply(
         if not dry:
             with screen.progress("replacing") as tell:
                 done = running.apply(new, tell)
+            with screen.progress("judging connections by the new rules") as tell:
+                done = running.judged(done, tell)
     if json_:
         answer: dict[str, Any] = {"rules": len(new.rules), "applied": done is not None, "changes": changes}
         if done is not None:
-            answer |= {"flows_kept": done.kept, "flows_ended": done.ended, "digest": done.digest.hex()}
+            answer |= {"flows_kept": done.kept, "flows_ended": done.ended, "flows_left": done.left}
+            answer["digest"] = done.digest.hex()
         screen.as_json(answer)
         return
     if done is None:
@@ -426,7 +440,8 @@ def apply(
         return
     screen.out.print(
         f"{status['name']} goes by {file}: {_count(len(new.rules), 'rule')}; {_count(done.kept, 'flow')} "
-        f"{'lives' if done.kept == 1 else 'live'} on, {done.ended} ended",
+        f"{'lives' if done.kept == 1 else 'live'} on, {done.ended} ended"
+        + (f"; {done.left} are judged when their next packet comes" if done.left else ""),
         style="green",
         soft_wrap=True,
         markup=False,
@@ -441,4 +456,4 @@ def _count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-__all__ = ["app", "peer_names", "the_filter"]
+__all__ = ["app", "filter_role", "peer_names", "the_filter"]

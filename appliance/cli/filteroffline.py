@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 from rich.text import Text
@@ -13,10 +13,15 @@ from rich.text import Text
 from appliance.cli import screen
 
 if TYPE_CHECKING:
+    from septum.v1.filtering import Why
+
+    from appliance.assembly.kinds import Kind
     from appliance.rules.explained import Told
+    from appliance.rules.packets import Said
     from appliance.rules.read import Loaded
     from appliance.rules.space import Entry
     from components.filter.model import RuleSet
+    from components.filter.ways import Ways
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Box = Annotated[str, typer.Option("--box", "-b", help="The box's name; not needed while only one is up.")]
@@ -246,6 +251,14 @@ def explain(
     origin: Annotated[
         str, typer.Option("--from", help="Where they come from: red, tunnel, black or 'peer NAME'.", show_default=False)
     ] = "",
+    assembly: Annotated[
+        str,
+        typer.Option(
+            "--assembly",
+            help="What box it is: filter, vpn-split, … or a file; and its rules, if there is no --rules.",
+            show_default=False,
+        ),
+    ] = "",
     peers: Peers = None,
     box: Box = "",
     json_: Json = False,
@@ -259,10 +272,12 @@ def explain(
       'icmp 10.1.0.5 > 192.0.2.7 type echo-request'
       'tcp 192.0.2.7:443 > 10.1.0.5:51000 flags syn,ack'
       'tcp 10.1.0.5:1 > 192.0.2.7:2 state established'
+      'from black arp request vlan 10', 'stp' in a box that passes frames
 
     Several packets, and those of a capture, are met in their order with --rules: what one opens, the next may belong
-    to. A capture's packets come from the red side if their source is in `lan`, else from the tunnel; --from says
-    otherwise. The running box knows its own connections, and nothing is changed there.
+    to. A capture's packets come from the red side if their source is in `lan`, else from the tunnel, or from the
+    outside where that is what is across; --from says otherwise. The running box knows its own connections, and nothing
+    is changed there. With --assembly vpn-split, the prefixes of the tunnel are those of the peers in --peers.
 
     Exit code: 0 every packet passes, 1 some do not, 2 something cannot be read.
     """
@@ -270,11 +285,14 @@ def explain(
         screen.fail(
             "no packet", "septum filter explain 'tcp 10.1.0.5:51000 > 192.0.2.7:443' --rules vpn.rules", _FAILED
         )
-    if rules is not None:
-        loaded = read(rules, peers)
+    kind = _kind(assembly, peers) if assembly else None
+    file = rules or (kind.rules if kind is not None else None)
+    if file is not None:
+        loaded = read(file, peers)
+        _fit(file, loaded, kind)
         ruleset = loaded.ruleset
         names: Mapping[int, str] = {number: name for name, number in loaded.peers.items()}
-        told = _offline(ruleset, names, packets or [], pcap, origin)
+        told = _offline(ruleset, names, packets or [], pcap, origin, kind)
     else:
         ruleset, names, told = _running(box, packets or [], pcap, origin)
     if json_:
@@ -287,13 +305,57 @@ def explain(
     raise typer.Exit(0 if all(one.verdict.name == "ALLOW" for _, one in told) else 1)
 
 
+def _kind(assembly: str, peers: Path | None) -> Kind:
+    """What box the assembly makes, or the end of the command."""
+    from appliance.assembly.findings import AssemblyError
+    from appliance.assembly.kinds import of_assembly
+    from appliance.assembly.wgquick import peers as peers_of
+    from appliance.cli.building import ready_made
+
+    file = ready_made(assembly)
+    try:
+        return of_assembly(file, peers_of(peers) if peers is not None else None)
+    except AssemblyError as refused:
+        for finding in refused.findings:
+            screen.err.print(str(finding), soft_wrap=True, markup=False)
+        screen.fail(f"{file}: refused", code=_FAILED)
+    except OSError as error:
+        screen.fail(f"{peers}: {error.strerror}", code=_FAILED)
+
+
+def _fit(file: Path, loaded: Loaded, kind: Kind | None) -> None:
+    """Ends the command if that box cannot do what the rules say."""
+    from appliance.assembly.rulesfile import unfit
+
+    wrong = [one for one in unfit(loaded, kind.role) if not one.is_warning] if kind is not None else []
+    for problem in wrong:
+        screen.err.print(problem.show(), soft_wrap=True, markup=False)
+    if wrong:
+        screen.fail(f"{file}: refused, this box cannot do that", code=_FAILED)
+
+
 _Numbered = list[tuple[int, "Told"]]
 
 
+class _Raw(NamedTuple):
+    """A packet of a capture: as a box that passes frames sees it, with the header of its frame; or without."""
+
+    packet: bytes
+    origin: int
+    when: float
+    link: bytes
+
+
 def _sources(
-    ruleset: RuleSet, names: Mapping[int, str], packets: Sequence[str], pcap: Path | None, origin: str
-) -> Iterator[tuple[int, Any]]:
-    """Each packet with its number: as it was described, or (bytes, origin, time) of a capture."""
+    ruleset: RuleSet,
+    names: Mapping[int, str],
+    packets: Sequence[str],
+    pcap: Path | None,
+    origin: str,
+    has_frames: bool,
+    ways: Ways | None,
+) -> Iterator[tuple[int, Said | _Raw]]:
+    """Each packet with its number: as it was described, or of a capture."""
     from appliance.rules import capture, space
     from appliance.rules.packets import parse, read_origin
 
@@ -301,38 +363,52 @@ def _sources(
     try:
         default = read_origin(origin, numbers) if origin else None
         for number, text in enumerate(packets, 1):
-            said = parse(text, space.has_link(ruleset), numbers)
+            said = parse(text, has_frames, numbers)
             if said.origin is None and default is not None:
                 said = said._replace(sample=said.sample.moved(space.ORIGIN, default))
             yield number, said
         for one in capture.read(pcap) if pcap is not None else ():
-            if one.packet:
-                side = default if default is not None else _side_of(one.packet, ruleset)
-                yield one.number, (one.packet, side, one.when)
+            packet = one.payload if has_frames else one.packet
+            if has_frames and not one.link:
+                raise ValueError(f"packet {one.number} has no Ethernet header, and this box passes frames")
+            if packet:
+                side = default if default is not None else _side_of(one.packet, ruleset, has_frames, ways)
+                yield one.number, _Raw(packet, side, one.when, one.link if has_frames else b"")
     except ValueError as error:
         screen.fail(str(error), code=_FAILED)
     except OSError as error:
         screen.fail(f"{pcap}: {error.strerror}", code=_FAILED)
 
 
-def _side_of(packet: bytes, ruleset: RuleSet) -> int:
+def _side_of(packet: bytes, ruleset: RuleSet, has_frames: bool, ways: Ways | None) -> int:
     from appliance.rules import space
+    from components.filter.model import Side
 
+    if not packet or not ruleset.lan:
+        return space.RED  # nothing tells
     source = packet[12:16] if packet[0] >> 4 == 4 else packet[8:24]
-    is_own = not ruleset.lan or any(prefix.has(source) for prefix in ruleset.lan)
-    return space.RED if is_own else space.FIRST_PEER
+    if any(prefix.has(source) for prefix in ruleset.lan):
+        return space.RED
+    is_outside = has_frames or (ways is not None and ways.leaves(source) is Side.BLACK)
+    return space.BLACK if is_outside else space.FIRST_PEER
 
 
 def _offline(
-    ruleset: RuleSet, names: Mapping[int, str], packets: Sequence[str], pcap: Path | None, origin: str
+    ruleset: RuleSet,
+    names: Mapping[int, str],
+    packets: Sequence[str],
+    pcap: Path | None,
+    origin: str,
+    kind: Kind | None,
 ) -> _Numbered:
     from appliance.rules.explained import Explainer
 
-    explainer = Explainer(ruleset, names, time.time())
+    ways = kind.ways if kind is not None else None
+    explainer = Explainer(ruleset, names, time.time(), ways)
     told = []
-    for number, one in _sources(ruleset, names, packets, pcap, origin):
-        if isinstance(one[0], bytes):
-            told.append((number, explainer.raw(one[0], one[1], when=one[2])))
+    for number, one in _sources(ruleset, names, packets, pcap, origin, explainer.has_frames, ways):
+        if isinstance(one, _Raw):
+            told.append((number, explainer.raw(one.packet, one.origin, one.link, one.when)))
         else:
             told.append((number, explainer.described(one)))
     return told
@@ -342,46 +418,45 @@ def _running(
     box: str, packets: Sequence[str], pcap: Path | None, origin: str
 ) -> tuple[RuleSet, Mapping[int, str], _Numbered]:
     from appliance.cli.commands import ask
-    from appliance.cli.filtering import peer_names, the_filter
-    from appliance.cli.running import printable
-    from appliance.rules.explained import Told, side_and_peer
-    from appliance.rules.packets import build, say
-    from components.filter.model import Action, Side
+    from appliance.cli.filtering import filter_role, peer_names, the_filter
+    from appliance.rules.explained import side_and_peer
+    from appliance.rules.packets import link_header, payload, say
 
-    names = peer_names(ask(box, "status"))
+    status = ask(box, "status")
+    names, has_frames = peer_names(status), filter_role(status) == "bridge"
     told: _Numbered = []
     with the_filter(box) as running:
         ruleset = running.ruleset()
-        for number, one in _sources(ruleset, names, packets, pcap, origin):
-            if isinstance(one[0], bytes):
-                packet, start, shown = one[0], one[1], ""
+        for number, one in _sources(ruleset, names, packets, pcap, origin, has_frames, None):
+            if isinstance(one, _Raw):
+                packet, start, link, shown = one.packet, one.origin, one.link, ""
             else:
-                if one.state is not None or not one.sample.family.version:
-                    screen.fail("a running box knows the state of its connections, and is asked about IP", code=_FAILED)
-                packet, start, shown = build(one.sample), one.sample.origin, say(one.sample, names)
-            side, peer = side_and_peer(start)
-            why = running.explain(packet, side, peer)
-            state = f"{printable(why.state)}{f', it is {printable(why.tracking)}' if why.tracking else ''}"
-            rule = why.number - 1 if 0 < why.number <= len(ruleset.rules) else None
-            leaves = Side(why.leaves).name.lower() if why.leaves in set(Side) else ""
-            steps = tuple((step.number - 1, printable(step.why)) for step in why.steps)
-            shown = shown or printable(why.packet)
-            told.append(
-                (
-                    number,
-                    Told(
-                        shown,
-                        Action(why.verdict),
-                        rule,
-                        printable(why.why),
-                        state,
-                        leaves,
-                        printable(why.translation),
-                        steps,
-                    ),
-                )
-            )
+                if one.state is not None:
+                    screen.fail("a running box knows the state of its connections itself", code=_FAILED)
+                sample = one.sample
+                packet, start, shown = payload(sample), sample.origin, say(sample, names)
+                link = link_header(sample) if has_frames else b""
+            why = running.explain(packet, *side_and_peer(start), link)
+            told.append((number, _told(why, shown, len(ruleset.rules))))
     return ruleset, names, told
+
+
+def _told(why: Why, shown: str, rules: int) -> Told:
+    """What a running filter said, made fit to be shown."""
+    from appliance.cli.running import printable
+    from appliance.rules.explained import Told
+    from components.filter.model import Action, Side
+
+    return Told(
+        shown or printable(why.packet),
+        Action(why.verdict),
+        why.number - 1 if 0 < why.number <= rules else None,
+        printable(why.why),
+        f"{printable(why.state)}{f', it is {printable(why.tracking)}' if why.tracking else ''}",
+        Side(why.leaves).name.lower() if why.leaves in set(Side) else "",
+        printable(why.translation),
+        tuple((step.number - 1, printable(step.why)) for step in why.steps),
+    )
 
 
 def _as_json(number: int, told: Told, ruleset: RuleSet, names: Mapping[int, str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -42,6 +43,8 @@ Progress = Callable[[float], None]
 
 MOST_FLOWS: Final = 1 << 20  # rows taken; a filter that has no end of them is bent
 _ATTEMPTS: Final = 3
+_PATIENCE: Final = 60.0  # seconds until the last flow is judged by new rules: a hundred thousand take four
+_RETRY: Final = 0.1
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
@@ -151,9 +154,10 @@ class RunningFilter:
             raise self._bent("an address that is none")
         return found
 
-    def explain(self, packet: bytes, side: int, peer: int = 0) -> Why:
-        """What would become of ``packet``."""
-        return self._ask("why", AskWhy(packet=packet, side=side, peer=peer), "why")  # type: ignore[no-any-return]
+    def explain(self, packet: bytes, side: int, peer: int = 0, link: bytes = b"") -> Why:
+        """What would become of ``packet``; in a box that passes frames, of what is in one with the header ``link``."""
+        question = AskWhy(packet=packet, side=side, peer=peer, link=link)
+        return self._ask("why", question, "why")  # type: ignore[no-any-return]
 
     # replacing ------------------------------------------------------------------------------------------------------
 
@@ -182,6 +186,21 @@ class RunningFilter:
                 raise AskError(
                     f"{self._call.domain} was rebuilt meanwhile, with the rules from before", "the same again"
                 )
+        return done
+
+    def judged(self, done: Replaced, progress: Progress = lambda done: None) -> Replaced:
+        """``done``, what ``apply`` said, once every flow has been judged by the new rules: until then it is when its
+        next packet comes. Waits for a bounded time, and no longer than those rules are in force.
+        """
+        until = time.monotonic() + _PATIENCE
+        first = done.left
+        while done.left and time.monotonic() < until:
+            time.sleep(_RETRY)
+            now = self.totals()
+            if now.digest != done.digest:
+                break
+            done = Replaced(kept=now.kept, ended=now.ended, left=now.left, digest=now.digest)
+            progress(1 - min(done.left / first, 1.0))
         return done
 
 

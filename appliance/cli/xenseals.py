@@ -42,7 +42,9 @@ def seals_of(status: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _seen(entry: dict[str, Any], attribute: str) -> str:
-    return next((row["seen"] for row in entry["attributes"] if row["attribute"] == attribute), "?")
+    """As it fits into a column: of a label its type, the rest is the same for all."""
+    seen = next((str(row["seen"]) for row in entry["attributes"] if row["attribute"] == attribute), "?")
+    return seen.rpartition(":")[2].removeprefix("dom0's; ")
 
 
 def show(evidence: list[dict[str, Any]]) -> bool:
@@ -53,7 +55,7 @@ def show(evidence: list[dict[str, Any]]) -> bool:
             entry["domid"] or "-",
             screen.good(entry["sealed"], "sealed" if entry["sealed"] else "NOT SEALED"),
             *(_seen(entry, column) for column in _COLUMNS),
-            entry["image_sha256"][:12],
+            entry["image_sha256"][:8],
         )
         for entry in evidence
     ]

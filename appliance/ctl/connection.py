@@ -96,7 +96,7 @@ class Box:
         context = self.context
         try:
             before = identity.validity(context.chain_pem).end
-            identity.check_certificate(reply.chain, key, public_key(context.seed()), before)
+            identity.check_certificate(reply.chain, context.root_pem, key, public_key(context.seed()), before)
         except ValueError as error:
             why = f"{context.address} gave a certificate that is of no use: {error}; yours is as it was"
             raise Trouble(

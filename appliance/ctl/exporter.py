@@ -178,7 +178,7 @@ def serve(
     with Box(reach.the_context(), reach.deadline()) as box:
         ask(box)  # says at once what is wrong with the way to the box
         registry = CollectorRegistry()
-        registry.register(Collector(box, peers))  # type: ignore[arg-type]  # a Collector by its methods
+        registry.register(Collector(box, peers))
         try:
             _, thread = start_http_server(port, host, registry)
         except OSError as error:

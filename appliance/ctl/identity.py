@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from datetime import datetime
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
@@ -68,11 +70,18 @@ def day(seconds: float) -> str:
         return "-"  # a box's own word
 
 
-def check_certificate(chain_pem: str, tls_key_pem: str, signing_key: bytes, least: float) -> None:
-    """That a certificate is of use: for this key, for who signs with ``signing_key``, and good beyond ``least``, in
-    seconds since 1970. Errors: ValueError.
+def check_certificate(chain_pem: str, root_pem: str, tls_key_pem: str, signing_key: bytes, least: float) -> None:
+    """That a certificate is of use: from this root, for this key, for who signs with ``signing_key``, and good beyond
+    ``least``, in seconds since 1970. Errors: ValueError.
     """
-    found = x509.load_pem_x509_certificate(chain_pem.encode())
+    chain = x509.load_pem_x509_certificates(chain_pem.encode())
+    root = x509.load_pem_x509_certificate(root_pem.encode())
+    found = chain[0]
+    try:
+        for child, parent in pairwise([*(one for one in chain if one != root), root]):
+            child.verify_directly_issued_by(parent)
+    except (InvalidSignature, TypeError):
+        raise ValueError("it is not from the box's authority") from None
     key = serialization.load_pem_private_key(tls_key_pem.encode(), None)
     form = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     if found.public_key().public_bytes(*form) != key.public_key().public_bytes(*form):

@@ -46,8 +46,7 @@ def accept(json_: Json = False) -> None:
     from appliance.ctl import sealing
 
     with reach.the_box() as box:
-        sealing.accept_all(box)
-        found = sealing.pinned(box)
+        found = sealing.accept_all(box)
     _show(found)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from appliance.guest import rtnl
 from appliance.monitor import devices
 
-_PATIENCE: Final = 10.0  # seconds until the back end of the interface must be there
+_PATIENCE: Final = 60.0  # seconds until the interface must be there: its back end is one of a busy dom0's
 _PAUSE: Final = 0.02
 _QUEUE: Final = 1000  # packets
 _FORWARDING: Final = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")

@@ -26,7 +26,8 @@ Progress = Callable[[str, str, float], None]
 _NETWORK_ROLES: Final = frozenset({"red", "black"})
 _FOR_NETWORK: Final = ("appliance.guest.xennet",)  # imported only where there is an interface
 _COMPRESS: Final = ("zstd", "-19", "-q", "-c", "--no-progress", "--single-thread")
-_KERNEL_ARGS: Final = "console=hvc0 quiet xen_gntalloc.limit=16384"
+# What a guest prints is the component's; of its kernel only what ends it (a panic is of level 0)
+_KERNEL_ARGS: Final = "console=hvc0 loglevel=1 xen_gntalloc.limit=16384"
 
 
 class BuildError(Exception):
@@ -71,7 +72,7 @@ def build_roles(roles: Iterable[Role], out: Path, progress: Progress = _silent, 
 
 def _build_all(roles: dict[str, Role], out: Path, progress: Progress, entry: str) -> dict[str, Image]:
     source = kernel.source()
-    flavours = sorted({flavour(role) for role in roles.values()})
+    flavours = sorted({flavour(role) for role in roles.values()}, reverse=True)  # plain first: most roles wait for it
     with ThreadPoolExecutor(os.cpu_count()) as pool, ThreadPoolExecutor(1) as bench:
         # One kernel after the other: a build keeps all processors busy by itself
         kernels = {each: bench.submit(_kernel, each, source, out, progress) for each in flavours}

@@ -276,13 +276,17 @@ def _checked(name: str, reply: bytes) -> Json:
         raise ControlError(f"{name} hung up without an answer")
     answer = json.loads(reply)
     if "error" in answer:
-        kind = Busy if answer.get("busy") else ControlError
+        kind = Busy if answer.get("busy") else Unjoined if answer.get("unjoined") else ControlError
         raise kind(f"{name}: {answer['error']}")
     return dict(answer)
 
 
 class Busy(ControlError):
     """Somebody else has borrowed it."""
+
+
+class Unjoined(ControlError):
+    """The assembly joins that end to nothing."""
 
 
 class Loan:
@@ -323,7 +327,7 @@ class Loan:
 
 
 def borrow(name: str, port: str) -> Loan:
-    """The operator's end ``port`` of the box called ``name``. Errors: Busy; ControlError."""
+    """The operator's end ``port`` of the box called ``name``. Errors: Busy; Unjoined; ControlError."""
     with ExitStack() as stack:
         connection = _connect(name, stack)
         try:

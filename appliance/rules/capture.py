@@ -19,6 +19,9 @@ _ETHERNET, _RAW, _LOOP, _COOKED, _COOKED2, _IP4, _IP6 = 1, 101, 0, 113, 276, 228
 _HEADS: Final = {_RAW: 0, _IP4: 0, _IP6: 0, _LOOP: 4, _COOKED: 16, _COOKED2: 20}
 _VLAN_TAGS: Final = frozenset({0x8100, 0x88A8})
 _IP: Final = frozenset({0x0800, 0x86DD})
+_ARP: Final = 0x0806
+_ARP_LENGTH: Final = 28
+_LONGEST_LLC: Final = 1500  # IEEE 802.3 clause 3.2.6: up to here the field is a length
 
 
 class CaptureError(ValueError):
@@ -26,14 +29,17 @@ class CaptureError(ValueError):
 
 
 class Captured(NamedTuple):
-    """One IP packet. ``number`` counts frames of the file from 1; ``when`` is in seconds since 1970; ``packet`` is
-    empty for a frame that holds no IP, ``cut`` says that the capture has only the start of it.
+    """One packet. ``number`` counts frames of the file from 1; ``when`` is in seconds since 1970; ``packet`` is
+    empty for a frame that holds no IP, ``cut`` says that the capture has only the start of it. Of Ethernet, ``link`` is
+    the header with its tags, and ``payload`` all that is behind it but padding; both are empty of other links.
     """
 
     number: int
     when: float
     packet: bytes
     cut: bool
+    link: bytes = b""
+    payload: bytes = b""
 
 
 class _Reader:
@@ -82,7 +88,7 @@ def _pcap(reader: _Reader, order: str, unit: float) -> Iterator[Captured]:
         seconds, part, length, whole = struct.unpack(f"{order}IIII", reader.take(16))
         if length > _LONGEST:
             raise CaptureError(f"packet {number} has {length} bytes")
-        yield Captured(number, seconds + part * unit, _inner(reader.take(length), link & 0xFFFF), whole > length)
+        yield _captured(number, seconds + part * unit, reader.take(length), link & 0xFFFF, whole > length)
 
 
 def _pcapng(reader: _Reader) -> Iterator[Captured]:
@@ -112,14 +118,13 @@ def _pcapng(reader: _Reader) -> Iterator[Captured]:
                 raise CaptureError("a packet block that does not add up")
             link, unit = links[where]
             number += 1
-            packet = _inner(body[20 : 20 + captured], link)
-            yield Captured(number, (high << 32 | low) * unit, packet, whole > captured)
+            yield _captured(number, (high << 32 | low) * unit, body[20 : 20 + captured], link, whole > captured)
         elif kind == 3:
             if len(body) < 4 or not links:
                 raise CaptureError("a packet block that does not add up")
             (whole,) = struct.unpack_from(f"{order}I", body)
             number += 1
-            yield Captured(number, 0.0, _inner(body[4 : 4 + whole], links[0][0]), whole > len(body) - 4)
+            yield _captured(number, 0.0, body[4 : 4 + whole], links[0][0], whole > len(body) - 4)
 
 
 def _block(reader: _Reader, order: str, length: int, taken: int) -> bytes:
@@ -146,18 +151,23 @@ def _resolution(options: bytes, order: str) -> float:
     return 1e-6
 
 
-def _inner(frame: bytes, link: int) -> bytes:
-    """The IP packet in a frame; empty if there is none."""
-    if link == _ETHERNET:
-        at = 12
-        while len(frame) >= at + 4 and int.from_bytes(frame[at : at + 2], "big") in _VLAN_TAGS:
-            at += 4
-        found = frame[at + 2 :] if int.from_bytes(frame[at : at + 2], "big") in _IP else b""
-    elif link in _HEADS:
-        found = frame[_HEADS[link] :]
-    else:
+def _captured(number: int, when: float, frame: bytes, link: int, cut: bool) -> Captured:
+    if link in _HEADS:
+        return Captured(number, when, _trimmed(frame[_HEADS[link] :]), cut)
+    if link != _ETHERNET:
         raise CaptureError(f"packets of the link type {link} are not known here: Ethernet, raw IP or Linux cooked are")
-    return _trimmed(found)
+    at = 12
+    while len(frame) >= at + 4 and int.from_bytes(frame[at : at + 2], "big") in _VLAN_TAGS:
+        at += 4
+    if len(frame) < at + 2:
+        return Captured(number, when, b"", cut)
+    kind, payload = int.from_bytes(frame[at : at + 2], "big"), frame[at + 2 :]
+    packet = _trimmed(payload) if kind in _IP else b""
+    if kind == _ARP:
+        payload = payload[:_ARP_LENGTH]
+    elif kind <= _LONGEST_LLC:
+        payload = payload[:kind]
+    return Captured(number, when, packet, cut, frame[: at + 2], packet or payload)
 
 
 def _trimmed(packet: bytes) -> bytes:

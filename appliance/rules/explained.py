@@ -9,9 +9,10 @@ from appliance.rules import layers, packets, space
 from appliance.rules.packets import Said, Sample
 from appliance.rules.space import LAN
 from appliance.rules.work import Work
-from appliance.vchan.messages import Packets
+from appliance.vchan.messages import Frames, Packets
 from components.filter.engine import Engine
-from components.filter.model import Action, Link, RuleSet, Side
+from components.filter.ethernet import Ethernet
+from components.filter.model import Action, RuleSet, Side
 from components.filter.ways import Ways
 
 
@@ -31,45 +32,55 @@ class Told(NamedTuple):
 class Explainer:
     """Packets one after the other, as the filter would meet them: what one opens, the next may belong to."""
 
-    def __init__(self, ruleset: RuleSet, peers: Mapping[int, str], wall: float) -> None:
+    def __init__(self, ruleset: RuleSet, peers: Mapping[int, str], wall: float, ways: Ways | None = None) -> None:
+        """``ways`` are those of the box; where nobody says, one with a tunnel, or a bridge if rules speak of frames."""
         self._ruleset = ruleset
         self._peers = peers
-        self._with_link = space.has_link(ruleset)
-        ways = Ways(Side.BLACK, is_bridge=True) if self._with_link else Ways()
+        if ways is None:
+            ways = Ways(Side.BLACK, is_bridge=True) if space.has_link(ruleset) else Ways()
+        self.has_frames = ways.is_bridge
         self._engine = Engine(ruleset, ways)
+        self._ethernet = Ethernet(self._engine)
         self._wall = wall
         self._begin: float | None = None
 
     def described(self, said: Said) -> Told:
-        """A packet in words. One whose state was said, or that is no IP, goes by the rules alone."""
+        """A packet in words. One whose state was said goes by the rules alone."""
         sample = said.sample
-        if said.state is not None or not sample.family.version:
+        if said.state is not None:
             return self._by_rules(sample)
         origin = sample.on(space.ORIGIN) or 0
-        return self.raw(packets.build(sample), origin, _link(sample) if self._with_link else None, sample=sample)
+        link = packets.link_header(sample) if self.has_frames else b""
+        return self.raw(packets.payload(sample), origin, link, sample=sample)
 
     def raw(
         self,
         packet: bytes,
         origin: int,
-        link: Link | None = None,
+        link: bytes = b"",
         when: float | None = None,
         sample: Sample | None = None,
     ) -> Told:
-        """The bytes of a packet. ``when`` is the time it came, in seconds since 1970, if not now."""
+        """The bytes of a packet, or in a box that passes frames what is in one with the header ``link``. ``when`` is
+        the time it came, in seconds since 1970, if not now.
+        """
         side, peer = side_and_peer(origin)
         wall = self._wall if when is None else when
         self._begin = wall if self._begin is None else self._begin
         now = max(0.0, wall - self._begin) + 1.0
-        said = self._engine.explain(packet, side, peer, now, wall, link)
-        self._engine.judge(Packets(packet, len(packet), peer), side, now, wall, link)
+        if self.has_frames:
+            said = self._ethernet.explain(link, packet, side, now, wall)
+            self._ethernet.judge(Frames(packet, len(packet), link), side, now, wall)
+        else:
+            said = self._engine.explain(packet, side, peer, now, wall)
+            self._engine.judge(Packets(packet, len(packet), peer), side, now, wall)
         shown = packets.say(sample, self._peers) if sample is not None else said.packet
         state = ", ".join(filter(None, (said.state, f"it is {said.tracking}" if said.tracking else "")))
         leaves = said.leaves.name.lower() if said.leaves is not None else ""
         return Told(shown, said.verdict, said.rule, said.why, state, leaves, said.translation, said.steps)
 
     def _by_rules(self, sample: Sample) -> Told:
-        built = layers.of_rules(self._ruleset, self._wall, self._with_link)
+        built = layers.of_rules(self._ruleset, self._wall, space.VLAN in sample.family.axes)
         trail = layers.point(built, sample, Work())
         last = trail[-1]
         assert isinstance(last.action, Action)
@@ -78,13 +89,12 @@ class Explainer:
             why = "its source is one that the red side does not have, or that only the red side has"
         else:
             why = "the rule says so" if last.number >= 0 else "no rule matches it, and what no rule allows is dropped"
-        state = "as it was said to be" if sample.family.version else "frames have none"
         return Told(
             packets.say(sample, self._peers),
             last.action,
             last.number if last.number >= 0 else None,
             why,
-            state,
+            "as it was said to be",
             "",
             "",
             steps,
@@ -100,13 +110,3 @@ def side_and_peer(origin: int) -> tuple[Side, int]:
     if origin == space.RED:
         return Side.RED, 0
     return (Side.BLACK, 0) if origin == space.BLACK else (Side.TUNNEL, origin - space.FIRST_PEER + 1)
-
-
-def _link(sample: Sample) -> Link:
-    source, destination = (sample.on(axis) or 0 for axis in (space.FROM_MAC, space.TO_MAC))
-    return Link(
-        0x0800 if sample.family.version == 4 else 0x86DD,
-        sample.on(space.VLAN) or 0,
-        source.to_bytes(6, "big"),
-        destination.to_bytes(6, "big"),
-    )

@@ -33,6 +33,11 @@ def unfit(ruleset: RuleSet, sides: int, has_frames: bool, lines: Sequence[str]) 
             say(one.line, f"this never matches: in this box nothing comes from {_named(one.sides)}")
         elif one.leaves and not one.leaves & sides:
             say(one.line, f"this never matches: in this box nothing leaves by {_named(one.leaves)}")
+    is_split = sides == sum(Side)
+    if is_split and not any(one.source is not None and one.leaves in (0, Side.BLACK) for one in ruleset.translations):
+        why = "nothing is translated (nat … to black): in clear, the LAN's own addresses are seen outside"
+        hint = "that is right where the provider routes the LAN's addresses to this box, and for IPv6"
+        found.append(Problem(ruleset.files[0], Place(0), "", why, hint, True))
     return found
 
 

@@ -18,6 +18,7 @@ from appliance.rules import intervals, space, values, words
 from appliance.rules.intervals import Intervals
 from appliance.rules.space import Box, Family
 
+_SMALLEST_TYPE: Final = 1536  # IEEE 802.3 clause 3.2.6; what is below names an LLC frame's service
 _STATES: Final = ("new", "established", "related", "invalid", "untracked")
 _PROTOCOL_NAMES: Final = {number: name for name, number in words.PROTOCOLS.items()}
 _ETHERTYPE_NAMES: Final = {number: name for name, number in words.ETHERTYPES.items()}
@@ -368,6 +369,33 @@ def build(packet: Sample) -> bytes:
     header = bytearray(struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 1, 0, 64, protocol, 0) + source + destination)
     header[10:12] = _checksum(header, 0)
     return bytes(header) + body
+
+
+def link_header(packet: Sample) -> bytes:
+    """The header of the Ethernet frame that a packet comes in: addresses, a tag if it has one, type or length."""
+    family = packet.family
+    tag = struct.pack("!HH", 0x8100, packet.on(space.VLAN) or 0) if packet.on(space.VLAN) else b""
+    if family.version:
+        kind = 0x0800 if family.version == 4 else 0x86DD
+    else:
+        kind = 0x0806 if packet.on(space.OPERATION) is not None else packet.on(space.ETHERTYPE) or 0
+    if kind < _SMALLEST_TYPE:
+        kind = len(payload(packet))  # an LLC frame has its length there
+    hosts = (packet.on(axis) for axis in (space.TO_MAC, space.FROM_MAC))
+    usual = (_LIKED[axis][0] for axis in (space.TO_MAC, space.FROM_MAC))
+    addresses = [(given or liked).to_bytes(6, "big") for given, liked in zip(hosts, usual, strict=True)]
+    return b"".join((*addresses, tag, struct.pack("!H", kind)))
+
+
+def payload(packet: Sample) -> bytes:
+    """What is in that frame."""
+    if packet.family.version:
+        return build(packet)
+    if (operation := packet.on(space.OPERATION)) is not None:
+        # Who has no address yet asks for one's owner (RFC 5227): nobody is spoken for
+        return struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation) + bytes(20)
+    kind = packet.on(space.ETHERTYPE) or 0
+    return bytes((kind & 0xFF, kind & 0xFF, 3)) + bytes(35) if kind < _SMALLEST_TYPE else bytes(46)
 
 
 def _body(protocol: int, point: Mapping[str, int]) -> bytes:

@@ -19,7 +19,8 @@ from typing import Final
 from appliance.xen.xswire import Conversation, Event, Kind, XenstoreFault, message
 
 DEVICE: Final = "/dev/xen/xenbus"
-DEADLINE: Final = 5.0  # seconds; dom0 may be busy
+# dom0 may be busy; whoever must not stand still for so long has a monitor that sees to it
+DEADLINE: Final = 60.0  # seconds
 _READ: Final = 4096
 
 

@@ -55,7 +55,14 @@ create_channel(dom0_t, {kind}, dom0_t_channel)
 create_channel({kind}, dom0_t, {kind}_channel)
 allow dom0_t {kind}_building:hvm gethvmc;
 allow dom0_t {kind}_building:grant {{ map_read map_write unmap }};
-allow dom0_t {kind}:grant {{ map_read map_write unmap{copy} }};
+allow dom0_t {kind}:grant {{ map_read map_write unmap }};
+"""
+
+# netback copies packets out of the pages that a guest grants, and into them. Xen asks for the right by where the bytes
+# come from and where they go, whoever copies: so there is one for each way
+_NETWORKED: Final = """\
+allow dom0_t {kind}:grant copy;
+allow {kind} dom0_t:grant copy;
 """
 
 _CHANNEL: Final = """
@@ -79,8 +86,8 @@ neverallow * septum_domain:grant transfer;
 neverallow septum_domain septum_domain:{ domain domain2 argo } *;
 neverallow septum_domain ~domain_type:{ argo security resource } *;
 neverallow septum_domain xen_t:{ xen xen2 } *;
-# No guest has a page of dom0's
-neverallow septum_domain dom0_t:grant *;
+# No guest has a page of dom0's. (One with a network may say "copy", to pages that dom0 would first have to grant it)
+neverallow septum_domain dom0_t:grant { map_read map_write unmap transfer setup query };
 neverallow septum_domain dom0_t:{ mmu domain domain2 hvm } *;
 """
 
@@ -100,7 +107,8 @@ def policy(assembly: ValidatedAssembly, *, locked: bool = True) -> str:
     """The module of ``assembly``, in the language of Xen's policy sources: its rules, then its walls."""
     rules = [_PREAMBLE, *(_domain(domain) for domain in assembly.domains), "".join(_channels(assembly))]
     rules.append("\nrole system_r types { domain_type domU_t dm_dom_t };\n")
-    walls = [_WALLS, *_undeclared(assembly)]
+    alone = " ".join(kind(domain.name) for domain in assembly.domains if not is_networked(domain))
+    walls = [_WALLS, f"neverallow {{ {alone} }} dom0_t:grant copy;\n", *_undeclared(assembly)]
     if locked:
         walls.append(f"neverallow * security_t:security {{ {' '.join(_FOREVER)} }};\n")
     walls.append("neverallow * xen_t:xen kexec;\nneverallow * xen_t:xen2 livepatch_op;\n")
@@ -108,9 +116,13 @@ def policy(assembly: ValidatedAssembly, *, locked: bool = True) -> str:
 
 
 def _domain(domain: Domain) -> str:
-    # A network backend in dom0 copies packets out of the pages that a guest grants, and into them
-    networked = {"tun", "udp4", "udp6"} & set(domain.role.devices)
-    return _DOMAIN.format(name=domain.name, kind=kind(domain.name), copy=" copy" if networked else "")
+    text = _DOMAIN + (_NETWORKED if is_networked(domain) else "")
+    return text.format(name=domain.name, kind=kind(domain.name))
+
+
+def is_networked(domain: Domain) -> bool:
+    """Whether a backend in dom0 carries packets for it."""
+    return bool({"tun", "udp4", "udp6"} & set(domain.role.devices))
 
 
 def _channels(assembly: ValidatedAssembly) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from appliance.assembly.model import ValidatedAssembly
 from appliance.xsm.labels import building_label, kind, label
+from appliance.xsm.policy import is_networked
 
 State = Literal["enforcing", "permissive", "absent"]
 
@@ -109,6 +110,10 @@ def _between_domains(assembly: ValidatedAssembly, allowed: Allowed) -> Iterator[
 def _by_dom0(assembly: ValidatedAssembly, allowed: Allowed) -> Iterator[str]:
     for domain in assembly.domains:
         yield from _compare(f"dom0 on the memory of {domain.name}", allowed(DOM0, label(domain.name), "mmu"), set())
+        may_copy = {"copy"} if is_networked(domain) else set()
+        lent = allowed(DOM0, label(domain.name), "grant")
+        yield from _compare(f"dom0 on grants of {domain.name}", lent, {"map_read", "map_write", "unmap"} | may_copy)
+        yield from _compare(f"{domain.name} on grants of dom0", allowed(label(domain.name), DOM0, "grant"), may_copy)
         if "map_write" not in allowed(DOM0, building_label(domain.name), "mmu"):
             yield f"dom0 cannot build {domain.name}"
     may = allowed(DOM0, _SECURITY, "security") & {"load_policy", "setenforce", "setbool"}

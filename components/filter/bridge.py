@@ -18,7 +18,7 @@ class Bridge:
 
     def __init__(self, guest: Guest, settings: InlineSettings) -> None:
         self.engine = Engine(settings.ruleset, settings.ways)
-        self._ethernet = Ethernet(self.engine)
+        self.ethernet = Ethernet(self.engine)
         self.telling = Telling(guest, self.engine)
         self._outs: dict[Side, DroppingOut] = {Side.RED: guest.out("red_out"), Side.BLACK: guest.out("black_out")}
         self._came = {Side.RED: guest.counter("from_red"), Side.BLACK: guest.counter("from_black")}
@@ -32,7 +32,7 @@ class Bridge:
 
     def _judge(self, group: Frames, side: Side, now: float) -> None:
         self._came[side].add(_frames(group))
-        for out, allowed in self._ethernet.judge(group, side, now, self.telling.wall):
+        for out, allowed in self.ethernet.judge(group, side, now, self.telling.wall):
             if not self._outs[out].send(allowed):
                 self._sink_full.add(_frames(allowed))
 
@@ -47,4 +47,4 @@ def build(guest: Guest) -> None:
     guest.receive("red_in", bridge.from_red, into=(guest.out("black_out"),))
     guest.receive("black_in", bridge.from_black, into=(guest.out("red_out"),))
     guest.timer(bridge.telling.tick)
-    control.serve(guest, bridge.engine)
+    control.serve(guest, bridge.engine, bridge.ethernet)

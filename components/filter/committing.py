@@ -68,7 +68,7 @@ def _serve_commits(guest: Guest, engine: Engine, trust: Trust, counting: Countin
 
     def apply(rules: Rules) -> Applied:
         outcome = engine.replace(rules[0], time.monotonic(), guest.wall(), rules[1])
-        return Applied(outcome.kept, outcome.ended)
+        return Applied(outcome.kept + outcome.left, outcome.ended)  # those left are judged before they pass again
 
     applier = Applier(trust, "ruleset", (engine.ruleset, engine.compiled(engine.ruleset)), prepare, apply)
 

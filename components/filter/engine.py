@@ -10,7 +10,8 @@ or a whole run of them, costs a look at the table of flows, however many rules t
 * Resets, echo replies and ICMP errors are never new.
 * ICMP errors are related if the packet that they carry the start of belongs to a flow, and came from whom they go to.
 
-``decide`` is what says so, of a packet and a moment, and changes nothing; ``judge`` acts on it, ``explain`` tells it.
+``decide`` is what says so, of a packet and a moment, and changes nothing, but that it ends a flow which replaced rules
+no longer allow, if it comes upon one; ``judge`` acts on it, ``explain`` tells it.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ _PLAINLY: Final = SYN | FIN | RST | ACK  # of these, just ACK is what the midst 
 _TURNING: Final = SYN | FIN | RST  # flags that change a flow's state
 _ANSWERS: Final = 64.0  # a second, to each side: what rejected packets are answered with
 _ANSWERS_AT_ONCE: Final = 128.0
+_JUDGED_AT_ONCE: Final = 2048  # flows, when rules are replaced: some 20 ms
+_JUDGED_IN_A_TURN: Final = 256
 _NOTHING: Final = ()
 _RED: Final = Side.RED  # a look at a member of an enumeration costs as much as ten others do
 _PATIENCE: Final = dict(TIMEOUTS)  # looked at for every packet, which a proxy makes slower
@@ -74,10 +77,11 @@ class Outcome(NamedTuple):
 
 
 class Replaced(NamedTuple):
-    """What a new rule set meant for the flows there were."""
+    """What a new rule set has meant for the flows there were, so far."""
 
-    kept: int
-    ended: int
+    kept: int = 0
+    ended: int = 0
+    left: int = 0  # not judged yet: each is before its next packet passes
 
 
 class Decision(NamedTuple):
@@ -129,6 +133,9 @@ class Engine:
         self._pickup = Pickup()
         self._answer_rates = {side: Bucket(_ANSWERS, _ANSWERS_AT_ONCE) for side in Side}
         self._answers: list[tuple[Side, Packets]] = []
+        self._generation = 0  # of the rules
+        self.unjudged: list[bytes] = []  # keys of flows that older rules let open, for ``review``
+        self._kept = self._ended = 0
         self._seed = hash(b"ports")  # differs from one start to the next, as hashes of bytes do
         self.passed = 0  # packets
         self.rejected = 0  # packets that were answered
@@ -194,7 +201,7 @@ class Engine:
     def judge_link(self, link: Link, packets: int, octets: int, side: Side, now: float, wall: float) -> Action:
         """What becomes of frames that carry no IP, ``octets`` bytes in all: one verdict on all of them."""
         compiled = self._compiled
-        rule = compiled.lookup.first_of_frame(link, side, octets, compiled.conditions, now, wall)
+        rule = self.decide_link(link, octets, side, now, wall)
         action = compiled.rules[rule].action if rule >= 0 else Action.DROP
         if rule >= 0:
             compiled.conditions.take(rule, octets, now)
@@ -207,33 +214,60 @@ class Engine:
             self.denied[side]["no rule" if rule < 0 else "dropped"] += packets
         return action
 
+    def decide_link(
+        self, link: Link, octets: int, side: Side, now: float, wall: float, steps: list[Step] | None = None
+    ) -> int:
+        """The rule that decides about such frames, or -1. Changes nothing."""
+        compiled = self._compiled
+        return compiled.lookup.first_of_frame(link, side, octets, compiled.conditions, now, wall, steps)
+
     def compiled(self, ruleset: RuleSet) -> Compiled:
         """``ruleset`` as ``replace`` needs it: all that takes long, or memory, without going by it yet."""
         return Compiled(ruleset, self.ways)
 
     def replace(self, ruleset: RuleSet, now: float, wall: float, ready: Compiled | None = None) -> Replaced:
         """Goes by another rule set from now on. Each living flow is judged as the packet that opened it would be now:
-        what the new rules still allow lives on, the rest ends at once.
+        what the new rules still allow lives on, the rest ends. Many are judged later, by ``review``, or when their next
+        packet comes: none passes by what the older rules allowed.
         """
         compiled, records = ready or Compiled(ruleset, self.ways), Records(ruleset)
-        kept: list[tuple[Flow, int]] = []
-        ended: list[Flow] = []
+        keys = list(self.flows.by_key)
         for flow in self.flows.by_key.values():
-            rule = self._still(flow, compiled, now, wall) if flow.expires > now else UNKNOWN
-            if rule >= 0:
-                kept.append((flow, rule))
-            else:
-                ended.append(flow)
-        for flow in ended:
-            self.flows.forget(flow)
-        for flow, rule in kept:
-            flow.rule = rule
-            flow.forget_rules()
+            flow.near_rule = flow.far_rule = UNKNOWN  # the quick way takes none that is not judged
         for fragments in self.fragments.values():
             fragments.clear()
         records.take_over(self.records)
         self.ruleset, self._compiled, self.records = ruleset, compiled, records
-        return Replaced(len(kept), len(ended))
+        self._generation += 1
+        self.unjudged, self._kept, self._ended = keys, 0, 0
+        self.review(now, wall, _JUDGED_AT_ONCE)
+        return self.replaced
+
+    @property
+    def replaced(self) -> Replaced:
+        """What the rule set in force has meant for the flows that there were before it."""
+        return Replaced(self._kept, self._ended, len(self.unjudged))
+
+    def review(self, now: float, wall: float, most: int = _JUDGED_IN_A_TURN) -> bool:
+        """Judges some of the flows that older rules let open. Whether any are left."""
+        keys = self.unjudged[-most:]
+        del self.unjudged[-most:]
+        for key in keys:
+            flow = self.flows.by_key.get(key)
+            if flow is not None and flow.generation != self._generation:
+                self._judged(flow, now, wall)
+        return bool(self.unjudged)
+
+    def _judged(self, flow: Flow, now: float, wall: float) -> bool:
+        """Whether the rules in force allow a flow: else it ends."""
+        rule = self._still(flow, now, wall) if flow.expires > now else UNKNOWN
+        if rule < 0:
+            self.flows.forget(flow)
+            self._ended += 1
+            return False
+        flow.rule, flow.generation = rule, self._generation
+        self._kept += 1
+        return True
 
     def explain(
         self, packet: bytes, side: Side, peer: int, now: float, wall: float, link: Link | None = None
@@ -247,11 +281,11 @@ class Engine:
 
     def list_flows(self, start: int, most: int, now: float) -> list[FlowRow]:
         """At most ``most`` living flows, from the one of number ``start`` on, in the order of their opening."""
-        return list_flows(self.flows, start, most, now)
+        return list_flows(self.flows, start, most, self._generation, now)
 
     def talkers(self, most: int, now: float) -> list[Talker]:
         """Who opened the flows that live and carried most: by address, the greediest first."""
-        return talkers(self.flows, most, now)
+        return talkers(self.flows, most, self._generation, now)
 
     def tick(self, now: float) -> None:
         """To be called about once a second: forgets what has expired."""
@@ -375,9 +409,9 @@ class Engine:
             return self._about_error(packet, header, side, peer, link, now, wall, steps)
         ends, kind = header.ends, header.kind
         zone = _zone(link)
-        flow = seen = turn = None
+        flow = ended = seen = turn = facts = forwarded = None
         if kind in (Kind.FLOW, Kind.REPLY):
-            flow = self._find(ends, side, zone, now)
+            flow = self._find(ends, side, zone, now, wall)
         if flow is not None and flow.far is not side and side is not Side.RED:
             return Decision("no flow", UNKNOWN, False, Tracking.INVALID, state="the flow is another side's")
         is_tcp = ends.protocol[0] == TCP
@@ -386,7 +420,9 @@ class Engine:
             seen = tcp.segment(packet, header.start)
         invalid = ""
         if flow is None:
-            if why := self._compiled.sources.refusal(ends.source, ends.destination, side):
+            facts, forwarded = self._facts(header, None, side, peer, len(packet), link)
+            # Not where it was sent, but where it goes: what is forwarded comes for an address that is none of the LAN's
+            if why := self._compiled.sources.refusal(ends.source, facts.destination, side):
                 return Decision(why, UNKNOWN, False, Tracking.INVALID, state="no flow")
             state = "no flow"
             if kind is Kind.CONTROL:
@@ -396,11 +432,11 @@ class Engine:
             else:
                 tracking = Tracking.NEW
         else:
-            state = told(flow, now)
+            state = told(flow, now) if steps is not None else ""
             if is_tcp and is_opening and (side is not flow.opener or tcp.is_ended(flow)):
                 tracking = Tracking.NEW
                 if tcp.is_ended(flow):
-                    flow = None  # makes way for a new one
+                    flow, ended = None, flow  # makes way for a new one
             else:
                 if seen is not None:
                     turn = tcp.turn(flow, side, seen)
@@ -410,7 +446,8 @@ class Engine:
                     tracking = Tracking.INVALID
         if is_tcp and not tcp.is_sensible(header.flags):
             tracking, invalid = Tracking.INVALID, "flags"
-        facts, forwarded = self._facts(header, flow, side, peer, len(packet), link)
+        if facts is None:
+            facts, forwarded = self._facts(header, flow, side, peer, len(packet), link)
         found = self._compiled.lookup.first(facts, tracking, self._compiled.conditions, now, wall, steps)
         why = self._verdict(found, invalid)
         way = (
@@ -419,7 +456,7 @@ class Engine:
         nat, opens = None, flow is None and tracking == Tracking.NEW and not why
         if opens and self._compiled.nat is not None and len(ends.source) == 4:
             try:
-                nat = self._translation(ends, facts, forwarded, side, way, zone, now)
+                nat = self._translation(ends, facts, forwarded, side, way, zone, ended, now, wall)
             except Exhausted:
                 why, opens = "no port", False
         if tracking == Tracking.INVALID:
@@ -427,10 +464,16 @@ class Engine:
         is_static = found.is_static and not invalid
         return Decision(why, found.rule, is_static, tracking, facts, way, flow, seen, turn, opens, nat, state)
 
-    def _find(self, ends: Endpoints, side: Side, zone: bytes, now: float) -> Flow | None:
+    def _find(self, ends: Endpoints, side: Side, zone: bytes, now: float, wall: float) -> Flow | None:
         if side is Side.RED:
-            return self.flows.near(ends.key() + zone, now)
-        return self.flows.afar(ends.reverse_key() + zone, now)
+            flow = self.flows.near(ends.key() + zone, now)
+        else:
+            flow = self.flows.afar(ends.reverse_key() + zone, now)
+        return flow if flow is not None and self._lives(flow, now, wall) else None
+
+    def _lives(self, flow: Flow, now: float, wall: float) -> bool:
+        """Whether the rules in force allow a flow: if they have not been asked yet, they are."""
+        return flow.generation == self._generation or self._judged(flow, now, wall)
 
     def _about_error(
         self,
@@ -446,20 +489,24 @@ class Engine:
         """An ICMP error must go to whom the packet came from that it is about, and that packet's flow must live."""
         ends, inner = header.ends, header.inner
         assert inner is not None
-        if why := self._compiled.sources.refusal(ends.source, ends.destination, side):
-            return Decision(why, UNKNOWN, False, Tracking.INVALID, state="no flow")
-        flow = self._find(reverse(inner), side, _zone(link), now)
+        flow = self._find(reverse(inner), side, _zone(link), now, wall)
         if flow is not None and (ends.destination != inner.source or (side is not Side.RED and flow.far is not side)):
             flow = None
-        invalid = "" if flow is not None else "unrelated"
         facts, _ = self._facts(header, None, side, peer, len(packet), link)
         if flow is not None and flow.nat is not None:
             true = flow.nat.true()
             facts = facts._replace(destination=true.destination if side is Side.RED else true.source)
+        if why := self._compiled.sources.refusal(ends.source, facts.destination, side):
+            return Decision(why, UNKNOWN, False, Tracking.INVALID, state="no flow")
+        invalid = "" if flow is not None else "unrelated"
+        if flow is not None and inner.protocol[0] == TCP:
+            sequence = int.from_bytes(packet[header.about + 4 : header.about + 8], "big")
+            if not tcp.is_on_its_way(flow, flow.far if side is Side.RED else Side.RED, sequence):
+                flow, invalid = None, "unsent"
         tracking = Tracking.INVALID if flow is None else Tracking.RELATED
         found = self._compiled.lookup.first(facts, tracking, self._compiled.conditions, now, wall, steps)
         way = Side.RED if side is not Side.RED else flow.far if flow is not None else self.ways.leaves(ends.destination)
-        state = f"about {told(flow, now)}" if flow is not None else "about no flow"
+        state = f"about {told(flow, now) if steps is not None else ''}" if flow is not None else "about no flow"
         return Decision(self._verdict(found, invalid), found.rule, False, tracking, facts, way, flow, state=state)
 
     def _verdict(self, found: Found, invalid: str) -> str:
@@ -493,9 +540,11 @@ class Engine:
         side: Side,
         way: Side,
         zone: bytes,
+        ended: Flow | None,
         now: float,
+        wall: float,
     ) -> Rewriting | None:
-        """How the flow that a packet opens is translated. Errors: Exhausted."""
+        """How the flow that a packet opens is translated; ``ended`` makes way for it. Errors: Exhausted."""
         nat = self._compiled.nat
         source = nat.source(facts, way) if nat is not None else None
         if source is None and forwarded is None:
@@ -512,7 +561,8 @@ class Engine:
 
         def is_free(port: bytes) -> bool:
             made = rewriting(port)
-            return self.flows.is_free(made.alias, now) and self.flows.near(made.near.key() + zone, now) is None
+            known = self.flows.afar(made.alias, now), self.flows.near(made.near.key() + zone, now)
+            return all(flow is None or flow is ended or not self._lives(flow, now, wall) for flow in known)
 
         if goes.source == came.source or came.protocol[0] not in (TCP, UDP, ICMP):
             if not is_free(came.source_port):
@@ -558,7 +608,7 @@ class Engine:
         flow.icmp = header.icmp
         flow.link = made.facts.link
         flow.nat = made.nat
-        flow.rule = made.rule
+        flow.rule, flow.generation = made.rule, self._generation
         flow.packets, flow.octets = count, octets
         if made.seen is not None and not header.fragment:
             tcp.opened(flow, made.seen)
@@ -627,8 +677,9 @@ class Engine:
             asked = question(turned_round(packet) if is_red else packet, header)
             self._answers.append((Side.RED, Packets(asked, len(asked), peer)))
 
-    def _still(self, flow: Flow, compiled: Compiled, now: float, wall: float) -> int:
-        """The rule of another rule set by which the packet that opened a flow would do so now, or -1."""
+    def _still(self, flow: Flow, now: float, wall: float) -> int:
+        """The rule by which the packet that opened a flow would do so now, or -1."""
+        compiled = self._compiled
         near = flow.nat.near if flow.nat is not None else ends_of(flow.key)
         far = flow.nat.far if flow.nat is not None else near
         is_red = flow.opener is Side.RED
@@ -636,8 +687,6 @@ class Engine:
         flags = SYN if came.protocol[0] == TCP else 0
         peer = flow.peer if flow.opener is Side.TUNNEL else 0
         facts = facts_of(came, flow.opener, peer, flags, flow.icmp, 0, flow.link)
-        if compiled.sources.refusal(came.source, came.destination, flow.opener):
-            return UNKNOWN
         goes = came
         if compiled.nat is not None and len(came.source) == 4:
             if (forwarded := compiled.nat.forward(facts)) is not None:
@@ -647,6 +696,8 @@ class Engine:
                 )
             source = compiled.nat.source(facts, flow.far if is_red else Side.RED)
             goes = goes._replace(source=source or goes.source)
+        if compiled.sources.refusal(came.source, goes.destination, flow.opener):
+            return UNKNOWN
         left = far if is_red else reverse(near)
         if goes._replace(source_port=left.source_port) != left:
             return UNKNOWN  # it would be translated otherwise

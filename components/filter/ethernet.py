@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from appliance.vchan.messages import Frames, Packets
 from components.filter.engine import Engine
+from components.filter.explain import WHY, Explanation, denied, explain_frame
 from components.filter.model import Action, Link, Side
 
 _UNTAGGED: Final = 14
@@ -113,20 +114,38 @@ class Ethernet:
                 found.append(Outgoing(out, Frames(*packets[:2], back)))
         return found
 
+    def explain(self, link: bytes, payload: bytes, side: Side, now: float, wall: float) -> Explanation:
+        """What would become of a frame, given as its header (addresses, tags, type) and what is in it. Changes
+        nothing.
+        """
+        try:
+            header = parse(link)
+            if header.kind not in _FIRST_BYTES:
+                return explain_frame(self._engine, self._link(header, payload, side), len(payload), side, now, wall)
+        except Malformed as malformed:
+            return denied(why) if (why := str(malformed)) in WHY else denied("malformed", why)
+        if payload[:1].translate(None, _FIRST_BYTES[header.kind]):
+            return denied("malformed", "another IP version than the frame's type has")
+        of_ip = Link(header.kind, header.vlan, header.source, header.destination)
+        return self._engine.explain(payload, side, 0, now, wall, of_ip)
+
     def _other(self, payload: memoryview, header: Header, side: Side, now: float, wall: float) -> bool:
         """Whether a frame that is not IP may pass: by a rule that names it."""
-        kind, operation = header.kind, 0
         try:
-            if kind == _ARP:
-                operation = self._arp(bytes(payload), side)
-            elif kind <= _LARGEST_LENGTH:
-                kind = _llc(payload, kind)
+            link = self._link(header, payload, side)
         except Malformed as malformed:
             self._engine.denied[side][str(malformed)] += 1
             return False
-        link = Link(kind, header.vlan, header.source, header.destination, operation)
-        octets = len(payload)
-        return self._engine.judge_link(link, 1, octets, side, now, wall) is Action.ALLOW
+        return self._engine.judge_link(link, 1, len(payload), side, now, wall) is Action.ALLOW
+
+    def _link(self, header: Header, payload: bytes | memoryview, side: Side) -> Link:
+        """What rules are asked about, of a frame that is not IP. Errors: Malformed, with a reason that WHY has."""
+        kind, operation = header.kind, 0
+        if kind == _ARP:
+            operation = self._arp(bytes(payload), side)
+        elif kind <= _LARGEST_LENGTH:
+            kind = _llc(payload, kind)
+        return Link(kind, header.vlan, header.source, header.destination, operation)
 
     def _arp(self, payload: bytes, side: Side) -> int:
         """The operation of an ARP packet. Errors: Malformed, also if the red side claims what is not its own."""
@@ -140,7 +159,7 @@ class Ethernet:
         return int.from_bytes(payload[6:8], "big")
 
 
-def _llc(payload: memoryview, length: int) -> int:
+def _llc(payload: bytes | memoryview, length: int) -> int:
     """The DSAP of an LLC frame. Errors: Malformed."""
     if length < 3 or len(payload) != length:
         raise Malformed("malformed")

@@ -8,7 +8,7 @@ from components.filter.headers import Kind, Malformed, parse
 from components.filter.lookup import UNTRACKED, Step, facts_of
 from components.filter.model import Action, Link, Side, Tracking
 from components.filter.nat import reverse
-from components.filter.records import describe
+from components.filter.records import describe, describe_frame
 
 if TYPE_CHECKING:
     from components.filter.engine import Engine
@@ -22,6 +22,7 @@ WHY: Final = {
     "rejected": "the rule says so, and the sender is told",
     "no flow": "it is no beginning, and of no flow that is known",
     "unrelated": "an ICMP error about no flow that is known, or not to whom it is about",
+    "unsent": "an ICMP error about a segment that was not sent, or has long arrived",
     "control": "ICMP that is never forwarded",
     "fragment": "a later fragment of a datagram whose first one has not passed",
     "spoofed": "its source belongs on another side",
@@ -60,11 +61,11 @@ def explain(
     try:
         header = parse(packet)
     except Malformed as error:
-        return _denied("malformed", f"{WHY['malformed']}: {error}")
+        return denied("malformed", str(error))
     if header.kind is Kind.LATER:
         said = engine.fragments[side].later(header.fragment, header.offset, now)
         if said is None:
-            return _denied("fragment", WHY["fragment"])
+            return denied("fragment")
         why = "a later fragment goes as the first one of its datagram did"
         return Explanation(Action.ALLOW, said.rule, why, "", "", "the first fragment has passed", said.way, "", ())
     steps: list[Step] = []
@@ -92,5 +93,24 @@ def explain(
     )
 
 
-def _denied(why: str, text: str) -> Explanation:
-    return Explanation(Action.DROP, None, text, "", "", "", None, "", ())
+def explain_frame(engine: Engine, link: Link, octets: int, side: Side, now: float, wall: float) -> Explanation:
+    """The same of a frame that carries no IP."""
+    steps: list[Step] = []
+    number = engine.decide_link(link, octets, side, now, wall, steps)
+    verdict = engine.ruleset.rules[number].action if number >= 0 else Action.DROP
+    return Explanation(
+        verdict,
+        number if number >= 0 else None,
+        WHY["no rule"] if number < 0 else "the rule says so",
+        describe_frame(link, side),
+        "",
+        "frames have none",
+        (Side.BLACK if side is Side.RED else Side.RED) if verdict is Action.ALLOW else None,
+        "",
+        tuple(steps[-_MOST_STEPS:]),
+    )
+
+
+def denied(why: str, more: str = "") -> Explanation:
+    """What no rule is asked about."""
+    return Explanation(Action.DROP, None, f"{WHY[why]}: {more}" if more else WHY[why], "", "", "", None, "", ())

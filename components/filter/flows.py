@@ -1,7 +1,8 @@
 """The table of flows: who opened them, how far they have come, when they are forgotten.
 
-Bounded: each side has its share, and a side that opens more than that loses its own flows, first those that were never
-answered. So a scan from one side costs neither the other sides nor established connections.
+Bounded: each side has its share, and a side that opens more than that loses its own flows. Of a side's share no peer of
+the tunnel can take what another one needs: who has most loses first, and of that those that were never answered. So a
+scan costs neither the other sides, nor other peers, nor the established connections of its own.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ class Flow:
         "far_end",
         "far_rule",
         "fins",
+        "generation",
+        "holder",
         "icmp",
         "is_answered",
         "key",
@@ -93,6 +96,8 @@ class Flow:
         self.fins = 0  # bits of sides
         self.is_answered = False  # by the side that did not open it
         self.peer = 0  # of the tunnel; 0 while none has spoken
+        self.holder = 0  # the peer whose share it is charged to; 0: the side has no peers
+        self.generation = 0  # of the rules that it was judged by
         self.icmp = -1  # type and code of the packet that opened it
         self.link: Link | None = None  # frame of the packet that opened it
         self.nat: Rewriting | None = None
@@ -118,16 +123,83 @@ def first_state(protocol: int, echo: bool) -> State:
     return State.ECHO if echo else State.OTHER
 
 
+class _Holder:
+    """The flows of one opener, in the order of opening and of the first answer: dictionaries keep it."""
+
+    __slots__ = ("answered", "unanswered")
+
+    def __init__(self) -> None:
+        self.unanswered: dict[bytes, Flow] = {}
+        self.answered: dict[bytes, Flow] = {}
+
+    def __len__(self) -> int:
+        return len(self.unanswered) + len(self.answered)
+
+    def weakest(self) -> Flow:
+        """The flow that is missed least."""
+        oldest = islice((self.unanswered or self.answered).values(), _CANDIDATES)
+        return min(oldest, key=lambda flow: flow.expires)
+
+
+class _Share:
+    """The flows that one side has opened, by who holds them; and always known is who holds most."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._flows = 0
+        self._holders: dict[int, _Holder] = {}
+        self._levels: dict[int, dict[int, None]] = {}  # holders by how much they hold, which changes by one at a time
+        self._highest = 0
+
+    def holder(self, number: int) -> _Holder:
+        return self._holders[number]
+
+    def add(self, flow: Flow) -> None:
+        holder = self._holders.get(flow.holder)
+        if holder is None:
+            holder = self._holders[flow.holder] = _Holder()
+        holder.unanswered[flow.key] = flow
+        self._flows += 1
+        self._move(flow.holder, len(holder) - 1, len(holder))
+
+    def remove(self, flow: Flow) -> None:
+        holder = self._holders[flow.holder]
+        if holder.unanswered.pop(flow.key, None) is None:
+            del holder.answered[flow.key]
+        self._flows -= 1
+        self._move(flow.holder, len(holder) + 1, len(holder))
+        if not holder:
+            del self._holders[flow.holder]
+
+    def surplus(self, number: int) -> Flow | None:
+        """The flow that has to go before that holder may open another one, if one has to: of its own if nobody holds
+        more than it does.
+        """
+        if self._flows < self._most:
+            return None
+        if number not in self._levels[self._highest]:
+            number = next(iter(self._levels[self._highest]))
+        return self._holders[number].weakest()
+
+    def _move(self, number: int, before: int, after: int) -> None:
+        if before:
+            level = self._levels[before]
+            del level[number]
+            if not level:
+                del self._levels[before]
+        if after:
+            self._levels.setdefault(after, {})[number] = None
+        if after > self._highest or self._highest not in self._levels:
+            self._highest = after
+
+
 class FlowTable:
     """Flows by key; translated ones have a second key, by which the far side knows them."""
 
     def __init__(self, shares: Mapping[Side, int] = SHARES) -> None:
-        self._shares = shares
+        self._shares = {side: _Share(most) for side, most in shares.items()}
         self.by_key: dict[bytes, Flow] = {}
         self.by_alias: dict[bytes, Flow] = {}
-        # By opener, in the order of opening and of the first answer: dictionaries keep it
-        self._unanswered: dict[Side, dict[bytes, Flow]] = {side: {} for side in Side}
-        self._answered: dict[Side, dict[bytes, Flow]] = {side: {} for side in Side}
         self._sweeping: Iterator[bytes] = iter(())
         self.evicted = 0
 
@@ -146,22 +218,23 @@ class FlowTable:
             flow = self.by_alias.get(key)
         return flow if flow is not None and flow.expires > now else None
 
-    def is_free(self, alias: bytes, now: float) -> bool:
-        """Whether no far side knows a living flow by that name."""
-        return self.afar(alias, now) is None
-
     def open(self, flow: Flow, now: float) -> None:
-        """A new flow, in the place of one of the same name or, if the opener's share is used up, of one of its own."""
-        for old in (self.by_key.get(flow.key), self.by_alias.get(flow.nat.alias) if flow.nat else None):
-            if old is not None:
-                self.forget(old)
-        unanswered, answered = self._unanswered[flow.opener], self._answered[flow.opener]
-        if len(unanswered) + len(answered) >= self._shares[flow.opener]:
-            oldest = islice((unanswered or answered).values(), _CANDIDATES)
-            self.forget(min(oldest, key=lambda flow: flow.expires))
+        """A new flow, in the place of one of the same name or, if the opener's share is used up, of one that whoever
+        holds most of it has.
+        """
+        if (old := self.by_key.get(flow.key)) is not None:
+            self.forget(old)
+        if flow.nat is not None and (old := self.by_alias.get(flow.nat.alias)) is not None:
+            self.forget(old)
+        share = self._shares[flow.opener]
+        flow.holder = flow.peer
+        surplus = share.surplus(flow.holder)
+        if surplus is not None:
+            self.forget(surplus)
             self.evicted += 1
         flow.expires = now + TIMEOUTS[flow.state]
-        self.by_key[flow.key] = unanswered[flow.key] = flow
+        self.by_key[flow.key] = flow
+        share.add(flow)
         if flow.nat is not None:
             self.by_alias[flow.nat.alias] = flow
 
@@ -181,9 +254,9 @@ class FlowTable:
     def _endures(self, flow: Flow) -> None:
         """Moves a flow that is more than a question to those that go last."""
         if flow.is_answered and flow.state not in _FRAIL:
-            waiting = self._unanswered[flow.opener]
-            if waiting.pop(flow.key, None) is not None:
-                self._answered[flow.opener][flow.key] = flow
+            holder = self._shares[flow.opener].holder(flow.holder)
+            if holder.unanswered.pop(flow.key, None) is not None:
+                holder.answered[flow.key] = flow
 
     def sweep(self, now: float) -> None:
         """Forgets expired flows, a bounded number a call: the whole table is looked at every few dozen calls."""
@@ -199,8 +272,7 @@ class FlowTable:
         del self.by_key[flow.key]
         if flow.nat is not None:
             del self.by_alias[flow.nat.alias]
-        if self._unanswered[flow.opener].pop(flow.key, None) is None:
-            del self._answered[flow.opener][flow.key]
+        self._shares[flow.opener].remove(flow)
 
 
 _FRAIL: Final = frozenset({State.OPENING, State.ANSWERING})

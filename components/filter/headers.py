@@ -80,6 +80,7 @@ class Header(NamedTuple):
     start: int  # where the transport header begins; 0 if it is not there
     plain: bool  # no IP options, extension headers or fragment: addresses and ports are where they always are
     inner: Endpoints | None  # of the packet that an ICMP error is about
+    about: int  # where that one's transport header begins, of which 8 bytes are there; 0: it is no error
     fragment: bytes  # names the datagram this is a fragment of; empty for a whole one
     offset: int  # bytes from the start of the fragmented part; 0 for the first
     covered: int  # bytes of the fragmented part up to the end of its transport header
@@ -162,7 +163,7 @@ def _parse6(packet: bytes) -> Header:
 def _later(ends: tuple[bytes, bytes, bytes], name: bytes, offset: int) -> Header:
     protocol, source, destination = ends
     who = Endpoints(protocol, source, _NO_PORTS, destination, _NO_PORTS)
-    return Header(Kind.LATER, who, 0, -1, 0, False, None, name, offset, 0)
+    return Header(Kind.LATER, who, 0, -1, 0, False, None, 0, name, offset, 0)
 
 
 def _transport(packet: bytes, at: int, begin: int, ends: tuple[bytes, bytes, bytes], name: bytes) -> Header:
@@ -172,7 +173,7 @@ def _transport(packet: bytes, at: int, begin: int, ends: tuple[bytes, bytes, byt
     room = len(packet) - at
     if room < 0:
         raise Malformed("an extension header that is not all there")
-    kind, flags, icmp, length, inner = Kind.FLOW, 0, -1, 0, None
+    kind, flags, icmp, length, inner, about = Kind.FLOW, 0, -1, 0, None, 0
     near = far = _NO_PORTS
     if number == TCP:
         length = 4 * (packet[at + 12] >> 4) if room >= 20 else 0
@@ -196,18 +197,21 @@ def _transport(packet: bytes, at: int, begin: int, ends: tuple[bytes, bytes, byt
         elif of_type in _REPLIES[number]:
             kind, far = Kind.REPLY, packet[at + 4 : at + 6]
         elif of_type in _ERRORS[number]:
-            kind, inner = Kind.ERROR, _embedded(packet[at + 8 :], len(source))
+            inner, about = _embedded(packet[at + 8 :], len(source))
+            kind, about = Kind.ERROR, about + at + 8
         else:
             kind = Kind.CONTROL if of_type in _ON_LINK[number] else Kind.STRAY
     elif number in (ICMP, ICMPV6):
         raise Malformed("the other IP version's ICMP")
     who = Endpoints(protocol, source, near, destination, far)
     plain = not name and at == (20 if len(source) == 4 else 40)
-    return Header(kind, who, flags, icmp, at, plain, inner, name, 0, at + length - begin)
+    return Header(kind, who, flags, icmp, at, plain, inner, about, name, 0, at + length - begin)
 
 
-def _embedded(packet: bytes, width: int) -> Endpoints:
-    """Who talked to whom in the packet whose start an ICMP error carries: headers of IP, and at least 8 bytes more."""
+def _embedded(packet: bytes, width: int) -> tuple[Endpoints, int]:
+    """Who talked to whom in the packet whose start an ICMP error carries: headers of IP, and at least 8 bytes more,
+    which begin there.
+    """
     if len(packet) < 28 or packet[0] >> 4 != (4 if width == 4 else 6):
         raise Malformed("an ICMP error about no packet")
     if width == 4:
@@ -239,4 +243,4 @@ def _embedded(packet: bytes, width: int) -> Endpoints:
             far = packet[start + 4 : start + 6]
         else:
             raise Malformed("an ICMP error about no flow")  # RFC 1122 section 3.2.2: never about an error
-    return Endpoints(bytes((protocol,)), source, near, destination, far)
+    return Endpoints(bytes((protocol,)), source, near, destination, far), start

@@ -60,16 +60,17 @@ def told(flow: Flow, now: float) -> str:
     return f"{', '.join(words)}, ends in {flow.expires - now:.0f} s if nothing comes"
 
 
-def list_flows(table: FlowTable, start: int, most: int, now: float) -> list[FlowRow]:
-    """Rows for the living ones of ``most`` flows, from number ``start`` on."""
-    return [_row(flow, now) for flow in islice(table.by_key.values(), start, start + most) if flow.expires > now]
+def list_flows(table: FlowTable, start: int, most: int, generation: int, now: float) -> list[FlowRow]:
+    """Rows for the living ones of ``most`` flows, from number ``start`` on, that the rules of that generation allow."""
+    found = islice(table.by_key.values(), start, start + most)
+    return [_row(flow, now) for flow in found if flow.expires > now and flow.generation == generation]
 
 
-def talkers(table: FlowTable, most: int, now: float) -> list[Talker]:
+def talkers(table: FlowTable, most: int, generation: int, now: float) -> list[Talker]:
     """The ``most`` that carried most. Looks at the whole table: as bounded as that is."""
     sums: dict[tuple[Side, bytes], list[int]] = {}
     for flow in table.by_key.values():
-        if flow.expires > now:
+        if flow.expires > now and flow.generation == generation:
             ends = _ends(flow)
             one = sums.setdefault((flow.opener, ends.source), [0, 0, 0])
             one[0] += 1

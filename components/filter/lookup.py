@@ -225,14 +225,21 @@ class Lookup:
         return self._ask(rules, facts, conditions, now, wall, steps)
 
     def first_of_frame(
-        self, link: Link, side: Side, octets: int, conditions: Conditions, now: float, wall: float
+        self,
+        link: Link,
+        side: Side,
+        octets: int,
+        conditions: Conditions,
+        now: float,
+        wall: float,
+        steps: list[Step] | None = None,
     ) -> int:
         """The first rule that matches a frame which carries no IP, or -1: only one that says so of frames, and nothing
-        of IP.
+        of IP. Changes nothing; ``steps`` as in ``first``.
         """
         facts = Facts(side, 0, -1, b"", b"", 0, 0, 0, -1, octets, link)
         rules = self._frames & self._sides[side]
-        return self._ask(rules, facts, conditions, now, wall, None).rule
+        return self._ask(rules, facts, conditions, now, wall, steps).rule
 
     def _ask(
         self, rules: int, facts: Facts, conditions: Conditions, now: float, wall: float, steps: list[Step] | None

@@ -12,7 +12,7 @@ import ipaddress
 import json
 from collections.abc import Mapping
 from hashlib import blake2s
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from septum.v1.filtering import (
     AskFlows,
@@ -48,10 +48,14 @@ from components.filter.engine import Engine
 from components.filter.listing import FlowRow as FlowOf
 from components.filter.model import RuleSet, Side
 
+if TYPE_CHECKING:
+    from components.filter.ethernet import Ethernet
+
 CHUNK: Final = 61440  # bytes, as filtering.proto has them, and the lists below too
 HITS: Final = 512
 FLOWS: Final = 256
 _MOST_COUNTS: Final = 128
+_SHORTEST_LINK: Final = 14  # bytes: two addresses and a type
 _MOST_STEPS: Final = 64
 _U32: Final = (1 << 32) - 1
 _U64: Final = (1 << 64) - 1
@@ -70,8 +74,10 @@ def digest(text: bytes | bytearray) -> bytes:
 class Operator:
     """The server's side of ``filtering``, about ``engine``."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, ethernet: Ethernet | None = None) -> None:
+        """``ethernet``: the box passes frames."""
         self._engine = engine
+        self._ethernet = ethernet
         self._text = canonical(ruleset.encode(engine.ruleset))
         self._digest = digest(self._text)
         self._replaced = 0
@@ -151,7 +157,7 @@ class Operator:
             raise SettingsError("", "there is not enough memory for these rules beside those in force") from None
         self._text, self._digest = text, coming.digest
         self._replaced += 1
-        return {"replaced": Replaced(kept=outcome.kept, ended=outcome.ended, digest=self._digest)}
+        return {"replaced": Replaced(**outcome._asdict(), digest=self._digest)}
 
     # looking --------------------------------------------------------------------------------------------------------
 
@@ -201,14 +207,23 @@ class Operator:
             for why, count in reasons.items()
         ]
         counts = counts[: min(ask.most, _MOST_COUNTS)]
-        return {"totals": Totals(digest=self._digest, replaced=min(self._replaced, _U32), counts=counts)}
+        replaced, outcome = min(self._replaced, _U32), engine.replaced._asdict()
+        return {"totals": Totals(digest=self._digest, replaced=replaced, counts=counts, **outcome)}
 
     def _why(self, ask: AskWhy, now: float, wall: float) -> dict[str, Any]:
         if ask.side not in set(Side):
             raise SettingsError("side", f"there is no side {ask.side}")
         if ask.peer and ask.side != Side.TUNNEL:
             raise SettingsError("peer", "only packets from the tunnel have a peer")
-        found = self._engine.explain(ask.packet, Side(ask.side), ask.peer, now, wall)
+        side = Side(ask.side)
+        if self._ethernet is None:
+            if ask.link:
+                raise SettingsError("link", "this box passes packets, and is asked about them without a frame's header")
+            found = self._engine.explain(ask.packet, side, ask.peer, now, wall)
+        else:
+            if len(ask.link) < _SHORTEST_LINK:
+                raise SettingsError("link", "this box passes frames, and is asked about them with their header")
+            found = self._ethernet.explain(ask.link, ask.packet, side, now, wall)
         return {
             "why": Why(
                 verdict=found.verdict,

@@ -60,8 +60,7 @@ class Records:
     def log_frame(self, rule: int, link: Link, side: Side, now: float) -> None:
         """The same of frames that carry no IP."""
         if self._may(rule, now):
-            what = f"ethertype {link.ethertype:#06x} {link.source.hex(':')} > {link.destination.hex(':')}"
-            self._lines.append(f"{self.name(rule)}: from {side.name.lower()}, {what}")
+            self._lines.append(f"{self.name(rule)}: {describe_frame(link, side)}")
 
     def name(self, rule: int) -> str:
         """A rule as people know it: what it does, and where it stands."""
@@ -106,3 +105,9 @@ def describe(facts: Facts) -> str:
         ends.append(text)
     side = facts.side.name.lower() + (f" (peer {facts.peer})" if facts.peer else "")
     return f"from {side}, {name} {ends[0]} > {ends[1]}, {facts.octets} bytes"
+
+
+def describe_frame(link: Link, side: Side) -> str:
+    """A frame that carries no IP, in one line."""
+    what = f"ethertype {link.ethertype:#06x} {link.source.hex(':')} > {link.destination.hex(':')}"
+    return f"from {side.name.lower()}, {what}{f', vlan {link.vlan}' if link.vlan else ''}"

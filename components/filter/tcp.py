@@ -150,6 +150,9 @@ def turn(flow: Flow, side: Side, seen: Segment) -> Turn:
         if flags & FIN:
             return Turn(Fit.NO, state, fins, "handshake")
         return Turn(Fit.LATE, state, fins)  # of an older connection (RFC 9293 section 3.5.1): it will be reset
+    if flags & RST and flags & ACK and not is_opener and seen.acknowledged == flow.syn:
+        # RFC 9293 section 3.10.7.1: so is answered the SYN of an opener that forgot what its peer has forgotten too
+        return Turn(Fit.LATE, State.RESET, fins)
     fit = _fits(sender, receiver, seen)
     if fit is Fit.NO:
         return Turn(fit, state, fins, "window")
@@ -222,6 +225,18 @@ def _first(seen: Segment) -> End:
     return made
 
 
+def is_on_its_way(flow: Flow, side: Side, sequence: int) -> bool:
+    """Whether a segment from ``side`` that begins with ``sequence`` can have been sent, and not been acknowledged yet:
+    only of such a one an ICMP error can tell (RFC 5927 section 4.1). True where numbers are not followed.
+    """
+    sender, receiver = ends(flow, side)
+    if sender is None:
+        return receiver is None
+    oldest = receiver.acked if receiver is not None and receiver.acked >= 0 else sender.end - _LATE_ACK
+    # An acknowledgment alone begins where the next byte will be
+    return (sequence - oldest) & _M <= (sender.end - oldest) & _M
+
+
 def lose(flow: Flow) -> None:
     """From here on its sequence numbers are not followed."""
     flow.near_end = flow.far_end = None
@@ -236,7 +251,7 @@ def follow(flow: Flow, side: Side, seen: Segment, made: Turn) -> None:
     if seen.flags & SYN:
         if made.fit is Fit.YES:
             _begin(flow, side, seen)
-        elif side is flow.opener and not seen.flags & ACK and flow.state is State.ESTABLISHED:
+        elif side is flow.opener and not seen.flags & ACK and flow.state in (State.ANSWERING, State.ESTABLISHED):
             flow.syn = seen.end
         return
     if made.fit is Fit.YES and sender is not None and receiver is not None:

@@ -14,6 +14,7 @@ from components.filter.engine import Engine
 from components.filter.model import Side
 
 _TICK: Final = 1.0  # seconds
+_REVIEW: Final = 0.01  # seconds between two slices of the flows that replaced rules let open: a quarter of the time
 _LOG_EVERY: Final = 10.0  # seconds between two lines about denials, however many there were
 _NAMES: Final = {Side.RED: "from the red side", Side.TUNNEL: "from the tunnel", Side.BLACK: "from the outside"}
 
@@ -35,7 +36,7 @@ class Telling:
         ]
         self._told: dict[Side, dict[str, int]] = {side: {} for side in Side}
         self.wall = time.time()
-        self._next_tick = 0.0
+        self._next_tick = self._next_review = 0.0
         self._next_log = 0.0
 
     def tick(self, now: float) -> float:
@@ -50,6 +51,11 @@ class Telling:
                 self._log.info("rule", line)
             if now >= self._next_log:
                 self._tell(now)
+        if self._engine.unjudged:
+            if now >= self._next_review:
+                self._next_review = now + _REVIEW
+                self._engine.review(now, self.wall)
+            return self._next_review
         return self._next_tick
 
     def _tell(self, now: float) -> None:

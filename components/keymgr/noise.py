@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+import cryptography.hazmat.backends.openssl.backend  # noqa: F401  what makes a key imports it when first called: then it must be there
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305

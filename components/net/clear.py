@@ -5,7 +5,7 @@ interface, from where the kernel of that namespace routes them. It does what red
 from __future__ import annotations
 
 from appliance.guest.loop import Guest
-from components.net import twin
+from components.net.face import tell_loops
 from components.net.red import Red
 from components.net.settings import RedSettings, parse
 
@@ -14,9 +14,7 @@ def build(guest: Guest) -> None:
     """Ports in, ports out."""
     settings = parse("clear", guest.settings)
     assert isinstance(settings, RedSettings)
-    guest.counter("compiled").set(twin.COMPILED)
-    loops = "compiled" if twin.COMPILED else "pure Python: no compiler was there at install"
-    guest.on_open("log", lambda now: guest.log.info("loops", loops))
+    tell_loops(guest)
     face = Red(guest, settings, "outer_tun", "arrived")
     guest.readable("outer_tun", face.arrived, into=(guest.out("arrived"),))
     guest.receive("departing", face.depart)

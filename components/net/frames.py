@@ -89,18 +89,18 @@ class FrameGrouper:
 class FrameWrites:
     """What to write for a group, each in pieces: virtio_net_hdr, link header, payload; and failed checksums."""
 
-    __slots__ = ("bad", "pieces")
+    __slots__ = ("bad", "buffers")
 
     def __init__(self, group: Frames, udp: bool) -> None:
         link = group.link
         self.bad = 0
-        self.pieces: list[list[bytes | memoryview]]
+        self.buffers: list[list[bytes | memoryview]]
         if link[-2:] in (_IPV4, _IPV6):
             writes = coalesce(Packets(group.payloads, group.size), udp)
             self.bad = writes.bad
-            self.pieces = [_framed(link, memoryview(buffer)) for buffer in writes.buffers]
+            self.buffers = [_framed(link, memoryview(buffer)) for buffer in writes.buffers]
         else:
-            self.pieces = alone(group)
+            self.buffers = alone(group)
 
 
 def alone(group: Frames) -> list[list[bytes | memoryview]]:

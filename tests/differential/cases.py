@@ -7,7 +7,8 @@ filter must let through is as likely as what it must stop.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator, Sequence
+import struct
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from random import Random
 from typing import Final, NamedTuple
 
@@ -25,7 +26,20 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet, Raw
 
-from components.filter.model import Action, Flags, Icmp, Limit, Prefix, Quota, Range, Rule, RuleSet, Side, Tracking
+from components.filter.model import (
+    Action,
+    Flags,
+    Icmp,
+    Limit,
+    Prefix,
+    Quota,
+    Range,
+    Rule,
+    RuleSet,
+    Side,
+    Tracking,
+    Translation,
+)
 
 _HOSTS: Final = {
     "red": ("10.1.0.1", "10.1.0.2", "10.1.7.9", "fd01::1", "fd01::2"),
@@ -47,7 +61,13 @@ _PREFIXES: Final = (
     ),
     *("::/0", "fd00::/8", "fd01::/64", "fd01::1/128", "fd02::/64", "fd03::1/128"),
 )
-_OTHER_PROTOCOLS: Final = (47, 50)  # GRE, ESP; of others, nftables answers none with a checksum that it finds wrong
+# Of what none is a host's: each side's own for the other, and what clients of the two sides are known by
+_PUBLIC: Final = {"red": ("10.1.9.9", "10.1.9.8"), "peer1": ("10.2.200.1",), "peer2": ()}
+_ALIASES: Final = {Side.RED: ("10.1.200.1", "10.1.200.2"), Side.TUNNEL: ("10.3.200.1", "10.2.200.2")}
+ALIASES: Final = frozenset(ipaddress.ip_address(one).packed for some in _ALIASES.values() for one in some)
+"""Addresses that hosts are known by on the other side: with a port of the box's choice."""
+
+_OTHER_PROTOCOLS: Final = (2, 4, 47, 50, 89, 103, 112, 253)  # IGMP, IP in IP, GRE, ESP, OSPF, PIM, VRRP, experiments
 
 
 class Item(NamedTuple):
@@ -71,7 +91,10 @@ def case(seed: int, size: int = 50) -> Case:
     # A quota counts what comes: fragments here, the datagram that they were joined to there (docs/filter.md)
     counts = any(rule.quota for rule in ruleset.rules)
     kinds = tuple(kind for kind in _KINDS if not (counts and kind is _fragments))
-    return Case(ruleset, tuple(_traffic(random, size, kinds)))
+    hosts = _HOSTS
+    if ruleset.translations:
+        hosts = {way: (*_PUBLIC[way], *names) for way, names in _HOSTS.items()}
+    return Case(ruleset, tuple(_traffic(random, size, kinds, hosts)))
 
 
 # rules ----------------------------------------------------------------------------------------------------------------
@@ -84,18 +107,22 @@ def prefix(text: str) -> Prefix:
 
 
 def _ruleset(random: Random) -> RuleSet:
+    translations = tuple(_translations(random)) if random.random() < 0.3 else ()
     rules = [_rule(random) for _ in range(random.choice((0, 1, 2, 3, 5, 8, 20)))]
     if random.random() < 0.15:
-        # Allowed, such a packet is of a flow from then on for the kernel; never for ours
-        action = random.choice((Action.DROP, Action.REJECT))
+        # Allowed, such a packet is of a flow from then on for the kernel; never for ours. And its own reset to such a
+        # packet, of a translated connection, the kernel does not let out
+        action = Action.DROP if translations else random.choice((Action.DROP, Action.REJECT))
         rules.insert(random.randint(0, len(rules)), Rule(action, tracking=Tracking.INVALID))
     if random.random() < 0.7:
         states = Tracking.ESTABLISHED | (Tracking.RELATED if random.random() < 0.8 else 0)
         rules.insert(0 if random.random() < 0.8 else random.randint(0, len(rules)), Rule(Action.ALLOW, tracking=states))
-    if random.random() < 0.5:
+    if random.random() < (0.8 if translations else 0.5):
         rules.append(Rule(Action.ALLOW, sides=random.choice((Side.RED, Side.TUNNEL, 0))))
-    lan = (prefix("10.1.0.0/24"), prefix("fd01::/64")) if random.random() < 0.1 else ()
-    return RuleSet(tuple(rule._replace(line=number) for number, rule in enumerate(rules, 1)), files=("case",), lan=lan)
+    numbered = tuple(rule._replace(line=number) for number, rule in enumerate(rules, 1))
+    is_lan_named = random.random() < (0.3 if translations else 0.1)
+    lan = (prefix("10.1.0.0/24"), prefix("fd01::/64")) if is_lan_named else ()
+    return RuleSet(numbered, translations, files=("case",), lan=lan)
 
 
 def _action(random: Random) -> Action:
@@ -161,6 +188,33 @@ def _conditioned(random: Random, rule: Rule) -> Rule:
     return rule
 
 
+def _translations(random: Random) -> Iterator[Translation]:
+    for _ in range(random.choice((1, 1, 2, 3))):
+        side = random.choice((Side.RED, Side.RED, Side.TUNNEL))
+        protocols = random.choice(((), (6,), (17,), (6, 17), (1,)))
+        has_ports = bool(protocols) and protocols != (1,)
+        ports = _ports(random) if has_ports and random.random() < 0.3 else ()
+        sources = _prefixes4(random) if random.random() < 0.3 else ()
+        if random.random() < 0.5:
+            leaves = random.choice((0, Side.RED, Side.TUNNEL))
+            destinations = _prefixes4(random) if random.random() < 0.3 else ()
+            alias = int(ipaddress.ip_address(random.choice(_ALIASES[side])))
+            yield Translation(
+                "", 0, 0, random.choice((0, side)), leaves, protocols, sources, destinations, ports, alias
+            )
+        else:
+            way = "peer1" if side is Side.RED else "red"
+            destinations = (prefix(f"{random.choice(_PUBLIC[way])}/32"),)
+            true = int(ipaddress.ip_address(random.choice([one for one in _HOSTS[way] if ":" not in one])))
+            port = random.choice((0, *_PORTS)) if has_ports else 0
+            sides = random.choice((0, side, side))
+            yield Translation("", 0, 0, sides, 0, protocols, sources, destinations, ports, None, true, port)
+
+
+def _prefixes4(random: Random) -> tuple[Prefix, ...]:
+    return tuple(one for one in _prefixes(random) if one.width == 4)
+
+
 def _prefixes(random: Random) -> tuple[Prefix, ...]:
     return tuple(prefix(text) for text in random.sample(_PREFIXES, random.choice((1, 1, 2, 3))))
 
@@ -184,13 +238,18 @@ def _ports(random: Random) -> tuple[Range, ...]:
 class _Talk:
     """Two hosts behind different interfaces, and how their packets begin."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, hosts: Mapping[str, Sequence[str]]) -> None:
         self.random = random
+        self.all = hosts
         client = random.choice(("red", "red", "peer1", "peer2"))
         server = random.choice(("peer1", "peer2")) if client == "red" else "red"
         version = random.choice((4, 4, 6))
         self.ways = (client, server)
-        self.hosts = tuple(random.choice([h for h in _HOSTS[way] if (":" in h) == (version == 6)]) for way in self.ways)
+        # A public address is only for others to call
+        self.hosts = tuple(
+            random.choice([name for name in names[way] if (":" in name) == (version == 6)])
+            for way, names in zip(self.ways, (_HOSTS, hosts), strict=True)
+        )
         self.version = version
         self.ports = random.choice(_CLIENT_PORTS), random.choice(_PORTS)
 
@@ -224,26 +283,36 @@ class _Talk:
         return self.item(end, UDP(sport=self.ports[end], dport=self.ports[1 - end]), Raw(data))
 
 
-def _traffic(random: Random, size: int, kinds: Sequence[Callable[[_Talk], Iterator[Item]]]) -> Iterator[Item]:
+def _traffic(
+    random: Random, size: int, kinds: Sequence[Callable[[_Talk], Iterator[Item]]], hosts: Mapping[str, Sequence[str]]
+) -> Iterator[Item]:
     """Conversations, a few at a time, packet by packet in turns."""
     talks: list[Iterator[Item]] = []
     for _ in range(size):
         while len(talks) < 4:
-            talks.append(iter(random.choice(kinds)(_Talk(random))))
+            talks.append(iter(random.choice(kinds)(_Talk(random, hosts))))
         while True:
             one = random.randrange(len(talks))
             item = next(talks[one], None)
             if item is not None:
                 yield item
                 break
-            talks[one] = iter(random.choice(kinds)(_Talk(random)))
+            talks[one] = iter(random.choice(kinds)(_Talk(random, hosts)))
 
 
 def _tcp_whole(talk: _Talk) -> Iterator[Item]:
-    random = talk.random
-    # Each connection of a case has a port of its own: what a second SYN means while the first one waits is a matter on
-    # which we and the kernel differ (docs/filter.md)
+    """One connection, or two, of which the second begins when both ends have closed the first one."""
+    # Each conversation of a case has a port of its own: what a second SYN means while the first one waits is a matter
+    # on which we and the kernel differ (docs/filter.md)
     talk.alone()
+    is_closed = yield from _connection(talk)
+    if is_closed and talk.random.random() < 0.5:
+        yield from _connection(talk)
+
+
+def _connection(talk: _Talk) -> Generator[Item, None, bool]:
+    """Whether both ends have closed it in the end."""
+    random = talk.random
     a, b = random.randrange(2**32), random.randrange(2**32)
     window = random.choice((1000, 65535))
     yield talk.tcp(0, "S", a, 0, window=window)
@@ -252,7 +321,7 @@ def _tcp_whole(talk: _Talk) -> Iterator[Item]:
     if random.random() < 0.1:
         yield talk.tcp(1, "RA", 0, a + 1)
         yield talk.tcp(0, "A", a + 1, b + 1)
-        return
+        return False
     yield talk.tcp(1, "SA", b, a + 1, window=window)
     a, b = a + 1, b + 1
     yield talk.tcp(0, "A", a, b, window=window)
@@ -280,6 +349,7 @@ def _tcp_whole(talk: _Talk) -> Iterator[Item]:
         yield talk.tcp(1, "FA", b, a + 1, window=window)
         yield talk.tcp(0, "A", a + 1, b + 1, window=window)
     yield talk.tcp(random.randrange(2), "PA", a, b, b"late", window=window)
+    return 0.5 <= how < 0.8
 
 
 def _tcp_pieces(talk: _Talk) -> Iterator[Item]:
@@ -337,7 +407,7 @@ def _icmp_error(talk: _Talk) -> Iterator[Item]:
         header = random.choice((ICMPv6DestUnreach(code=4), ICMPv6PacketTooBig(mtu=1280), ICMPv6TimeExceeded()))
         yield talk.item(1, header, Raw(about))
     if random.random() < 0.3:  # not from where the answer to such a datagram goes
-        other = _Talk(random)
+        other = _Talk(random, talk.all)
         if other.version == 4:
             yield other.item(1, ICMP(type=3, code=1), Raw(about if about[0] >> 4 == 4 else b"\x45" + bytes(27)))
 
@@ -351,7 +421,16 @@ def _other(talk: _Talk) -> Iterator[Item]:
             packet.proto = protocol
         else:
             packet.nh = protocol
-        yield Item(talk.ways[end], (bytes(packet / Raw(bytes(24))),))
+        yield Item(
+            talk.ways[end], (bytes(packet / Raw(_summed(packet, protocol, bytes(4) + talk.random.randbytes(18)))),)
+        )
+
+
+def _summed(packet: Packet, protocol: int, data: bytes) -> bytes:
+    """What has the right checksum, whatever is read as such: nftables does not answer what it finds damaged."""
+    pseudo = b"" if packet.version == 4 else bytes(packet)[8:40] + struct.pack("!II", len(data) + 2, protocol)
+    total = sum(struct.unpack(f"!{(len(pseudo) + len(data)) // 2}H", pseudo + data))
+    return data + struct.pack("!H", -total % 0xFFFF)
 
 
 def _fragments(talk: _Talk) -> Iterator[Item]:

@@ -41,6 +41,7 @@ _SYSCTLS: Final = (
     "net/ipv4/conf/all/rp_filter=0",
     "net/ipv4/conf/default/rp_filter=0",
     "net/ipv4/conf/all/send_redirects=0",
+    "net/ipv4/conf/default/send_redirects=0",
     "net/ipv4/icmp_ratemask=0",
     "net/ipv6/icmp/ratelimit=0",
     "net/ipv6/conf/default/router_solicitations=0",

@@ -136,6 +136,9 @@ def _nat(translations: Iterable[Translation]) -> str:
         names = [n for side, ways in _WAYS.items() if not one.sides or one.sides & side for n in ways]
         for protocol in one.protocols or (None,):
             words = [f"iifname {{ {', '.join(names)} }}", "meta nfproto ipv4"]
+            if one.leaves:
+                leaves = [n for side, ways in _WAYS.items() if one.leaves & side for n in ways]
+                words.append(f"oifname {{ {', '.join(leaves)} }}")
             if one.sources:
                 words.append(f"ip saddr {_prefixes(one.sources)}")
             if one.destinations:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -9,15 +10,18 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, LLC, STP, Dot1Q, Dot3, Ether
 from scapy.packet import Packet, Raw
+from scapy.utils import PcapWriter
 
 from tests.system.lab import MARKER, Transfer, iperf_server, ping, reaches, tcp_mbit, wait_for
+from tests.system.lab.ends.septum import PROGRAM
 from tests.system.lab.line import Bridge, Line, listening
-from tests.system.lab.namespace import Namespace
+from tests.system.lab.namespace import LabError, Namespace, run
 
 pytestmark = pytest.mark.root
 
@@ -83,6 +87,37 @@ def test_two_halves_of_a_network_talk_through_a_box_without_an_address(line: Lin
     assert {frame[6:12] for frame in inside.frames + outside.frames} <= ends, "nobody else has said anything"
     assert line.box.run("ip", "-brief", "address", "show", "lan0") == before, "the interfaces are back as they were"
     assert "NOARP" not in line.box.run("ip", "link", "show", "lan0")
+
+
+def test_the_running_bridge_explains_frames_and_refuses_what_it_cannot_do(line: Line, tmp_path: Path) -> None:
+    rules = "allow established related vlan none, 7\nallow arp\nallow from red vlan 7 udp\n"
+    with Bridge(line, rules) as box:
+        name = box.name
+
+        environment = [f"{key}={value}" for key, value in box.environment.items()]
+
+        def explained(*words: str) -> list[dict[str, Any]]:
+            command = (PROGRAM, "filter", "explain", *words, "--box", name, "--json")
+            return list(json.loads(run("env", *environment, *command, check=False)))
+
+        packet = f"udp {line.inside4}:4000 > {line.outside4}:53"
+        told = explained("arp request", "stp", f"{packet} vlan 7", packet)
+        assert [one["verdict"] for one in told] == ["allow", "drop", "allow", "drop"]
+        assert [one["at"] and one["at"].rpartition(":")[2] for one in told] == ["2", None, "3", None]
+        assert explained(f"{packet} vlan 7")[0]["state"].startswith("no flow"), "asking opens none"
+        with listening(line.outside, length=2000) as heard:
+            assert not reaches(line.inside, line.outside4, 0.1)
+        writer = PcapWriter(str(tmp_path / "heard.pcap"), linktype=1)
+        for frame in heard.frames:
+            writer.write(Ether(frame))
+        writer.close()
+        told = explained("--pcap", str(tmp_path / "heard.pcap"))
+        assert told and {one["at"].rpartition(":")[2] for one in told if "0x0806" in one["packet"]} == {"2"}
+        nat = tmp_path / "nat.rules"
+        nat.write_text("allow from red\nnat from red to black -> 192.0.2.1\n")
+        with pytest.raises(LabError, match=r"nat\.rules:2:1: a bridge translates nothing"):
+            box.septum("filter", "apply", str(nat), "--box", name)
+        assert explained("arp request")[0]["verdict"] == "allow", "nothing was changed"
 
 
 def hardware_address(namespace: Namespace) -> bytes:

@@ -94,9 +94,9 @@ def test_what_nobody_confirms_is_taken_back(box: Managed) -> None:
 
 
 def test_what_is_confirmed_stays(box: Managed) -> None:
-    box.ctl("peers", "set", "laptop", "--keepalive", "25", "--commit", "--confirm", "60s", who="olga")
     box.ctl("peers", "add", "other", "--public-key", "QkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkI=")
-    assert box.ctl("config", "commit", code=5)["reason"] == "PENDING"
+    box.ctl("peers", "set", "laptop", "--keepalive", "25", "--commit", "--confirm", "10min", who="olga")
+    assert box.ctl("config", "rollback", "1", "--yes", code=5)["reason"] == "PENDING"
     box.ctl("config", "confirm", who="olga")
     assert box.ctl("status")["confirm_left_ms"] == 0
     assert box.ctl("peers", "show", "laptop")["keepalive"] == 25

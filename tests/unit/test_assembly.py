@@ -403,6 +403,14 @@ def test_the_operator_calls_nobody_who_sees_keys(components: Edit, tmp_path: Pat
     assert found.line == line_of(TEXT, "operator.filter")
 
 
+def test_what_is_committed_is_not_replaced_by_the_operator(tmp_path: Path) -> None:
+    managed = (ASSEMBLIES / "vpn-managed.toml").read_text()
+    line = '"config.ruleset" = "filter.commits"'
+    assert findings(managed, tmp_path) == []
+    (found,) = findings(managed.replace(line, line + '\n"operator.filter" = "filter.control"'), tmp_path)
+    assert found.validator == "one-source"
+
+
 def test_the_operator_is_cleared_for_what_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     role = dataclasses.replace(model.OPERATOR_ROLE, clearance=frozenset({"PUBLIC", "CONTROL"}))
     monkeypatch.setattr(draft_module, "OPERATOR_ROLE", role)
@@ -813,6 +821,19 @@ def test_other_rules_take_the_place_of_those_that_are_named(tmp_path: Path) -> N
         "3:1: this rule never matches: in this box nothing comes from black",
         "4:1: this rule never matches: it is about Ethernet frames, and this box passes IP packets",
     ]
+
+
+def test_what_leaves_in_clear_without_translation_is_warned_of(tmp_path: Path) -> None:
+    file = tmp_path / "own.rules"
+    for nat, is_warned in (
+        ("", True),
+        ("nat from red to tunnel -> 192.0.2.1\n", True),
+        ("nat from red to black -> 192.0.2.1\n", False),
+        ("nat from red -> 192.0.2.1\n", False),
+    ):
+        file.write_text(f"allow from red\n{nat}")
+        box = load(ASSEMBLIES / "vpn-split.toml", rules=file)
+        assert any(one.startswith(f"Warning: {file}: nothing is translated") for one in box.warnings) is is_warned
 
 
 def test_peers_have_names_for_the_rules_alone(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from appliance.cli.running import RunningFilter
 from components.filter.model import Side
 from tests.unit.filter.test_operator import NAME, WEB, Scene, udp
 
-STATUS = {
+STATUS: dict[str, Any] = {
     "name": "box",
+    "domains": [{"component": "log", "role": "log"}, {"component": "filter", "role": "filter"}],
     "peers": [{"public_key": "a" * 43 + "=", "name": "alice"}, {"public_key": "b" * 43 + "="}],
 }
 OPEN = 'allow established related\nallow "out" from red\nallow "in" from peer alice udp to port 53\n'
@@ -100,6 +101,21 @@ def test_apply(scene: Scene, tmp_path: Path) -> None:
     assert "No packet is treated otherwise." in shown
     assert f"box goes by {file}: 2 rules; 1 flow lives on, 0 ended" in shown
     assert f"septum up --rules {file}" in shown
+
+
+def test_what_this_box_cannot_do_is_refused_where_it_is_written(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = STATUS | {"domains": [{"component": "filter", "role": "bridge"}]}
+    monkeypatch.setattr(filtering, "_status", lambda box: bridge)
+    file = tmp_path / "nat.rules"
+    file.write_text("allow from red\nforward from black tcp to 192.0.2.1 port 80 -> 10.0.0.1\n")
+    for words in (("apply", str(file)), ("apply", str(file), "--dry-run")):
+        shown = septum(*words, code=1)
+        assert f"{file}:2:1: a bridge translates nothing" in shown and "nothing was changed" in shown
+    assert scene.line.kept == []
+    file.write_text("allow from red\nallow from tunnel\n")
+    assert f"{file}:2:1: this rule never matches" in septum("apply", str(file), "--dry-run")
 
 
 def test_rules_that_are_misspelt_change_nothing(scene: Scene, tmp_path: Path) -> None:

@@ -422,3 +422,18 @@ def test_any_text(conf: Path, middle: str, whole: bool) -> None:
 def test_every_line_is_counted(text: str) -> None:
     last = text.count("\n") + 1
     assert all(1 <= line <= last for line, _ in parse(text).problems)
+
+
+def test_a_managed_box_of_its_own_has_all_routes_into_the_tunnel(conf: Path) -> None:
+    """Its peers come with commits, and what belongs to none of them goes no further than encrypt."""
+    conf.write_text(f"[Interface]\nPrivateKey = {PRIVATE}\nAddress = 10.0.0.1/24\n")
+    managed = ASSEMBLIES / "vpn-managed.toml"
+
+    def routes(lan: str | None, base: Path) -> list[str]:
+        network = from_wgquick(conf, lan=lan, wan=lan and "eth0", base=base).network
+        assert network is not None
+        return [str(one) for one in network.routes]
+
+    assert routes("eth1", managed) == ["0.0.0.0/0", "::/0"]
+    assert routes(None, managed) == [], "the host's own way out is not taken from it"
+    assert routes("eth1", VPN) == []

@@ -101,19 +101,22 @@ class XenBox:
         self.conf = conf
         self._xen = xen
         self.took = 0.0
+        self._is_up = False
 
     def up(self, left: Site, timeout: float = 900) -> None:
         rig = self.rig
         rig.put(f"/root/{BOX}.conf", self.conf.wg_quick().encode(), 0o600)
-        rig.put("/root/box.toml", assembly_text(self._xen).encode())
+        rig.put("/septum/assemblies/box.toml", assembly_text(self._xen).encode())
         for name, address in (("lan", f"{left.lan4}/24"), ("wan", f"{left.wan4}/24")):
             rig.run(f"ip addr add {address} dev {name} 2>/dev/null; ip link set {name} up", check=True)
         begun = time.monotonic()
-        words = f"septum up /root/{BOX}.conf --assembly /root/box.toml --lan lan --wan wan --backend xen"
-        code, said = rig.run(words, timeout=timeout)
+        patience = {"SEPTUM_PATIENCE": "10"}  # the machine is emulated
+        words = f"septum up /root/{BOX}.conf --assembly /septum/assemblies/box.toml --lan lan --wan wan --backend xen"
+        code, said = rig.run(words, timeout=timeout, env=patience)
         self.took = time.monotonic() - begun
         if code:
             raise LabError(f"{words}: {code}\n{said}\n{self.log()}")
+        self._is_up = True
 
     def ask(self, operation: str) -> dict[str, Any]:
         answer = self.rig.python(_ASK, 120, BOX, operation)
@@ -138,4 +141,7 @@ class XenBox:
         return self.rig.run(f"cat /var/lib/septum/{BOX}/log 2>/dev/null")[1]
 
     def down(self) -> None:
-        self.septum("down", BOX)
+        """Takes it down, unless it is down already."""
+        if self._is_up:
+            self._is_up = False
+            self.septum("down", BOX)

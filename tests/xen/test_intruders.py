@@ -22,6 +22,7 @@ from tests.xen.rig.places import step
 
 pytestmark = pytest.mark.timeout(2400)
 
+BOX: Final = "/septum/assemblies/box.toml"  # beside the rules that it names
 HERE: Final = Path(__file__).parent / "intruder"
 STOCK: Final = ("keymgr", "rng", "red", "log")
 """Without labels one domain is like another: a few are enough."""
@@ -45,13 +46,13 @@ JOINED: Final = MAPS | {(server, client) for client, server in MAPS}
 
 
 def _search(rig: Rig, xsm: str, names: tuple[str, ...]) -> Found:
-    rig.put("/root/box.toml", f'{VPN.read_text()}\n[xen]\nxsm = "{xsm}"\ntype = "pv"\n'.encode())
+    rig.put(BOX, f'{VPN.read_text()}\n[xen]\nxsm = "{xsm}"\ntype = "pv"\n'.encode())
     init = (HERE / "init.py").read_bytes()
     modules = {name: (HERE / name).read_bytes() for name in ("xs.py", "probe.py")}
     for kind, image in (("small", guest.small(init, modules)), ("large", guest.build(init, modules))):
         rig.put(f"/root/guests/{kind}.kernel", image.kernel.read_bytes())
         rig.put(f"/root/guests/{kind}.ramdisk", image.ramdisk.read_bytes())
-    command = ["/usr/bin/python3.11", "-m", "tests.xen.intruder.matrix", "/root/box.toml", "/root/guests", *names]
+    command = ["/usr/bin/python3.11", "-m", "tests.xen.intruder.matrix", BOX, "/root/guests", *names]
     with step(f"{len(names) or len(ASSEMBLY.domains)} intruders, XSM {xsm}"):
         text = rig.run(["/bin/sh", "-c", 'cd /septum && exec "$@"', "sh", *command], 1800, check=True, show=True)[1]
     table = json.loads(text.splitlines()[-1])

@@ -19,6 +19,8 @@ BREACHES = (
     "allow septum_keymgr_t septum_rng_t:grant copy;",  # the client copies instead of mapping
     "allow septum_red_t_channel septum_keymgr_t:event bind;",  # an undeclared pair shares events
     "allow septum_rng_t dom0_t:grant map_read;",  # a guest has a page of dom0's
+    "allow septum_red_t dom0_t:grant map_write;",  # even one with a network
+    "allow septum_keymgr_t dom0_t:grant copy;",  # one without a network copies into such a page
     "allow septum_log_t septum_red_t:domain pause;",  # one guest manages another
     "allow septum_log_t xen_t:xen readconsole;",  # or administers Xen
     "allow dom0_t septum_keymgr_t:mmu map_read;",  # dom0 reads the memory of a running domain

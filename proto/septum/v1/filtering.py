@@ -173,7 +173,7 @@ _ASKTOTALS: Final = MessageRule(
 
 
 class AskWhy(Message):
-    __slots__ = ("packet", "side", "peer")
+    __slots__ = ("packet", "side", "peer", "link")
 
     def __init__(
         self,
@@ -181,10 +181,12 @@ class AskWhy(Message):
         packet: bytes = b"",
         side: int = 0,
         peer: int = 0,
+        link: bytes = b"",
     ) -> None:
         self.packet = packet
         self.side = side
         self.peer = peer
+        self.link = link
 
 
 _ASKWHY: Final = MessageRule(
@@ -194,6 +196,7 @@ _ASKWHY: Final = MessageRule(
         FieldRule(1, "packet", Type.BYTES, "RED", 1, 65535),
         FieldRule(2, "side", Type.UINT32, "CONTROL", 1, 4),
         FieldRule(3, "peer", Type.UINT32, "CONTROL", 0, 65535),
+        FieldRule(4, "link", Type.BYTES, "RED", 0, 64),
     ),
 )
 
@@ -296,7 +299,7 @@ _TAKEN: Final = MessageRule(
 
 
 class Replaced(Message):
-    __slots__ = ("kept", "ended", "digest")
+    __slots__ = ("kept", "ended", "digest", "left")
 
     def __init__(
         self,
@@ -304,10 +307,12 @@ class Replaced(Message):
         kept: int = 0,
         ended: int = 0,
         digest: bytes = b"",
+        left: int = 0,
     ) -> None:
         self.kept = kept
         self.ended = ended
         self.digest = digest
+        self.left = left
 
 
 _REPLACED: Final = MessageRule(
@@ -317,6 +322,7 @@ _REPLACED: Final = MessageRule(
         FieldRule(1, "kept", Type.UINT32, "CONTROL", 0, 16777216),
         FieldRule(2, "ended", Type.UINT32, "CONTROL", 0, 16777216),
         FieldRule(3, "digest", Type.BYTES, "CONTROL", 32, 32),
+        FieldRule(4, "left", Type.UINT32, "CONTROL", 0, 16777216),
     ),
 )
 
@@ -563,7 +569,7 @@ _COUNT: Final = MessageRule(
 
 
 class Totals(Message):
-    __slots__ = ("digest", "replaced", "counts")
+    __slots__ = ("digest", "replaced", "counts", "kept", "ended", "left")
 
     def __init__(
         self,
@@ -571,10 +577,16 @@ class Totals(Message):
         digest: bytes = b"",
         replaced: int = 0,
         counts: list[Count] | None = None,
+        kept: int = 0,
+        ended: int = 0,
+        left: int = 0,
     ) -> None:
         self.digest = digest
         self.replaced = replaced
         self.counts: list[Count] = [] if counts is None else counts
+        self.kept = kept
+        self.ended = ended
+        self.left = left
 
 
 _TOTALS: Final = MessageRule(
@@ -584,6 +596,9 @@ _TOTALS: Final = MessageRule(
         FieldRule(1, "digest", Type.BYTES, "CONTROL", 32, 32),
         FieldRule(2, "replaced", Type.UINT32, "CONTROL", 0, 4294967295),
         FieldRule(3, "counts", Type.MESSAGE, None, 0, 0, max_items=128, message=_COUNT),
+        FieldRule(4, "kept", Type.UINT32, "CONTROL", 0, 16777216),
+        FieldRule(5, "ended", Type.UINT32, "CONTROL", 0, 16777216),
+        FieldRule(6, "left", Type.UINT32, "CONTROL", 0, 16777216),
     ),
 )
 

@@ -197,26 +197,31 @@ Global___AskTotals: _TypeAlias = AskTotals  # noqa: Y015
 
 @_typing.final
 class AskWhy(_message.Message):
-    """What would become of an IP packet that came from `side` now. Nothing changes by the question."""
+    """What would become of an IP packet that came from `side` now; in a box that passes frames, of what was in a frame whose
+    header (addresses, tags, type) is `link`. Nothing changes by the question.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PACKET_FIELD_NUMBER: _builtins.int
     SIDE_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
     packet: _builtins.bytes
     side: _builtins.int
     peer: _builtins.int
+    link: _builtins.bytes
     def __init__(
         self,
         *,
         packet: _builtins.bytes = ...,
         side: _builtins.int = ...,
         peer: _builtins.int = ...,
+        link: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["packet", b"packet", "peer", b"peer", "side", b"side"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["link", b"link", "packet", b"packet", "peer", b"peer", "side", b"side"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -327,20 +332,24 @@ class Replaced(_message.Message):
     KEPT_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
     kept: _builtins.int
     """flows that live on"""
     ended: _builtins.int
     digest: _builtins.bytes
+    left: _builtins.int
+    """not judged yet: each is before its next packet passes"""
     def __init__(
         self,
         *,
         kept: _builtins.int = ...,
         ended: _builtins.int = ...,
         digest: _builtins.bytes = ...,
+        left: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "ended", b"ended", "kept", b"kept"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "ended", b"ended", "kept", b"kept", "left", b"left"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -600,9 +609,16 @@ class Totals(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     REPLACED_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
     digest: _builtins.bytes
     replaced: _builtins.int
     """times, since this filter began"""
+    kept: _builtins.int
+    """flows from before the rules in force; as Replaced"""
+    ended: _builtins.int
+    left: _builtins.int
     @_builtins.property
     def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Count]: ...
     def __init__(
@@ -611,10 +627,13 @@ class Totals(_message.Message):
         digest: _builtins.bytes = ...,
         replaced: _builtins.int = ...,
         counts: _abc.Iterable[Global___Count] | None = ...,
+        kept: _builtins.int = ...,
+        ended: _builtins.int = ...,
+        left: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "digest", b"digest", "replaced", b"replaced"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "digest", b"digest", "ended", b"ended", "kept", b"kept", "left", b"left", "replaced", b"replaced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

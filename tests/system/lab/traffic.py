@@ -130,8 +130,13 @@ def udp_loss(
     return float(total["lost_percent"]) / 100, float(total["packets"]) / float(total["seconds"])
 
 
-def connect(client: Namespace, server: Namespace, address: str) -> tuple[socket.socket, socket.socket]:
-    """Both ends of a new TCP connection: the client's and the server's. Raises OSError if it cannot be made in 20 s."""
+def connect(
+    client: Namespace, server: Namespace, address: str, patience: float = 60
+) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a new TCP connection: the client's and the server's, that wait ``patience`` seconds for each other.
+
+    Raises OSError if it cannot be made in 20 s.
+    """
     family = family_of(address)
     near = client.socket(family)
     try:
@@ -145,8 +150,8 @@ def connect(client: Namespace, server: Namespace, address: str) -> tuple[socket.
     except OSError:
         near.close()
         raise
-    near.settimeout(60)
-    far.settimeout(60)
+    near.settimeout(patience)
+    far.settimeout(patience)
     return near, far
 
 
@@ -155,7 +160,7 @@ class Transfer:
 
     `client` opens the connection to `address` in `server`; the bytes run from client to server, or with `reverse` the
     other way. `rate` bounds them, in bytes a second, given out `pace` times a second; None is as fast as it goes.
-    `total` ends it by itself.
+    `total` ends it by itself. It is given up when nothing has moved for `patience` seconds.
     The receiver notes when bytes arrive: `longest_silence` is the gap that a user of the connection would have felt.
     """
 
@@ -169,6 +174,7 @@ class Transfer:
         total: int | None = None,
         reverse: bool = False,
         pace: int = 200,
+        patience: float = 60,
     ) -> None:
         self.received = 0
         self.intact = True
@@ -176,7 +182,7 @@ class Transfer:
         self.error: OSError | None = None
         self._rate, self._total, self._pace = rate, total, pace
         self._stop = threading.Event()
-        near, far = connect(client, server, address)
+        near, far = connect(client, server, address, patience)
         self._sender, self._receiver = (far, near) if reverse else (near, far)
         self.began = self.ended = time.monotonic()
         self._threads = [threading.Thread(target=work, daemon=True) for work in (self._send, self._receive)]

@@ -6,6 +6,7 @@ relay whose connection it is.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import socket
 import ssl
@@ -25,12 +26,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from nacl.bindings import crypto_scalarmult
+from nacl.public import PrivateKey
 from septum.admin.v1 import admin_pb2 as pb
 from septum.admin.v1 import admin_pb2_grpc as services
 
 from appliance.ctl import contexts, identity
 from appliance.guest.settings import SettingsError
 from appliance.signed import canonical, peers
+from appliance.signed.keyproof import prove
 from appliance.signed.refusal import Refusal, Why
 from appliance.signed.roster import Roster, Trust
 from appliance.signed.statements import NONE, Commit, Confirm, Rehearse, Rekey, Role, Signed, parse, public_key
@@ -206,7 +210,11 @@ class FakeBox:
         self.status = status_of(name)
         self.states: dict[bytes, pb.Peer] = {}
         self.log: list[pb.LogLine] = []
-        self.keys = pb.BoxKeys(public_key=b64(b"P"), sealing_key=b64(b"S"), next_public_key=b64(b"N"))
+        self.private_key, self._spare = PrivateKey.generate(), PrivateKey.generate()
+        self.keys = pb.BoxKeys(
+            public_key=text_of(self.private_key), sealing_key=b64(b"S"), next_public_key=text_of(self._spare)
+        )
+        self.lies: dict[str, str] = {}  # keys of its own that admin shows
         self.restarted: list[str] = []
         self.delay = 0.0
         self.refusal: Refusal | None = None  # of the next commit
@@ -309,10 +317,8 @@ class FakeBox:
         taken = self.roster.take(signed, self.now)
         self.statements.append(signed)
         if isinstance(taken, Rekey):
-            import base64
-
-            self.keys.public_key = base64.b64encode(taken.key).decode()
-            self.keys.next_public_key = ""
+            self.private_key = self._spare
+            self.keys.public_key, self.keys.next_public_key = text_of(self.private_key), ""
         return pb.SubmitReply(number=taken.serial)
 
     def _commit(self, signed: Signed, commit: Commit | Rehearse, content: dict[str, bytes]) -> pb.SubmitReply:
@@ -348,9 +354,11 @@ class FakeBox:
         return peers.parse(self.section("peers")) if self.active else ()
 
 
-def b64(letter: bytes) -> str:
-    import base64
+def text_of(key: PrivateKey) -> str:
+    return base64.b64encode(bytes(key.public_key)).decode()
 
+
+def b64(letter: bytes) -> str:
     return base64.b64encode(letter * 32).decode()
 
 
@@ -478,8 +486,6 @@ class _Services:
         raise AssertionError("aborted")
 
     def _peer(self, entry: peers.PeerEntry) -> pb.Peer:
-        import base64
-
         made = pb.Peer(number=entry.number, name=entry.name, public_key=base64.b64encode(entry.public_key).decode())
         made.allowed_ips.extend(entry.allowed_ips)
         made.configured_endpoint, made.keepalive = entry.endpoint, entry.keepalive
@@ -490,7 +496,14 @@ class _Services:
 
     def GetKeys(self, request: Any, context: Any) -> pb.BoxKeys:
         self._caller(context)
-        return self._box.keys
+        box = self._box
+        found = pb.BoxKeys()
+        found.CopyFrom(box.keys)
+        keys = [base64.b64decode(one) for one in (found.public_key, found.sealing_key, found.next_public_key)]
+        found.proof = prove(crypto_scalarmult(bytes(box.private_key), request.challenge), request.challenge, *keys)
+        for name, key in box.lies.items():
+            setattr(found, name, key)
+        return found
 
     def GetRules(self, request: Any, context: Any) -> pb.RulesText:
         self._caller(context)

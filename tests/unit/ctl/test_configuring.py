@@ -225,10 +225,11 @@ def test_a_preshared_key_is_sealed_to_the_box(box: FakeBox, ctl: Ctl, tmp_path: 
     file.write_text(base64.b64encode(b"p" * 32).decode() + "\n")
     ctl("peers", "add", "alice", "--preshared-key", str(file), "--commit")
     assert SealedBox(keymgr).decrypt(box.peers()[0].preshared_key) == b"p" * 32
-    # Another box's key in its place is not sealed to
-    box.keys.sealing_key = base64.b64encode(b"x" * 32).decode()
+    # Another key in its place is not sealed to
+    box.lies["sealing_key"] = base64.b64encode(b"x" * 32).decode()
     assert ctl.refused("peers", "set", "alice", "-p", "new", code=6)["reason"] == "KEYS_CHANGED"
-    ctl("keys", "accept")
+    assert ctl.refused("keys", "accept", code=6)["reason"] == "KEYS_CHANGED"
+    box.lies.clear()
     ctl("peers", "set", "alice", "-p", "new", "--commit")
     ctl("peers", "set", "alice", "-p", "none", "--commit")
     assert box.peers()[0].preshared_key == b""
@@ -238,12 +239,15 @@ def test_the_box_gets_a_new_key(box: FakeBox, ctl: Ctl, invited: Callable[..., C
     operator = invited("otto", "operator")
     operator("keys")
     spare = box.keys.next_public_key
+    box.lies["next_public_key"] = base64.b64encode(b"e" * 32).decode()
+    assert ctl.refused("keys", "rotate", "--yes", code=6)["reason"] == "KEYS_CHANGED"
+    box.lies.clear()
     assert operator.refused("keys", "rotate", "--yes", code=4)["reason"] == "NOT_PERMITTED"
     assert ctl.said("keys", "rotate", "--yes")["public_key"] == spare
     # Nobody has to accept what was signed; and a key that was not is believed by nobody, not even who never saw one
     assert operator.said("keys")["public_key"] == spare
     assert f"PublicKey = {spare}\n" in ctl.said("peers", "add", "alice")["client"]
-    box.keys.public_key = base64.b64encode(b"e" * 32).decode()
+    box.lies["public_key"] = base64.b64encode(b"e" * 32).decode()
     assert operator.refused("keys", code=6)["reason"] == "KEYS_CHANGED"
     assert invited("vera", "viewer").refused("keys", code=6)["reason"] == "KEYS_CHANGED"
     assert ctl.refused("keys", "rotate", "--yes", code=6)["reason"] == "KEYS_CHANGED"

@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from appliance.ctl import contexts, identity, tokens
 from appliance.signed import canonical
 from appliance.signed.statements import NONE, Commit, Role, Signed, sign
+from tests.unit.ctl import fakebox
 from tests.unit.ctl.conftest import Ctl
 from tests.unit.ctl.fakebox import Authority, FakeBox, Kept, key_pem, pb
 
@@ -387,6 +388,7 @@ def test_a_certificate_of_no_use_is_not_taken(box: FakeBox, ctl: Ctl, monkeypatc
         lambda name, key, public, **other: issue(name, b"e" * 32, public),
         lambda name, key, public, **other: issue(name, key, ec.generate_private_key(ec.SECP256R1()).public_key()),
         lambda name, key, public, **other: issue(name, key, public, life=timedelta(days=1)),
+        lambda name, key, public, **other: Authority("other").for_administrator(name, key, public),
     ):
         monkeypatch.setattr(box.authority, "for_administrator", bent)
         assert ctl.refused("renew", code=6)["reason"] == "CERTIFICATE"
@@ -403,19 +405,25 @@ def test_addresses_that_the_box_makes_up(box: FakeBox, ctl: Ctl) -> None:
     assert ctl.refused("peers", "add", "carl", "-C", code=6)["reason"] == "NOT_BELIEVED"
 
 
-def test_a_sealing_key_does_not_change_with_a_rotation(box: FakeBox, ctl: Ctl) -> None:
+def test_a_box_that_was_made_anew_has_other_keys(box: FakeBox, ctl: Ctl) -> None:
+    from nacl.public import PrivateKey
+
     ctl("keys")
-    ctl("keys", "rotate", "--yes")
-    ctl("keys")
-    box.keys.sealing_key = box.keys.public_key
+    box.private_key = PrivateKey.generate()
+    box.keys.public_key = fakebox.text_of(box.private_key)
     assert ctl.refused("keys", code=6)["reason"] == "KEYS_CHANGED"
+    assert ctl.said("keys", "accept")["public_key"] == box.keys.public_key
+    ctl("keys")
 
 
-def test_pages_without_an_end(
-    two: FakeBox, ctl: Ctl, ctl_of: Callable[[str], Ctl], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tests.unit.ctl import fakebox
+def test_pages_without_an_end(ctl: Ctl) -> None:
+    from types import SimpleNamespace
+    from typing import cast
+
+    from appliance.ctl.connection import Box
+    from appliance.ctl.trouble import Trouble
 
     page = pb.ListPeersReply(peers=[pb.Peer(number=1)], next_page_token="1", total=1)
-    monkeypatch.setattr(fakebox._Services, "ListPeers", lambda *_: page)
-    assert "without an end" in ctl.refused("peers", "list", code=6)["error"]
+    liar = SimpleNamespace(ask=lambda *_: page, peers=SimpleNamespace(ListPeers=None), context=ctl.context)
+    with pytest.raises(Trouble, match="without an end"):
+        Box.everybody(cast(Box, liar))

@@ -17,8 +17,10 @@ from scapy.layers.inet6 import (  # type: ignore[import-untyped]
 )
 
 from appliance.vchan.messages import Packets
+from components.filter.engine import Engine
 from components.filter.flows import TIMEOUTS, State
-from tests.unit.filter.talk import FAR, NEAR, Box, back, echo, ip, out, tcp_back, tcp_out, udp_back, udp_out
+from components.filter.model import Side
+from tests.unit.filter.talk import FAR, NEAR, Box, back, echo, ip, out, ruleset, tcp_back, tcp_out, udp_back, udp_out
 
 
 def handshake(box: Box, version: int = 4) -> None:
@@ -435,3 +437,25 @@ def test_a_size_larger_than_the_group_and_a_tiny_tail() -> None:
     assert box.group(Packets(packet, 60000, 1))[0].packets == packet
     passed = box.group(Packets(packet + b"\x45\0\0", len(packet), 1))
     assert [p.packets for p in passed] == [packet]
+
+
+def test_a_peer_that_fills_the_tunnel_s_share_costs_another_peer_nothing() -> None:
+    rules = ruleset("allow from tunnel udp to port 53")
+    box = Box(engine_=Engine(rules, shares={Side.RED: 9, Side.TUNNEL: 20, Side.BLACK: 1}))
+    quiet, greedy = "10.8.0.2", "10.8.0.3"
+
+    def asks(source: str, port: int, peer: int) -> bool:
+        return box.tunnel(ip(4, source, NEAR[4]) / UDP(sport=port, dport=53), peer)
+
+    def answers(destination: str, port: int) -> bool:
+        return box.red(ip(4, NEAR[4], destination) / UDP(sport=53, dport=port))
+
+    for port in range(2000, 2050):
+        assert asks(greedy, port, 2) and answers(greedy, port)
+    for port in range(1000, 1008):
+        assert asks(quiet, port, 1)
+    for port in range(3000, 3050):
+        assert asks(greedy, port, 2) and answers(greedy, port)
+    flows = box.engine.flows.by_key.values()
+    assert sorted(flow.peer for flow in flows) == [1] * 8 + [2] * 12
+    assert all(answers(quiet, port) for port in range(1000, 1008)), "none of its questions was forgotten"

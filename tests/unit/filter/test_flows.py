@@ -5,6 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 from types import MappingProxyType
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from components.filter.flows import SHARES, TIMEOUTS, Flow, FlowTable, State
 from components.filter.model import Side
 
@@ -15,8 +18,9 @@ def name(i: int) -> bytes:
     return i.to_bytes(4, "big")
 
 
-def opened(table: FlowTable, key: bytes, opener: Side, state: State, now: float) -> Flow:
+def opened(table: FlowTable, key: bytes, opener: Side, state: State, now: float, peer: int = 0) -> Flow:
     flow = Flow(key, opener, Side.TUNNEL, state)
+    flow.peer = peer
     table.open(flow, now)
     return flow
 
@@ -78,3 +82,54 @@ def test_a_flow_opened_anew_takes_the_place_of_the_old() -> None:
     answer(table, old, 0.0)
     new = opened(table, b"x", Side.TUNNEL, State.OPENING, 1.0)
     assert len(table) == 1 and table.near(b"x", 1.0) is new and table.evicted == 0
+
+
+def held(table: FlowTable, peer: int) -> int:
+    return sum(flow.peer == peer for flow in table.by_key.values())
+
+
+def test_a_peer_that_fills_the_share_of_all_loses_it_to_those_that_need_it() -> None:
+    table = FlowTable({Side.RED: 10, Side.TUNNEL: 12})
+    for i in range(20):  # with connections that are answered, so that nothing of it looks like a flood
+        answer(table, opened(table, name(i), Side.TUNNEL, State.OPENING, 0.0, peer=1), 0.0)
+    assert held(table, 1) == 12
+    for i in range(100, 110):
+        opened(table, name(i), Side.TUNNEL, State.OPENING, 1.0, peer=2)
+    assert (held(table, 1), held(table, 2)) == (6, 6), "half each, however many the other one opens"
+    for i in range(200, 250):
+        opened(table, name(i), Side.TUNNEL, State.OPENING, 2.0, peer=3)
+        opened(table, name(i + 100), Side.TUNNEL, State.OPENING, 2.0, peer=1)
+    assert [held(table, peer) for peer in (1, 2, 3)] == [4, 4, 4] and len(table) == 12
+
+
+def test_a_flood_of_one_peer_costs_no_peer_that_has_less() -> None:
+    table = FlowTable({Side.RED: 10, Side.TUNNEL: 12})
+    quiet = [opened(table, name(i), Side.TUNNEL, State.OPENING, 0.0, peer=2) for i in range(3)]
+    for i in range(1000, 1500):
+        opened(table, name(i), Side.TUNNEL, State.OPENING, 1.0, peer=1)
+        assert all(table.near(flow.key, 1.0) is flow for flow in quiet)
+    assert held(table, 1) == 9
+    for flow in list(table.by_key.values()):
+        table.forget(flow)
+    assert len(table) == 0
+    for i in range(20):
+        opened(table, name(i), Side.TUNNEL, State.OPENING, 2.0, peer=1)
+    assert held(table, 1) == 12, "what nobody else needs it may have"
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 30), st.booleans()), max_size=120))
+def test_whoever_comes_and_goes_the_share_is_kept_and_who_holds_most_pays(steps: list[tuple[int, int, bool]]) -> None:
+    table = FlowTable({Side.RED: 10, Side.TUNNEL: 8})
+    for peer, number, is_over in steps:
+        key = name(number)
+        if is_over and (flow := table.by_key.get(key)) is not None:
+            table.forget(flow)
+            continue
+        before = {one: held(table, one) for one in range(1, 5)}
+        is_full, is_new = len(table) == 8, key not in table.by_key
+        opened(table, key, Side.TUNNEL, State.OPENING, 0.0, peer)
+        after = {one: held(table, one) for one in range(1, 5)}
+        assert len(table) <= 8 and sum(after.values()) == len(table)
+        if is_full and is_new:
+            paid = [one for one in before if after[one] < before[one] + (one == peer)]
+            assert paid and all(before[one] == max(before.values()) for one in paid)

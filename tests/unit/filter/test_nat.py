@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment  # type: ignore[import-untyped]
+from scapy.layers.inet import ICMP, IP, TCP, UDP, UDPerror, fragment  # type: ignore[import-untyped]
 
 from appliance.vchan.messages import Packets
 from components.filter.engine import Engine
@@ -203,7 +203,35 @@ def test_replacing_a_translation_ends_the_flows_that_it_made() -> None:
     box = Router()
     assert box.send(Side.RED, IP(src=INSIDE, dst=FAR) / UDP(sport=5000, dport=53))
     same = RuleSet(ALWAYS, (SOURCE,))
-    assert box.engine.replace(same, 11.0, 0.0) == (1, 0)
+    assert box.engine.replace(same, 11.0, 0.0) == (1, 0, 0)
     other = RuleSet(ALWAYS, (SOURCE._replace(source=number("192.0.2.99")),))
-    assert box.engine.replace(other, 11.0, 0.0) == (0, 1)
-    assert box.engine.replace(RuleSet(ALWAYS), 11.0, 0.0) == (0, 0)
+    assert box.engine.replace(other, 11.0, 0.0) == (0, 1, 0)
+    assert box.engine.replace(RuleSet(ALWAYS), 11.0, 0.0) == (0, 0, 0)
+
+
+def test_a_connection_that_was_closed_is_opened_anew_from_the_same_port() -> None:
+    box = Router()
+    there, back = IP(src=INSIDE, dst=FAR), IP(src=FAR, dst=OUTSIDE)
+    for first in (100, 70_000):
+        opened = box.send(Side.RED, there / TCP(sport=40_000, dport=80, flags="S", seq=first))
+        assert opened is not None and opened.sport == 40_000
+        assert box.send(Side.BLACK, back / TCP(sport=80, dport=40_000, flags="SA", seq=5, ack=first + 1))
+        assert box.send(Side.RED, there / TCP(sport=40_000, dport=80, flags="FA", seq=first + 1, ack=6))
+        assert box.send(Side.BLACK, back / TCP(sport=80, dport=40_000, flags="FA", seq=6, ack=first + 2))
+        assert box.send(Side.RED, there / TCP(sport=40_000, dport=80, flags="A", seq=first + 2, ack=7))
+    assert len(box.engine.flows) == 1
+
+
+def test_where_the_lan_is_named_what_is_forwarded_to_it_and_errors_for_it_come_in() -> None:
+    box = Router(Rule(Action.ALLOW, sides=Side.BLACK, protocols=(6,), destinations=prefix(SERVER + "/32")))
+    lan = prefix("192.168.1.0/24")
+    box.engine = Engine(box.engine.ruleset._replace(lan=lan), Ways(Side.BLACK))
+    came = box.send(Side.BLACK, IP(src=FAR, dst=OUTSIDE) / TCP(sport=5000, dport=8080, flags="S"))
+    assert came is not None and came.dst == SERVER
+    assert box.send(Side.BLACK, IP(src=FAR, dst=OUTSIDE) / TCP(sport=5000, dport=8081, flags="S")) is None
+    assert box.engine.denied[Side.BLACK]["spoofed"] == 1, "the address itself is none of the LAN's"
+    sent = box.send(Side.RED, IP(src=INSIDE, dst=FAR) / UDP(sport=5000, dport=53))
+    assert sent is not None
+    error = box.send(Side.BLACK, IP(src="203.0.113.1", dst=OUTSIDE) / ICMP(type=3, code=4) / sent)
+    assert error is not None and error.dst == INSIDE and error[UDPerror].sport == 5000
+    assert box.engine.replace(box.engine.ruleset, 11.0, 0.0) == (2, 0, 0), "and lives on when rules are replaced"

@@ -35,8 +35,10 @@ from appliance.vchan.messages import Packets
 from appliance.vchan.schema import schema
 from components.filter import ruleset
 from components.filter.engine import Engine
+from components.filter.ethernet import Ethernet
 from components.filter.model import RuleSet, Side
 from components.filter.operator import Operator, canonical, digest
+from components.filter.ways import Ways
 
 SHAPE = schema("filtering")
 FORWARD = Codec(SHAPE.forward)
@@ -398,3 +400,22 @@ def test_every_question_has_an_answer(asked: list[dict[str, Any]]) -> None:
         assert answer in ("refused", *question, "taken", "replaced")
     in_force = scene.operator._text
     assert ruleset.from_json(in_force) == scene.engine.ruleset
+
+
+def test_a_box_that_passes_frames_is_asked_about_frames(scene: Scene) -> None:
+    link = bytes.fromhex("020000000009020000000005")
+    header = AskWhy(packet=WEB, side=1, link=link + b"\x08\0")
+    assert (
+        scene.refused(why=header) == "link: this box passes packets, and is asked about them without a frame's header"
+    )
+    engine = Engine(rules("allow arp from red\nallow from red vlan 7 udp\n"), Ways(Side.BLACK, is_bridge=True))
+    scene.operator = scene.line.operator = Operator(engine, Ethernet(engine))
+    assert scene.refused(why=AskWhy(packet=WEB, side=1)).startswith("link: this box passes frames")
+    tagged = scene.running.explain(WEB, Side.RED, 0, link + bytes.fromhex("810000070800"))
+    assert (tagged.verdict, tagged.number, tagged.leaves) == (1, 2, Side.BLACK)
+    assert scene.running.explain(WEB, Side.RED, 0, link + b"\x08\0").verdict == 2
+    request = bytes.fromhex("0001080006040001") + bytes(20)
+    asked = scene.running.explain(request, Side.RED, 0, link + b"\x08\x06")
+    assert (asked.verdict, asked.number) == (1, 1) and "ethertype 0x0806" in asked.packet
+    assert "another IP version" in scene.running.explain(request, Side.RED, 0, link + b"\x08\0").why
+    assert len(engine.flows) == 0 and engine.passed == 0

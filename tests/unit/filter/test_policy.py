@@ -184,7 +184,7 @@ def test_flows_that_the_new_rules_allow_live_on_and_others_end_at_once() -> None
     assert one.red(udp_out()) and one.tunnel(udp_back())
     assert one.red(tcp_out("S")) and one.tunnel(tcp_back("SA")) and one.red(tcp_out("A"))
     no_udp = RuleSet((Rule(Action.DROP, protocols=(17,), tracking=Tracking.NEW), KNOWN, RED))
-    assert one.engine.replace(no_udp, one.now, one.wall) == (1, 1)
+    assert one.engine.replace(no_udp, one.now, one.wall) == (1, 1, 0)
     assert not one.tunnel(udp_back()) and not one.red(udp_out())
     assert one.tunnel(tcp_back("A")) and one.red(tcp_out("PA"))
     assert not one.tunnel(tcp_back("A", seq=1 << 25)), "its windows are as they were"
@@ -196,9 +196,58 @@ def test_a_flow_that_the_tunnel_opened_is_judged_as_its_peers() -> None:
     rule = Rule(Action.ALLOW, sides=Side.TUNNEL, peers=(1, 2), icmp=(), protocols=(17,))
     one = box(KNOWN, rule)
     assert one.tunnel(udp_back(sport=1), peer=1) and one.tunnel(udp_back(sport=2), peer=2)
-    assert one.engine.replace(RuleSet((KNOWN, rule._replace(peers=(2,)))), one.now, one.wall) == (1, 1)
+    assert one.engine.replace(RuleSet((KNOWN, rule._replace(peers=(2,)))), one.now, one.wall) == (1, 1, 0)
     assert not one.red(udp_out(dport=1)) and one.red(udp_out(dport=2)), "red may open nothing, and answer"
     assert [(row.peer, row.destination) for row in one.engine.list_flows(0, 9, one.now)] == [(2, NEAR[4])]
+
+
+PORTS = range(1024, 1024 + 5000)
+
+
+def sent(port: int) -> bytes:
+    """A question from that port."""
+    return QUESTION[:20] + port.to_bytes(2, "big") + QUESTION[22:]
+
+
+def answered(port: int) -> bytes:
+    return ANSWER[:22] + port.to_bytes(2, "big") + ANSWER[24:]
+
+
+QUESTION, ANSWER = udp_out(), udp_back()
+
+
+def test_of_many_flows_none_passes_by_what_older_rules_allowed_and_in_the_end_all_are_judged() -> None:
+    one = box(KNOWN, RED)
+    for port in PORTS:
+        assert one.red(sent(port)) and one.tunnel(answered(port))
+    some = PORTS[-499::2]
+    ports = tuple(Range(port, port) for port in some)
+    done = one.engine.replace(
+        RuleSet((KNOWN, Rule(Action.ALLOW, sides=Side.RED, source_ports=ports, protocols=(17,)))), one.now, one.wall
+    )
+    assert done.kept + done.ended + done.left == 5000 and done.left > 2000, "most are left for later"
+    assert len(one.engine.list_flows(0, 9999, one.now)) == done.kept, "what is not judged is not shown as living"
+    (top,) = one.engine.talkers(2, one.now)
+    assert top.flows == done.kept
+    for port in (*PORTS[:100], *PORTS[-600:]):
+        assert one.tunnel(answered(port)) is (port in some)
+        assert one.red(sent(port)) is (port in some)
+    turns = 0
+    while one.engine.review(one.now, one.wall):
+        turns += 1
+    assert turns > 5 and one.engine.replaced == (250, 4750, 0) and len(one.engine.flows) == 250
+
+
+def test_rules_may_be_replaced_again_before_all_flows_are_judged() -> None:
+    one = box(KNOWN, RED)
+    for port in PORTS:
+        assert one.red(sent(port))
+    nothing, all_ = RuleSet((KNOWN,)), RuleSet((KNOWN, RED))
+    assert one.engine.replace(nothing, one.now, one.wall).left == 2952
+    assert one.engine.replace(all_, one.now, one.wall) == (2048, 0, 904), "2048 have ended for good"
+    while one.engine.review(one.now, one.wall):
+        pass
+    assert one.engine.replaced == (2952, 0, 0) and len(one.engine.flows) == 2952
 
 
 # what no rule has a say about -----------------------------------------------------------------------------------------

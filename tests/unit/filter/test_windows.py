@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scapy.layers.inet import TCP  # type: ignore[import-untyped]
+from scapy.layers.inet import ICMP, TCP  # type: ignore[import-untyped]
 
 from components.filter.flows import State
 from components.filter.model import Side
@@ -195,3 +195,38 @@ def test_a_run_of_segments_is_judged_as_each_of_them_is(first: int, turns: list[
     for one, two in pairwise([(flow.near_end, flow.far_end) for flow in (mine, theirs)]):
         for a, b in zip(one, two, strict=True):
             assert a is not None and b is not None and (a.end, a.limit, a.acked) == (b.end, b.limit, b.acked)
+
+
+@BEGINNINGS
+def test_an_error_about_a_segment_that_is_not_on_its_way_is_nobodys(first: int) -> None:
+    one = Connection(first, (first + 99) % M)
+    assert one.say(Side.RED, "PA", 1, 1, 1000) and one.say(Side.TUNNEL, "A", 1, 401) and one.say(Side.RED, "A", 1001, 1)
+
+    def error(side: Side, sequence: int) -> bool:
+        about = one.segment(Side.RED if side is Side.TUNNEL else Side.TUNNEL, "A", sequence, 1, 100)
+        return one.box.passes((back() if side is Side.TUNNEL else out()) / ICMP(type=3, code=4) / about[:28], side, 1)
+
+    for sequence, passes in ((400, False), (401, True), (1000, True), (1001, True), (1002, False), (2**31, False)):
+        assert error(Side.TUNNEL, sequence) is passes, sequence
+    assert one.box.why() == {"unsent": 3}
+    for sequence, passes in ((0, False), (1, True), (2, False), (-66_000, False)):
+        assert error(Side.RED, sequence) is passes, sequence
+
+
+def test_an_error_about_an_unanswered_syn_or_one_whose_numbers_nobody_follows() -> None:
+    one = Connection(500, opens=False)
+    assert one.say(Side.RED, "S", 0, 0)
+    for sequence, passes in ((0, True), (2, False), (2**31, False)):
+        about = one.segment(Side.RED, "S", sequence, 0)
+        assert one.box.tunnel(back() / ICMP(type=3, code=1) / about[:28]) is passes
+    picked = Connection(opens=False)
+    assert picked.say(Side.RED, "A", 1, 1)
+    about = picked.segment(Side.RED, "A", 2**30, 1)
+    assert picked.box.tunnel(back() / ICMP(type=3, code=4) / about[:28])
+
+
+def test_who_forgot_the_connection_is_refused_by_who_forgot_it_too() -> None:
+    one = Connection()
+    assert one.say(Side.RED, "S", 5000, 0), "the client has begun anew"
+    assert not one.say(Side.TUNNEL, "RA", 70_000, 5002) and one.state() is State.ESTABLISHED
+    assert one.say(Side.TUNNEL, "RA", 70_000, 5001) and one.state() is State.RESET

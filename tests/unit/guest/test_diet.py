@@ -25,7 +25,7 @@ BUDGET = {
     "filter.filter": 86,
     "filter.bridge": 86,
     "filter.split": 86,
-    "keymgr.keymgr": 149,
+    "keymgr.keymgr": 167,
     "log.log": 77,
     "net.red": 80,
     "net.black": 113,
@@ -53,7 +53,8 @@ HEAVY = {
 }
 EXCUSED = {
     "admin.admin": HEAVY - {"asyncio", "unittest"},
-    "keymgr.keymgr": {"inspect"},  # its dataclasses
+    # Its dataclasses; and what cryptography imports when the first key is made, which came uncounted before
+    "keymgr.keymgr": {"inspect", "threading"},
 }
 NOT_IN_THE_MONITOR = {"asyncio", "click", "cryptography", "google", "logging", "pyroute2", "rich", "typer"}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,28 @@ def test_a_role_is_imported_from_its_image_alone(role: str, tmp_path: Path) -> N
     done = subprocess.run(["/usr/sbin/chroot", str(tmp_path), "/init"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(path.startswith("/usr/lib/python3") for path in done.stdout.splitlines())
+
+
+def _later(file: Path) -> Iterator[str]:
+    """What a module imports when one of its functions is called."""
+    for function in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Import):
+                    yield from (alias.name for alias in node.names)
+                elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                    yield node.module
+
+
+@pytest.mark.parametrize("role", sorted(ROLES))
+def test_what_a_library_imports_when_it_is_called_is_in_the_image_too(role: str) -> None:
+    modules = measure(ROLES[role])
+    names = {module.name for module in modules}
+    libraries = [module for module in modules if module.kind == "source" and "-packages" in str(module.origin)]
+    later = {name for module in libraries if module.origin for name in _later(module.origin)}
+    assert later <= names
+    if role == "keymgr":
+        assert "cryptography.hazmat.backends.openssl.backend" in later
 
 
 def test_what_the_gate_refuses_has_no_image() -> None:

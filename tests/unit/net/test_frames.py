@@ -102,7 +102,7 @@ def test_superframes_are_cut_and_made_again(version: int, transport: int, tags: 
     (group,) = grouped([(link, *pair) for pair in pairs])
     writes = FrameWrites(group, udp=True)
     assert not writes.bad
-    (written,) = (b"".join(pieces) for pieces in writes.pieces)
+    (written,) = (b"".join(pieces) for pieces in writes.buffers)
     if transport == virtio.UDP or version == 6:
         assert written == header + frame
     again, same = unframe(memoryview(written), b"")
@@ -127,7 +127,7 @@ def test_frames_of_one_header_make_a_group_whoever_else_talks() -> None:
 def test_what_is_no_ip_goes_frame_by_frame() -> None:
     link = MACS + b"\x88\xb5"
     writes = FrameWrites(Frames(b"abcdefgh", 3, link), udp=True)
-    assert [b"".join(pieces) for pieces in writes.pieces] == [
+    assert [b"".join(pieces) for pieces in writes.buffers] == [
         virtio.PLAIN + link + part for part in (b"abc", b"def", b"gh")
     ]
 
@@ -153,7 +153,7 @@ def test_whatever_comes_is_frames_that_the_channel_takes_or_malformed(
         return
     for group in grouped([(link, *pair) for pair in pairs]):
         codec.encode(group)
-        for pieces in FrameWrites(group, udp=True).pieces:
+        for pieces in FrameWrites(group, udp=True).buffers:
             assert unframe(memoryview(b"".join(pieces)), b"")[0][:12] == frame[:12]
 
 

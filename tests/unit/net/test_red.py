@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from appliance.vchan.messages import Packets
+from components.net import clear, virtio
 from components.net import red as red_module
+from components.net.face import READS
 from components.net.tun import Tun
 from tests.unit.net.kernel_tun import OFFLOADS, Net
 from tests.unit.net.packets import payload, plain, tcp, udp
@@ -53,9 +55,11 @@ class Wire:
 class FakeGuest:
     """As much of a guest as red uses."""
 
+    device, out_port, in_port = "tun", "plain_out", "plain_in"
+
     def __init__(self, tun: int) -> None:
         self.settings = {"mtu": 1420}
-        self.devices = {"tun": tun}
+        self.devices = {self.device: tun}
         self.wire = Wire()
         self.counters: dict[str, Counter] = {}
         self.events: list[str] = []
@@ -74,15 +78,15 @@ class FakeGuest:
         return self.counters.setdefault(name, Counter())
 
     def out(self, port: str) -> Wire:
-        assert port == "plain_out"
+        assert port == self.out_port
         return self.wire
 
     def readable(self, device: str, handler: Callable[[float], bool], into: object) -> None:
-        assert device == "tun" and into == (self.wire,)
+        assert device == self.device and into == (self.wire,)
         self.arrived = handler
 
     def receive(self, port: str, handler: Callable[[Packets, float], None]) -> None:
-        assert port == "plain_in"
+        assert port == self.in_port
         self.depart = handler
 
 
@@ -195,6 +199,25 @@ def pipe() -> Iterator[tuple[FakeGuest, socket.socket]]:
         yield face(theirs.fileno()), ours
 
 
+class ClearGuest(FakeGuest):
+    device, out_port, in_port = "outer_tun", "arrived", "departing"
+
+
+def test_the_face_to_the_outside_does_the_same_on_its_own_device() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    packet = b"\x45" + bytes(19) + b"hello"
+    with ours, theirs:
+        ours.settimeout(0.5)
+        guest = ClearGuest(theirs.fileno())
+        clear.build(guest)  # type: ignore[arg-type]
+        ours.send(virtio.PLAIN + packet)
+        assert guest.arrived(0.0) is False
+        assert [bytes(group.packets) for group in guest.wire.sent] == [packet]
+        guest.depart(Packets(packet, len(packet)), 0.0)
+        assert ours.recv(2000) == virtio.PLAIN + packet
+    assert "loops" in guest.events
+
+
 def test_red_says_which_loops_run(pipe: tuple[FakeGuest, socket.socket], loops: str) -> None:
     guest, _ = pipe
     assert guest.counters["compiled"].value == (loops == "fast")
@@ -216,12 +239,12 @@ def test_what_waits_is_read_in_one_turn_and_grouped_by_size(pipe: tuple[FakeGues
 
 def test_a_turn_is_bounded(pipe: tuple[FakeGuest, socket.socket]) -> None:
     guest, kernel = pipe
-    for i in range(red_module.READS + 1):
+    for i in range(READS + 1):
         kernel.send(plain(udp(4, payload(50, i))))
     assert guest.arrived(0.0) is True
-    assert guest.counters["packets_in"].value == red_module.READS
+    assert guest.counters["packets_in"].value == READS
     assert guest.arrived(0.0) is False
-    assert guest.counters["packets_in"].value == red_module.READS + 1
+    assert guest.counters["packets_in"].value == READS + 1
 
 
 def test_without_room_what_was_read_waits_for_the_next_turn(pipe: tuple[FakeGuest, socket.socket]) -> None:

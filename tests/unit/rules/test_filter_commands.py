@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from scapy.layers.inet import IP, TCP, UDP  # type: ignore[import-untyped]
+from scapy.layers.l2 import ARP, LLC, STP, Dot1Q, Dot3, Ether  # type: ignore[import-untyped]
 from scapy.utils import PcapWriter  # type: ignore[import-untyped]
 from typer.testing import CliRunner
 
+from appliance.assembly.load import ASSEMBLIES
 from appliance.cli.commands import app
 
 RULES = """\
@@ -137,3 +139,96 @@ def test_peers_of_a_wg_quick_file(rules: Path, tmp_path: Path) -> None:
 
 ALICE = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
 BOB = "TrMvSoP4jYQlY6RIzBgbssQqY3vxI2Pi+y71lOWWXX0="
+
+
+BRIDGE = """\
+lan 10.1.0.0/16
+allow established related vlan none, 10
+allow arp vlan none, 10
+allow stp from red
+allow from red mac 02:00:00:00:00:05 vlan 10 tcp port http
+allow from red udp port dns
+"""
+
+
+def test_explain_in_a_box_that_passes_frames(tmp_path: Path) -> None:
+    file = tmp_path / "bridge.rules"
+    file.write_text(BRIDGE)
+    code, told = machine(
+        "explain",
+        "arp request vlan 10",
+        "from black arp reply vlan 11",
+        "stp",
+        "from black stp",
+        "tcp 10.1.0.5:1 > 192.0.2.7:80 vlan 10 source 02:00:00:00:00:05",
+        "tcp 10.1.0.5:1 > 192.0.2.7:80 vlan 10",
+        "udp 0.0.0.0:68 > 255.255.255.255:53",
+        "--assembly",
+        "filter",
+        "--rules",
+        str(file),
+    )
+    assert code == 1
+    decided = [one["at"] and int(one["at"].rpartition(":")[2]) for one in told]
+    assert decided == [3, None, 4, None, 5, None, 6], "where no address is asked for one"
+    assert [one["leaves"] for one in told][:3] == ["black", None, "black"]
+
+
+def test_explain_frames_of_a_capture(tmp_path: Path) -> None:
+    file = tmp_path / "bridge.rules"
+    file.write_text(BRIDGE)
+    here, there = "02:00:00:00:00:05", "02:00:00:00:00:09"
+    web = IP(src="10.1.0.5", dst="192.0.2.7") / TCP(sport=1, dport=80)
+    writer = PcapWriter(str(tmp_path / "x.pcap"), linktype=1)
+    for frame in (
+        Ether(src=here, dst="ff:ff:ff:ff:ff:ff") / ARP(psrc="10.1.0.5", pdst="10.1.0.1") / (b"\0" * 18),
+        Ether(src=here, dst="ff:ff:ff:ff:ff:ff") / ARP(psrc="10.2.0.5", pdst="10.1.0.1"),
+        Dot3(src=here, dst="01:80:c2:00:00:00") / LLC(dsap=0x42, ssap=0x42, ctrl=3) / STP(),
+        Ether(src=here, dst=there) / Dot1Q(vlan=10) / web,
+        Ether(src=there, dst=here)
+        / Dot1Q(vlan=10)
+        / IP(src="192.0.2.7", dst="10.1.0.5")
+        / TCP(sport=80, dport=1, flags="SA", ack=1),
+        Ether(src=here, dst=there) / web,
+        Ether(src=here, dst=there) / Dot1Q(vlan=10) / Dot1Q(vlan=7) / web,
+        Ether(src=here, dst=there, type=0x88B5) / b"what is it",
+    ):
+        writer.write(frame)
+    writer.close()
+    code, told = machine("explain", "--pcap", str(tmp_path / "x.pcap"), "--assembly", "filter", "--rules", str(file))
+    decided = [one["at"] and int(one["at"].rpartition(":")[2]) for one in told]
+    assert code == 1 and decided == [3, None, 4, 5, 2, None, None, None]
+    assert "belongs on another side" in told[1]["why"] and "vlan 10" not in told[0]["packet"]
+    assert "ethertype 0x88b5" in told[7]["packet"] and "ethertype 0x8100" in told[6]["packet"]
+    raw = PcapWriter(str(tmp_path / "y.pcap"), linktype=101)
+    raw.write(web)
+    raw.close()
+    code, text = run("explain", "--pcap", str(tmp_path / "y.pcap"), "--assembly", "filter", "--rules", str(file))
+    assert code == 2 and "no Ethernet header" in text
+
+
+def test_explain_in_a_split_tunnel(tmp_path: Path) -> None:
+    conf = tmp_path / "wg0.conf"
+    conf.write_text(f"[Interface]\nPrivateKey = x\n\n# alice\n[Peer]\nPublicKey = {ALICE}\nAllowedIPs = 10.8.0.0/24\n")
+    file = tmp_path / "split.rules"
+    file.write_text("allow established related\nallow from red\nallow from black\n")
+    words = ("--assembly", "vpn-split", "--rules", str(file), "--peers", str(conf))
+    _, told = machine(
+        "explain",
+        "udp 10.1.0.5:1 > 10.8.0.2:53",
+        "udp 10.1.0.5:1 > 192.0.2.7:53",
+        "from black udp 192.0.2.9:53 > 10.1.0.5:1",
+        "from black udp 10.8.0.9:53 > 10.1.0.5:1",
+        *words,
+    )
+    assert [one["leaves"] for one in told] == ["tunnel", "black", "red", None]
+    assert "belongs on another side" in told[3]["why"]
+    code, told = machine("explain", "udp 10.1.0.5:1 > 192.0.2.7:53", "--assembly", "vpn-split", "--peers", str(conf))
+    assert (code, told[0]["leaves"]) == (0, "black") and told[0]["at"].startswith(str(ASSEMBLIES)), "the assembly's own"
+
+
+def test_a_bridge_translates_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "x.rules"
+    file.write_text("allow from red\nnat from red to black -> 192.0.2.1\n")
+    code, text = run("explain", "udp 10.1.0.5:1 > 192.0.2.7:53", "--assembly", "filter", "--rules", str(file))
+    assert code == 2 and f"{file}:2:1: a bridge translates nothing" in text.replace("\n", " ")

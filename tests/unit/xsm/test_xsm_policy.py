@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from appliance.assembly.load import ASSEMBLIES, load
-from appliance.assembly.model import ValidatedAssembly
+from appliance.assembly.model import Domain, ValidatedAssembly
 from appliance.xsm.labels import building_label, kind, label
 from appliance.xsm.policy import policy
 from appliance.xsm.state import DOM0, UnknownLabel, differences
@@ -54,6 +54,10 @@ def test_a_running_domain_has_another_label_than_one_being_built() -> None:
     assert building_label("keymgr") == "system_u:system_r:septum_keymgr_t_building"
 
 
+def _has_network(domain: Domain) -> bool:
+    return not {"tun", "udp4"}.isdisjoint(domain.role.devices)
+
+
 class _Enforced:
     """A Xen that enforces exactly what the channels say, but for what a test changes."""
 
@@ -65,6 +69,9 @@ class _Enforced:
                 self.rules[f"system_u:object_r:{kind(one)}_channel", label(other), "event"] = {"bind"}
         for domain in assembly.domains:
             self.rules[DOM0, building_label(domain.name), "mmu"] = {"map_read", "map_write"}
+            copy = {"copy"} if _has_network(domain) else set()
+            self.rules[DOM0, label(domain.name), "grant"] = {"map_read", "map_write", "unmap"} | copy
+            self.rules[label(domain.name), DOM0, "grant"] = copy
 
     def allowed(self, source: str, target: str, klass: str) -> frozenset[str]:
         return frozenset(self.rules.get((source, target, klass), ()))
@@ -80,7 +87,7 @@ def _first(assembly: ValidatedAssembly) -> tuple[str, str]:
 
 def test_each_permission_too_many_or_too_few_is_one_difference(assembly: ValidatedAssembly) -> None:
     client, server = _first(assembly)
-    changes = [
+    changes: list[tuple[tuple[str, str, str], set[str]]] = [
         ((label(client), label(server), "grant"), {"map_read", "map_write", "unmap", "copy"}),
         ((label(client), label(server), "grant"), {"map_read"}),
         ((f"system_u:object_r:{kind(client)}_channel", label(server), "event"), set()),
@@ -89,6 +96,12 @@ def test_each_permission_too_many_or_too_few_is_one_difference(assembly: Validat
         ((DOM0, building_label(server), "mmu"), set()),
         ((DOM0, "system_u:system_r:security_t", "security"), {"setenforce"}),
     ]
+    for domain in assembly.domains:
+        copy = set() if _has_network(domain) else {"copy"}  # none of its packets would get out, or it has none
+        changes += [
+            ((label(domain.name), DOM0, "grant"), copy),
+            ((DOM0, label(domain.name), "grant"), {"map_read", "map_write", "unmap"} | copy),
+        ]
     for rule, permissions in changes:
         xen = _Enforced(assembly)
         xen.rules[rule] = permissions
