@@ -211,12 +211,17 @@ def applied(
 
 
 def _check_standing(change: Change, standing: Standing, public_of: Callable[[bytes], bytes]) -> None:
-    if change.private_key is not None and public_of(change.private_key) != standing.public_key:
-        why = "the private key lives in keymgr, and is not changed from here"
-        raise UapiError(errno.EPERM, why)
-    if change.listen_port not in (None, standing.listen_port):
+    """A file, for `wg setconf` and `syncconf`, says all three; what is not written in it comes as zeros."""
+    said = (change.private_key, change.listen_port, change.fwmark)
+    is_file = all(one is not None for one in said)
+    private, port, mark = (
+        None if is_file and not (any(one) if isinstance(one, bytes) else one) else one for one in said
+    )
+    if isinstance(private, bytes) and public_of(private) != standing.public_key:
+        raise UapiError(errno.EPERM, "the private key lives in keymgr, and is not changed from here")
+    if port not in (None, standing.listen_port):
         raise UapiError(errno.EPERM, f"the port is {standing.listen_port}, and is changed where the box is brought up")
-    if change.fwmark not in (None, standing.fwmark):
+    if mark not in (None, standing.fwmark):
         raise UapiError(errno.EPERM, f"the mark is {standing.fwmark}, and is changed where the box is brought up")
 
 

@@ -5,57 +5,26 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.system.lab import Lab, Septum, pair
-from tests.system.lab.ends.septum import REPOSITORY, secret_file
-from tests.system.lab.namespace import tool
+from tests.system.lab import Lab, Managed, pair
 
 pytestmark = pytest.mark.root
 
 WATCHERS = 200
 WRITERS = 50
 SECONDS = 20.0
-ADDRESS = "127.0.0.1:50051"
-PROGRAM = str(REPOSITORY / ".venv" / "bin" / "septumctl")
 GROWTH = 3 << 20  # bytes: what an interpreter's memory goes up and down by
-
-
-class Managed(Septum):
-    """A box made as its owner would make it: `septum init`, then `septum up`."""
-
-    def start(self) -> None:
-        file = secret_file(self.directory / f"{self.name}.conf", self.conf.wg_quick())
-        self.septum("init", self.name, "--address", ADDRESS)
-        self.up(str(file), "--assembly", "vpn-managed", "--admin", ADDRESS)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**super().environment, "SEPTUM_CONFIG": str(self.directory / "console")}
-
-    def ctl(self, *words: str, home: Path | None = None) -> Any:
-        """What `septumctl --json` says, as the administrator whose home that is."""
-        environment = {**self.environment, **({} if home is None else {"SEPTUM_CONFIG": str(home)})}
-        settings = [f"{key}={value}" for key, value in environment.items()]
-        return json.loads(self.site.gateway.run(tool("env"), *settings, PROGRAM, *words, "--json", timeout=60))
-
-    def administrator(self, name: str, role: str) -> Path:
-        """The home of somebody who was invited by the console and has enrolled."""
-        home = self.directory / name
-        token = self.ctl("admins", "invite", name, "--role", role)["token"]
-        self.ctl("enroll", token, home=home)
-        return home
 
 
 @pytest.fixture
 def box() -> Iterator[Managed]:
     with Lab() as lab:
         ours, _ = pair(lab.left, lab.right)
-        with Managed(lab.left, replace(ours, peers=[]), inline=False) as box:
+        with Managed(lab.left, ours, inline=False) as box:
             yield box
 
 
@@ -80,8 +49,10 @@ def crowd(box: Managed, seconds: float, homes: list[Path], viewer: Path) -> Any:
 
 
 def test_a_crowd_of_administrators(box: Managed) -> None:
-    viewer = box.administrator("viewer", "viewer")
-    homes = [box.administrator(f"operator-{n}", "operator") for n in range(5)]
+    names = [f"operator-{n}" for n in range(5)]
+    for name, role in (("viewer", "viewer"), *((name, "operator") for name in names)):
+        box.enroll(name, role)
+    homes, viewer = [box.directory / name for name in names], box.directory / "viewer"
     warm = crowd(box, SECONDS / 4, homes, viewer)
     begin = memory(box)
     before = {one["name"]: one["restarts"] for one in box.ctl("status")["domains"]}
@@ -97,7 +68,7 @@ def test_a_crowd_of_administrators(box: Managed) -> None:
     head = box.ctl("config", "show")
     assert len(accepted) == len(set(accepted))
     assert set(accepted) == set(range(1, head["revision"] + 1))
-    keepalives = {peer["number"]: peer["keepalive"] for peer in box.ctl("peers", "list")["peers"]}
+    keepalives = {peer["number"]: peer["keepalive"] for peer in box.ctl("peers", "list")}
     last = {int(number): value or warm["last"][number] for number, value in found["last"].items()}
     assert keepalives == {number: value for number, value in last.items() if value}
     # Nothing grows, nothing died

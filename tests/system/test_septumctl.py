@@ -3,56 +3,26 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.system.lab import Lab, Septum, pair, wait_for
-from tests.system.lab.ends.septum import PROGRAM, secret_file
+from tests.system.lab import Lab, Managed, pair, wait_for
+from tests.system.lab.ends.managed import CTL
+from tests.system.lab.ends.septum import secret_file
+from tests.system.lab.namespace import run
 
 pytestmark = pytest.mark.root
 
-ADDRESS = "127.0.0.1:50051"
-CTL = str(Path(PROGRAM).with_name("septumctl"))
 RULES = 'allow established related\nallow "web" from red tcp port https\n'
-
-
-class Managed(Septum):
-    """A box that is administered from the gateway's own namespace, by anybody who was invited."""
-
-    def start(self) -> None:
-        file = secret_file(self.directory / f"{self.name}.conf", replace(self.conf, peers=[]).wg_quick())
-        self.site.gateway.run("ip", "link", "set", "lo", "up")
-        self.septum("init", self.name, "--address", ADDRESS)
-        self.up(str(file), "--assembly", "vpn-managed", "--admin", ADDRESS)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**super().environment, "SEPTUM_CONFIG": str(self.directory / "console"), "COLUMNS": "200"}
-
-    def ctl(self, *words: str, code: int = 0, who: str = "console") -> Any:
-        """What `septumctl … --json` says: its output, or its error if that is what must come."""
-        given = {**self.environment, "SEPTUM_CONFIG": str(self.directory / who)}
-        command = ["env", *(f"{key}={value}" for key, value in given.items()), CTL, "--timeout", "60", *words, "--json"]
-        done = subprocess.run(
-            self.site.gateway.command(*command), capture_output=True, text=True, timeout=90, check=False
-        )  # fmt: skip
-        assert done.returncode == code, f"{words}: {done.returncode} {done.stdout} {done.stderr}\n{self.log()[-2000:]}"
-        return json.loads(done.stdout if not code else done.stderr.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Managed]:
     with Lab() as lab:
         own, _ = pair(lab.left, lab.right)
-        made = lab.enter(Managed(lab.left, own))
-        wait_for("admin to answer", lambda: made.ctl("status") is not None, seconds=40)
-        yield made
+        yield lab.enter(Managed(lab.left, own))
 
 
 def test_a_box_that_is_new(box: Managed) -> None:
@@ -150,8 +120,6 @@ def test_who_was_revoked_is_nobody(box: Managed) -> None:
 
 def test_the_log_has_it_all(box: Managed) -> None:
     words = ("logs", "-n", "1000", "--domain", "config")
-    given = {**box.environment}
-    command = ["env", *(f"{key}={value}" for key, value in given.items()), CTL, *words]
-    said = box.site.gateway.run(*command, timeout=60)
+    said = run(*box.command(CTL, *words), timeout=60)
     for what in ("revision 1 by olga", "nobody confirmed 2", "enroll olga", "revoke olga"):
         assert what in said, said

@@ -6,58 +6,20 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from tests.system.lab import Lab, LabError, Septum, Transfer, WireguardGo, reaches, star, wait_for
+from tests.system.lab import Lab, Managed, Transfer, WireguardGo, reaches, star, wait_for
 from tests.system.lab.conf import PeerConf
-from tests.system.lab.ends.septum import PROGRAM, secret_file
+from tests.system.lab.ends.septum import secret_file
+from tests.system.lab.namespace import run
 
 pytestmark = pytest.mark.root
 
-ADDRESS = "127.0.0.1:50051"
 COMMITS = 50
 RATE = 5e5  # bytes a second each way
-CTL = str(Path(PROGRAM).with_name("septumctl"))
-
-
-class Managed(Septum):
-    """A box that is administered by `septumctl`, from the gateway's own namespace."""
-
-    def start(self) -> None:
-        conf = replace(self.conf, peers=[])
-        file = secret_file(self.directory / f"{self.name}.conf", conf.wg_quick())
-        self.site.gateway.run("ip", "link", "set", "lo", "up")
-        self.septum("init", self.name, "--address", ADDRESS)
-        faces = ("--lan", self.site.lan, "--wan", self.site.wan)
-        self.up(str(file), "--assembly", "vpn-managed", "--admin", ADDRESS, *faces)
-        wait_for("admin to answer", self._answers, seconds=40, every=0.5)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**super().environment, "SEPTUM_CONFIG": str(self.directory / "contexts"), "NO_COLOR": "1"}
-
-    def ctl(self, *words: str) -> Any:
-        """`septumctl … --json`. Raises LabError with what it says if it fails."""
-        return self.run(CTL, "--timeout", "60", *words, "--json")
-
-    def run(self, *command: str) -> Any:
-        """What a program says in JSON where the administrator is. Raises LabError if it fails."""
-        given = [f"{key}={value}" for key, value in self.environment.items()]
-        shown = self.site.gateway.run("env", *given, *command, timeout=200)
-        return json.loads(shown) if shown.strip() else None
-
-    def _answers(self) -> bool:
-        try:
-            return bool(self.ctl("status"))
-        except LabError:
-            return False
-
-    def counters(self, domain: str) -> dict[str, int]:
-        return dict(self.domains()[domain]["counters"])
 
 
 @dataclass
@@ -102,9 +64,15 @@ def test_transfers_run_through_fifty_commits(scene: Scene, report: list[tuple[st
         time.sleep(1)
         before = time.monotonic()
         guest = scene.peers[1]
-        took = scene.box.run(
-            sys.executable, "-m", "tests.system.committer", str(COMMITS // 2), guest.public_key, *guest.allowed_ips
+        words = (
+            sys.executable,
+            "-m",
+            "tests.system.committer",
+            str(COMMITS // 2),
+            guest.public_key,
+            *guest.allowed_ips,
         )
+        took = json.loads(run(*scene.box.command(*words), timeout=200))
         after = time.monotonic()
     silence = max(transfer.longest_silence(before, after) for transfer in (there, back))
     took.sort()

@@ -110,6 +110,14 @@ def test_what_is_the_boxs_may_be_said_and_not_changed() -> None:
     assert refused("fwmark=7") == errno.EPERM
 
 
+def test_what_a_file_leaves_out_stays() -> None:
+    """`wg syncconf` sends zeros for the keys that a file does not have."""
+    nothing = ("private_key=" + "0" * 64, "listen_port=0", "fwmark=0")
+    assert after(*nothing) == BEFORE
+    assert after(*nothing, "replace_peers=true").peers == ()
+    assert refused("private_key=" + key(5).hex(), "listen_port=0", "fwmark=0") == errno.EPERM
+
+
 def test_we_are_no_peer_of_ours() -> None:
     assert after(f"public_key={OURS.hex()}", "allowed_ip=10.0.0.0/8") == BEFORE
 
