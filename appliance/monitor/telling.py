@@ -23,6 +23,7 @@ MOST_ORDERS: Final = 6  # in `WINDOW`
 WINDOW: Final = 3600.0  # seconds
 AGAIN: Final = 600.0  # seconds between two orders for one domain
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
+_FUTURE_WRITE: Final = 0x10  # F_SEAL_FUTURE_WRITE, linux/fcntl.h: Linux 5.1
 
 
 class Telling:
@@ -41,7 +42,9 @@ class Telling:
         box, self._box = _shared("septum-box", boxpage.BOX_BYTES)
         orders, self._orders = _shared("septum-orders", boxpage.ORDERS_BYTES)
         try:
-            # Another open file: the domain's end of it cannot be written, whoever holds it
+            # Another open file: the domain's end of it cannot be written, whoever holds it. Nor can what is opened by
+            # way of it: the mapping that was made already is the last one to write to
+            fcntl.fcntl(box, fcntl.F_ADD_SEALS, _FUTURE_WRITE)
             readable = os.open(f"/proc/self/fd/{box}", os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.close(box)

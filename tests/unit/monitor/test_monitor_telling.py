@@ -54,6 +54,16 @@ def test_the_domain_cannot_write_what_it_is_told() -> None:
     for fd in telling.devices.values():
         with pytest.raises(OSError):
             os.ftruncate(fd, 0)
+    again = os.open(f"/proc/self/fd/{telling.devices['box']}", os.O_RDWR)
+    try:
+        with pytest.raises(PermissionError):
+            mmap.mmap(again, boxpage.BOX_BYTES, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+        with pytest.raises(PermissionError):
+            os.pwrite(again, b"x", 0)
+    finally:
+        os.close(again)
+    telling.turn(0.0)
+    assert told(telling) == {}, "the monitor still can"
     telling.close()
 
 
