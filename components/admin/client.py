@@ -26,6 +26,7 @@ class Times(NamedTuple):
     greeting: float = 10.0  # from the first byte to the first call
     call: float = 60.0  # a call whose caller does not say
     longest_call: float = 300.0  # unless it is one that goes on
+    longest_deadline: float = 3600.0  # of one that goes on: what is later than that is as good as never
     idle: float = 600.0  # without a call
     unknown_idle: float = 20.0  # the same for who shows no certificate,
     unknown_life: float = 120.0  # ... and his connection as a whole
@@ -248,6 +249,8 @@ class Client:
         seconds = event.timeout
         if not method.goes_on:
             seconds = min(self._times.call if seconds is None else seconds, self._times.longest_call)
+        elif seconds is not None and seconds > self._times.longest_deadline:
+            seconds = None  # the clock keeps what is due until its time, cancelled or not
         if seconds is not None:
             call.deadline = self._clock.at(self._clock.now + seconds, lambda: self._late(number))
 

@@ -180,6 +180,18 @@ def test_the_callers_deadline_is_kept_and_the_call_forgotten() -> None:
         assert caller.status(caller.begin(VERSION, b"", timeout=wrong)).code == Code.INVALID_ARGUMENT
 
 
+def test_a_deadline_of_ten_thousand_years_is_not_kept_in_mind() -> None:
+    box = Box()
+    caller = box.call()
+    for _ in range(20):
+        number = caller.begin(WATCH, pb.WatchStatusRequest(period_ms=1000), timeout="99999999H")
+        assert not caller.is_over(number)
+        caller.h2.reset_stream(number)
+        box.turn(0.1)
+    box.turn(TIMES.longest_deadline)
+    assert caller.client.calls == 0 and not box.clock._due
+
+
 def test_a_call_that_asks_a_domain_that_is_silent_ends_by_itself() -> None:
     box = Box()
     caller = box.call()
