@@ -78,6 +78,9 @@ class Service(Protocol):
     def identify(self, certificate: bytes | None, source: str) -> Caller:
         """Who shows this certificate. Errors: RpcError (UNAUTHENTICATED); the connection then ends."""
 
+    def lapsed(self, caller: Caller) -> RpcError | None:
+        """Why who was identified once is nobody any more; None if he still is who he was."""
+
     def admit(self, caller: Caller, path: str, now: float) -> Method:
         """The method of that path, if the caller may call it now. Errors: RpcError."""
 
@@ -320,6 +323,8 @@ class Client:
             self._end("it reads nothing")
         elif self._has_stayed(now):
             self.dismiss()
+        elif self.caller is not None and (lapsed := self._service.lapsed(self.caller)) is not None:
+            self.dismiss(lapsed)
         elif self._asked is not None and now - self._asked > times.answer:
             self._output.clear()
             self._end("it does not answer")

@@ -96,9 +96,18 @@ class AdminService:
             raise RpcError(Code.UNAVAILABLE, "who may call is not known yet: config does not answer", retry=1.0)
         if found is None:
             raise RpcError(Code.UNAUTHENTICATED, "whose certificate this is was revoked", reason="REVOKED")
-        if self._world.wall() > until:
-            raise RpcError(Code.UNAUTHENTICATED, "the certificate has expired", reason="EXPIRED")
-        return Caller(found.name, int(found.role), key, source, until)
+        caller = Caller(found.name, int(found.role), key, source, until)
+        if (lapsed := self.lapsed(caller)) is not None:
+            raise lapsed
+        return caller
+
+    def lapsed(self, caller: Caller) -> RpcError | None:
+        """Why who was identified once is nobody any more; None if he still is who he was. Who was revoked is told so
+        when the roster changes.
+        """
+        if caller.is_known and self._world.wall() > caller.until:
+            return RpcError(Code.UNAUTHENTICATED, "the certificate has expired", reason="EXPIRED")
+        return None
 
     def admit(self, caller: Caller, path: str, now: float) -> Method:
         """The method of that path, if ``caller`` may call it now. Errors: RpcError."""

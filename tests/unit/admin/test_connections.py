@@ -63,6 +63,20 @@ def test_a_certificate_that_expires_while_it_is_used_ends_the_connection_at_the_
     assert refused.value.code == Code.UNAUTHENTICATED and refused.value.reason == "EXPIRED" and caller.client.is_over
 
 
+def test_a_certificate_that_expires_ends_what_goes_on() -> None:
+    box = Box()
+    caller, nobody = box.call(), box.call("")
+    number = caller.begin(WATCH, pb.WatchStatusRequest(period_ms=60_000))
+    nobody.begin("/grpc.health.v1.Health/Watch", b"")
+    box.wall += 29.9 * 86400
+    box.look(1)
+    assert not caller.is_over(number)
+    box.wall += 0.2 * 86400
+    box.look(1)
+    assert caller.status(number).code == Code.UNAUTHENTICATED and caller.status(number).reason == "EXPIRED"
+    assert caller.client.is_over and not caller.client.offence and not nobody.client.is_over
+
+
 def test_the_server_shows_its_whole_chain_and_no_session_is_resumed() -> None:
     box = Box()
     caller = box.call("")
