@@ -162,8 +162,11 @@ class Client:
         if not untrusted:
             self._end("" if self.is_established else "it went away in the handshake")
             return
+        was_unknown = self.is_unknown
         try:
             plain = self._tls.received(untrusted)
+            if was_unknown and not self.is_unknown:
+                self._wire.widen()
             if plain:
                 events = self._wire.received(plain, self._frames.tokens(self._clock.now))
                 self._frames.spend(self._wire.frames)

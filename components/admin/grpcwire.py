@@ -31,7 +31,10 @@ LONGEST_FRAME: Final = 16_384  # as all peers must take, and we ask for no more
 _PREFACE: Final = 24
 _FRAME_HEADER: Final = 9
 _DATA: Final = 0
+_HEADERS: Final = 1
+_CONTINUATION: Final = 9
 STREAM_WINDOW: Final = 128 << 10  # a whole message of the longest kind fits
+UNKNOWN_WINDOW: Final = STREAM_WINDOW  # of the connection, until it is known who that is
 CONNECTION_WINDOW: Final = 512 << 10
 _PREFIX: Final = struct.Struct(">BI")
 _TIMEOUT: Final = re.compile(r"([0-9]{1,8})([HMSmun])")
@@ -78,12 +81,14 @@ class Broken(Exception):
 
 class _Lengths:
     """The lengths of frames, looked at before h2 sees them: it waits for the whole of a frame, however long, and only
-    then finds that it is too long (RFC 9113 section 4.2).
+    then finds that it is too long (RFC 9113 section 4.2). And it keeps 64 frames of one list of headers before it reads
+    any of them (section 6.10).
     """
 
     def __init__(self) -> None:
         self._header = bytearray()
         self._skip = _PREFACE  # bytes before the next frame's header
+        self._block = 0  # bytes of the list of headers that is coming in
 
     def check(self, untrusted: bytes) -> int:
         """How many frames begin here, but for those that carry data. Errors: h2's ProtocolError."""
@@ -102,7 +107,12 @@ class _Lengths:
             self._skip = int.from_bytes(self._header[:3], "big")
             if self._skip > LONGEST_FRAME:
                 raise h2.exceptions.FrameTooLargeError(f"a frame of {self._skip} bytes")
-            count += self._header[3] != _DATA or self._skip == 0
+            kind = self._header[3]
+            if kind in (_HEADERS, _CONTINUATION):
+                self._block = self._skip + (self._block if kind == _CONTINUATION else 0)
+                if self._block > LARGEST_HEADERS:
+                    raise h2.exceptions.DenialOfServiceError(f"{self._block} bytes of headers")
+            count += kind != _DATA or self._skip == 0
             self._header.clear()
         return count
 
@@ -140,7 +150,7 @@ class Connection:
         )
         self._h2.decoder.max_header_list_size = LARGEST_HEADERS
         self._h2.initiate_connection()
-        self._h2.increment_flow_control_window(CONNECTION_WINDOW - _DEFAULT_WINDOW)
+        self._h2.increment_flow_control_window(UNKNOWN_WINDOW - _DEFAULT_WINDOW)
         self._lengths = _Lengths()
         self._streams: dict[int, _Stream] = {}
         self.pending = 0
@@ -148,6 +158,10 @@ class Connection:
         self.is_ending = False
         self.frames = 0
         """In what was received last."""
+
+    def widen(self) -> None:
+        """The peer is somebody: it may send as much at once as administrators may. To be called once."""
+        self._h2.increment_flow_control_window(CONNECTION_WINDOW - UNKNOWN_WINDOW)
 
     @property
     def calls(self) -> int:

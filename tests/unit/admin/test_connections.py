@@ -402,3 +402,28 @@ def test_who_shows_no_certificate_does_not_stay() -> None:
     assert refused.client.is_over and not watching.client.is_over and not known.client.is_over
     box.look(TIMES.unknown_life)
     assert watching.client.is_over and not known.client.is_over
+
+
+def framed(kind: int, flags: int, body: bytes) -> bytes:
+    return len(body).to_bytes(3, "big") + bytes([kind, flags, 0, 0, 0, 1]) + body
+
+
+def test_a_list_of_headers_is_not_kept_however_many_frames_it_comes_in() -> None:
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    half = framed(1, 0, bytes(8192))
+    for bad in (half + framed(9, 0, bytes(8193)), half + framed(9, 0, bytes(4096)) * 2 + framed(9, 0, b"0")):
+        wire = grpcwire.Connection()
+        with pytest.raises(grpcwire.Broken):
+            wire.received(preface + bad)
+    wire = grpcwire.Connection()
+    assert wire.received(preface + half + framed(9, 0, bytes(8192))) == [], "more of it may come; not more bytes"
+
+
+def test_a_stranger_may_send_less_at_once_than_an_administrator() -> None:
+    box = Box()
+    path = "/septum.admin.v1.Enrollment/WhoAmI"
+    nobody, known = box.call(""), box.call()
+    for caller in (nobody, known):
+        caller.call(path, b"", pb.Identity)
+    assert nobody.h2.outbound_flow_control_window <= grpcwire.UNKNOWN_WINDOW
+    assert grpcwire.UNKNOWN_WINDOW < known.h2.outbound_flow_control_window <= grpcwire.CONNECTION_WINDOW
