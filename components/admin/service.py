@@ -51,7 +51,7 @@ class AdminService:
             of = configuration if service.name in ("Configuration", "Enrollment") else box
             self._add(service, service.full_name, of, is_bounded=True)
         self._add(health_pb2.DESCRIPTOR.services_by_name["Health"], "grpc.health.v1.Health", health, is_bounded=False)
-        reflection = Reflection(names)
+        reflection = Reflection(names, lambda caller: self._spend(caller, world.clock.now))
         for name in REFLECTIONS:
             self._methods[f"/{name}/ServerReflectionInfo"] = Method(
                 f"/{name}/ServerReflectionInfo",
@@ -128,10 +128,14 @@ class AdminService:
             self._world.say("refused", f"{caller.name} from {caller.source}: {path} takes {need}")
             why = f"takes {need}; {caller.name} is {Need(caller.role)}"
             raise RpcError(Code.PERMISSION_DENIED, why, reason="NOT_PERMITTED")
+        self._spend(caller, now)
+        return method
+
+    def _spend(self, caller: Caller, now: float) -> None:
+        """Takes one of what ``caller`` may do. Errors: RpcError (RESOURCE_EXHAUSTED)."""
         rates, name = (self._rates, caller.name) if caller.is_known else (self._unknown_rates, caller.source)
         if wait := rates.take(name, now):
             raise RpcError(Code.RESOURCE_EXHAUSTED, "too many calls: wait a little", reason="RATE", retry=wait)
-        return method
 
     def failed(self, error: Exception) -> RpcError:
         """What a caller is told of an error that should not be; the log has the rest."""

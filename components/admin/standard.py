@@ -57,14 +57,21 @@ class Health:
 
 
 class Reflection:
-    """Says what the services look like. Files are described as they were compiled, with those they need."""
+    """Says what the services look like. Files are described as they were compiled, with those they need. One call may
+    ask for many things: each but the first is a call of its own to ``spend(caller)``, which raises RpcError.
+    """
 
-    def __init__(self, services: Sequence[str]) -> None:
+    def __init__(self, services: Sequence[str], spend: Callable[[Caller], None]) -> None:
         self._services = sorted(services)
+        self._spend = spend
         self._pool = descriptor_pool.Default()
 
     async def info(self, caller: Caller, receive: Receive, send: Send) -> None:
+        is_first = True
         while (request := await receive()) is not None:
+            if not is_first:
+                self._spend(caller)
+            is_first = False
             reply = reflection_pb2.ServerReflectionResponse(
                 valid_host=request.host[:_LONGEST_NAME], original_request=request
             )

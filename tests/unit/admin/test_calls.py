@@ -20,6 +20,7 @@ from appliance.signed.refusal import Refusal, Why
 from appliance.signed.statements import Commit, Rehearse, Role, Signed, parse, sign
 from components.admin.grpcwire import _percent
 from components.admin.holding import CODES
+from components.admin.service import UNKNOWN_RATE
 from components.admin.status import Code, RpcError
 from tests.unit.admin.box import Box, Caller, Failed, certificate_of, request_for
 from tests.unit.signed.box import seed
@@ -446,6 +447,18 @@ def test_reflection_describes_the_service_with_its_bounds(version: str) -> None:
     assert (
         unknown.error_response.error_code == Code.NOT_FOUND and empty.error_response.error_code == Code.INVALID_ARGUMENT
     )
+
+
+def test_each_thing_that_reflection_is_asked_for_counts() -> None:
+    box = Box()
+    caller = box.call("")
+    number = caller.begin("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", end=False)
+    for _ in range(40):
+        caller.send(number, reflection_pb2.ServerReflectionRequest(list_services=""))
+    refused = caller.status(number)
+    assert caller.is_over(number) and refused.code == Code.RESOURCE_EXHAUSTED and refused.reason == "RATE"
+    most = int(UNKNOWN_RATE[1])
+    assert len(caller.messages(number, reflection_pb2.ServerReflectionResponse)) == most
 
 
 # what a hostile statement, or half a roster, may do -----------------------------------------------------------------
