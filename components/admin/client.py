@@ -104,17 +104,25 @@ class _Call:
 class Client:
     """A connection from ``source``. ``reading`` says whether more of what it sends is wanted; once ``is_over`` and
     ``output`` is empty it is to be closed, and ``close()`` is due however it ended. ``offence`` says why it ended, if
-    that was the peer's fault.
+    that was the peer's fault. ``must_be_known``: without a certificate it ends with the handshake.
     """
 
     def __init__(
-        self, shared: ssl.SSLContext, source: str, service: Service, clock: Clock, times: Times = TIMES
+        self,
+        shared: ssl.SSLContext,
+        source: str,
+        service: Service,
+        clock: Clock,
+        times: Times = TIMES,
+        *,
+        must_be_known: bool = False,
     ) -> None:
         self._tls = Tls(shared)
         self._wire = grpcwire.Connection()
         self._service = service
         self._clock = clock
         self._times = times
+        self._must_be_known = must_be_known
         self._calls: dict[int, _Call] = {}
         self._openings = Bucket(*OPENINGS, clock.now)
         self._frames = Bucket(*FRAMES, clock.now)
@@ -167,7 +175,9 @@ class Client:
             plain = self._tls.received(untrusted)
             if was_unknown and not self.is_unknown:
                 self._wire.widen()
-            if plain:
+            if self._must_be_known and self.is_established and self.is_unknown:
+                self._end("")
+            elif plain:
                 events = self._wire.received(plain, self._frames.tokens(self._clock.now))
                 self._frames.spend(self._wire.frames)
                 for event in events:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -20,17 +19,13 @@ from components.admin.certificates import Issuer
 from components.admin.client import Client
 from components.admin.holding import Holding
 from components.admin.people import People
-from components.admin.ratelimit import LockOut, source_of
 from components.admin.service import AdminService
+from components.admin.sources import Offences, Present, Source, has_room, source_of, to_go
 from components.admin.status import Code, RpcError
 from components.admin.tasks import Clock, Task
 from components.admin.trail import Trail
 from components.admin.world import Identity, Pages, World
 
-MOST_CONNECTIONS: Final = 480
-MOST_OF_A_SOURCE: Final = 128
-MOST_UNKNOWN: Final = 256  # that show no certificate; the others are kept for those who do
-MOST_UNKNOWN_OF_A_SOURCE: Final = 32
 READ: Final = 16 << 10  # bytes in one turn
 READ_UNKNOWN: Final = 4 << 10
 ROSTER_PERIOD: Final = 2.0  # seconds
@@ -42,9 +37,10 @@ _GONE: Final = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT, errno.
 class _Connection:
     """One socket, and what is said over it. One of the sources of the loop."""
 
-    def __init__(self, server: Server, fd: int, client: Client) -> None:
+    def __init__(self, server: Server, fd: int, source: Source, client: Client) -> None:
         self._server = server
         self.fd = fd
+        self.source = source
         self.client = client
         self.is_gone = False
 
@@ -113,8 +109,7 @@ class Server:
         self._service = AdminService(world, self._roster_changed)
         self._listener = guest.devices["management"]
         self._connections: dict[int, _Connection] = {}
-        self._sources: Counter[str] = Counter()
-        self._lock_out = LockOut()
+        self._offences = Offences()
         self._logged: list[float] = []
         self._counters = {
             name: guest.counter(name) for name in ("connections", "failed_handshakes", "locked_out", "ended")
@@ -139,36 +134,20 @@ class Server:
         if found is None:
             return False
         source = source_of(found.address)
-        if not self._may_come(source, now):
+        present = [Present(one.source, one.client.is_unknown) for one in self._connections.values()]
+        if self._offences.is_locked(source, now) or not has_room(present, source):
             os.close(found.fd)
             self._counters["locked_out"].add(1)
             return True
-        self._make_room()
-        connection = _Connection(self, found.fd, Client(self._tls, source, self._service, self.clock))
+        if (index := to_go(present, source)) is not None:
+            self.drop(list(self._connections.values())[index])
+        is_suspect = self._offences.is_suspect(source, now)
+        client = Client(self._tls, source.network, self._service, self.clock, must_be_known=is_suspect)
+        connection = _Connection(self, found.fd, source, client)
         self._connections[found.fd] = connection
-        self._sources[source] += 1
         self._counters["connections"].set(len(self._connections))
         self.guest.watch(found.fd, connection)
         return True
-
-    def _may_come(self, source: str, now: float) -> bool:
-        """Whether there is room for one more from there, and nothing against it."""
-        room = min(
-            MOST_CONNECTIONS - len(self._connections),
-            MOST_OF_A_SOURCE - self._sources[source],
-            MOST_UNKNOWN_OF_A_SOURCE - self._unknown(source),
-        )
-        return room > 0 and not self._lock_out.is_locked(source, now)
-
-    def _unknown(self, source: str) -> int:
-        """Connections from there that have not said who they are."""
-        return sum(one.client.is_unknown for one in self._connections.values() if one.client.source == source)
-
-    def _make_room(self) -> None:
-        """The oldest of those who show no certificate goes, if there are too many of them."""
-        unknown = [one for one in self._connections.values() if one.client.is_unknown]
-        if len(unknown) >= MOST_UNKNOWN:
-            self.drop(unknown[0])
 
     def drop(self, connection: _Connection) -> None:
         """The end of a connection: everything that is its."""
@@ -180,25 +159,22 @@ class Server:
         self.guest.unwatch(connection.fd)
         os.close(connection.fd)
         del self._connections[connection.fd]
-        self._sources[client.source] -= 1
-        if not self._sources[client.source]:
-            del self._sources[client.source]
         self._counters["connections"].set(len(self._connections))
         self._counters["ended"].add(1)
         if client.offence:
-            self._offence(client)
+            self._offence(connection.source, client)
 
-    def _offence(self, client: Client) -> None:
+    def _offence(self, source: Source, client: Client) -> None:
         now = self.clock.now
         if not client.is_established:
             self._counters["failed_handshakes"].add(1)
-        is_locked = self._lock_out.offend(client.source, now)
+        locked = self._offences.offend(source, now)
         self._logged = [when for when in self._logged if now - when < 60.0]
         if len(self._logged) < LOGGED:
             self._logged.append(now)
-            self.guest.log.warning("caller", f"{client.source}: {client.offence}")
-            if is_locked:
-                self.guest.log.warning("lock-out", f"{client.source} is not heard for a minute")
+            self.guest.log.warning("caller", f"{source.address}: {client.offence}")
+            for name in locked:
+                self.guest.log.warning("lock-out", f"{name} is not heard for a minute")
 
     # time -------------------------------------------------------------------------------------------------------------
 

@@ -67,38 +67,30 @@ class Buckets:
 
 
 class LockOut:
-    """Sources that offended too often are not heard for a while."""
+    """Names with ``most`` offences within ``WINDOW`` are not heard for a while."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = OFFENCES) -> None:
+        self._most = most
         self._offences: OrderedDict[str, deque[float]] = OrderedDict()
         self._until: OrderedDict[str, float] = OrderedDict()
 
-    def offend(self, source: str, now: float) -> bool:
-        """Notes an offence; whether it is the one with which the source is locked out."""
-        times = self._offences.setdefault(source, deque(maxlen=OFFENCES))
-        self._offences.move_to_end(source)
+    def offend(self, name: str, now: float) -> bool:
+        """Notes an offence; whether it is the one with which ``name`` is locked out."""
+        times = self._offences.setdefault(name, deque(maxlen=self._most))
+        self._offences.move_to_end(name)
         times.append(now)
         for table in (self._offences, self._until):
             while len(table) > MOST_REMEMBERED:
                 table.popitem(last=False)
-        if len(times) == OFFENCES and now - times[0] < WINDOW:
+        if len(times) == self._most and now - times[0] < WINDOW:
             times.clear()
-            self._until[source] = now + LOCKED
+            self._until[name] = now + LOCKED
             return True
         return False
 
-    def is_locked(self, source: str, now: float) -> bool:
-        until = self._until.get(source)
+    def is_locked(self, name: str, now: float) -> bool:
+        until = self._until.get(name)
         if until is not None and now >= until:
-            del self._until[source]
+            del self._until[name]
             until = None
         return until is not None
-
-
-def source_of(address: bytes) -> str:
-    """What counts as one source: an IPv4 address (4 bytes), or the /64 of an IPv6 address (16 bytes)."""
-    if len(address) == 16 and address[:12] == b"\0" * 10 + b"\xff\xff":
-        address = address[12:]
-    if len(address) == 4:
-        return ".".join(map(str, address))
-    return ":".join(f"{address[i] << 8 | address[i + 1]:x}" for i in range(0, 8, 2)) + "::/64"

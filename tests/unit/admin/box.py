@@ -377,9 +377,11 @@ class Failed(Exception):
 class Caller:
     """One connection to the box, by h2's client and OpenSSL's, in memory. ``reads``: whether it takes what comes."""
 
-    def __init__(self, box: Box, certificate: tuple[str, str] | None, source: str, *, handshake: bool = True) -> None:
+    def __init__(
+        self, box: Box, certificate: tuple[str, str] | None, source: str, *, handshake: bool = True, **other: Any
+    ) -> None:
         self.box = box
-        self.client = Client(box.tls, source, box.service, box.clock, box.times)
+        self.client = Client(box.tls, source, box.service, box.clock, box.times, **other)
         self.reads = True
         self.error = ""
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()

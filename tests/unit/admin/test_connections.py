@@ -10,7 +10,7 @@ from septum.admin.v1 import admin_pb2 as pb
 
 from components.admin import grpcwire
 from components.admin.client import MOST_OUTPUT, MOST_PENDING, OPENINGS, TIMES
-from components.admin.ratelimit import LOCKED, MOST_REMEMBERED, OFFENCES, Buckets, LockOut, source_of
+from components.admin.ratelimit import LOCKED, MOST_REMEMBERED, OFFENCES, Buckets, LockOut
 from components.admin.status import Code
 from tests.unit.admin.box import Box, Caller, Failed, certificate_of
 
@@ -353,18 +353,6 @@ def test_buckets_fill_and_are_forgotten() -> None:
     assert len(buckets._buckets) <= MOST_REMEMBERED
 
 
-@pytest.mark.parametrize(
-    ("address", "source"),
-    [
-        (bytes([192, 0, 2, 1]), "192.0.2.1"),
-        (bytes(10) + b"\xff\xff" + bytes([192, 0, 2, 1]), "192.0.2.1"),
-        (bytes.fromhex("20010db8000100020003000400050006"), "2001:db8:1:2::/64"),
-    ],
-)
-def test_a_source_is_an_ipv4_address_or_an_ipv6_network(address: bytes, source: str) -> None:
-    assert source_of(address) == source
-
-
 # frames and strangers -----------------------------------------------------------------------------------------------
 
 EMPTY_FRAMES = {
@@ -427,3 +415,10 @@ def test_a_stranger_may_send_less_at_once_than_an_administrator() -> None:
         caller.call(path, b"", pb.Identity)
     assert nobody.h2.outbound_flow_control_window <= grpcwire.UNKNOWN_WINDOW
     assert grpcwire.UNKNOWN_WINDOW < known.h2.outbound_flow_control_window <= grpcwire.CONNECTION_WINDOW
+
+
+def test_from_a_suspect_network_only_who_shows_a_certificate_is_heard() -> None:
+    box = Box()
+    nobody, known = box.call("", must_be_known=True), box.call(must_be_known=True)
+    assert nobody.client.is_over and not nobody.client.offence
+    assert known.call(VERSION, b"", pb.Version).name == "t0"
