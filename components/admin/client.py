@@ -41,6 +41,7 @@ _AT_ONCE: Final = 64 << 10  # bytes for one system call
 MOST_PENDING: Final = 6 << 20  # bytes of replies that wait for the caller's windows
 ENOUGH: Final = 64 << 10  # bytes of a stream's reply that wait, with which it is not given more
 FRAMES: Final = (500.0, 2000.0)  # a second and at once, that carry no data
+UNKNOWN_FRAMES: Final = (50.0, 300.0)  # the same of who shows no certificate
 OPENINGS: Final = (200.0, 400.0)  # calls a second and at once, of one connection, before it is a flood
 
 
@@ -125,7 +126,7 @@ class Client:
         self._must_be_known = must_be_known
         self._calls: dict[int, _Call] = {}
         self._openings = Bucket(*OPENINGS, clock.now)
-        self._frames = Bucket(*FRAMES, clock.now)
+        self._frames = Bucket(*UNKNOWN_FRAMES, clock.now)
         self._output = bytearray()
         self._born = clock.now
         self._heard = clock.now  # anything
@@ -175,6 +176,7 @@ class Client:
             plain = self._tls.received(untrusted)
             if was_unknown and not self.is_unknown:
                 self._wire.widen()
+                self._frames = Bucket(*FRAMES, self._clock.now)
             if self._must_be_known and self.is_established and self.is_unknown:
                 self._end("")
             elif plain:
@@ -330,7 +332,8 @@ class Client:
                 self._output.clear()
             return
         if not self._has_called and now - self._born > times.greeting:
-            self._end("it says nothing")
+            # Who looks at the box's certificate and goes, as tools do that find out what is wrong, does no wrong
+            self._end("" if self.is_established else "it says nothing")
         elif self.waiting and now - self._moved > times.unread and now - self._heard > times.unread:
             self._output.clear()
             self._end("it reads nothing")

@@ -32,9 +32,12 @@ class People:
         """Takes what config has taken since. Errors: RpcError."""
         async with self._lock:
             head = await self._holding.now()
+            is_same = head.serial == self.roster.serial and bytes(head.roster_digest) == self.roster.digest
+            if is_same and self.is_known:
+                return
             # Whole or not at all: half a roster knows people whom the other half revokes. From the first, if an older
             # state of the store was put back
-            is_behind = head.serial < self.roster.serial or not self.is_known
+            is_behind = head.serial <= self.roster.serial or not self.is_known
             roster = Roster(self._trust) if is_behind else copy.deepcopy(self.roster)
             while roster.serial < head.serial:
                 reply = await self._holding.statement(configuring.ROSTER, roster.serial + 1)

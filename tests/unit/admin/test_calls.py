@@ -476,6 +476,20 @@ def test_text_that_is_none_kills_nobody() -> None:
     assert _percent("\ud800%\n\u00fc") == "?%25%0A%C3%BC"
 
 
+def test_a_roster_that_has_not_changed_is_not_made_again_and_another_one_is() -> None:
+    box = Box()
+    box.config.chain.add("vera", Role.VIEWER)
+    box.run(box.people.refresh())
+    before, asked = box.people.roster, box.players["config"].asked
+    box.run(box.people.refresh())
+    assert box.people.roster is before and box.players["config"].asked == asked + 1
+    box.config.chain = box.config.chain.__class__()
+    box.config.chain.add("oscar", Role.OPERATOR)
+    box.run(box.people.refresh())
+    assert box.people.roster.serial == before.serial and box.people.roster.find("oscar")
+    assert not box.people.roster.find("vera"), "another store was put in: what is known comes from it alone"
+
+
 def test_nobody_is_anybody_by_half_a_roster() -> None:
     """A reborn admin, and a config that goes away in the midst: who was revoked later on is not heard meanwhile."""
     box = Box()

@@ -227,7 +227,8 @@ def test_who_says_nothing_is_not_waited_for() -> None:
     assert not mute.client.is_over and not silent.client.is_over
     box.look(2)
     mute.client.look(box.now)
-    assert mute.client.offence == silent.client.offence == "it says nothing"
+    assert mute.client.offence == "it says nothing"
+    assert silent.client.is_over and not silent.client.offence, "it may have looked at the certificate alone"
 
 
 def test_an_idle_connection_is_ended_in_order_and_one_with_a_watch_is_not() -> None:
@@ -378,6 +379,21 @@ def test_a_flood_of_frames_is_counted_before_it_is_read_and_ends_the_connection(
     caller.raw = EMPTY_FRAMES[kind] * 5000
     box.turn(1.0)
     assert caller.client.is_over and caller.client.offence.startswith("HTTP/2: ")
+
+
+@pytest.mark.parametrize("kind", ["ping", "settings", "window", "unknown"])
+def test_who_shows_no_certificate_may_send_few_frames(kind: str) -> None:
+    box = Box()
+    known, nobody = box.call(), box.call("")
+    for caller in (known, nobody):
+        caller.call("/septum.admin.v1.Enrollment/WhoAmI", b"", pb.Identity)
+        caller.raw = EMPTY_FRAMES[kind] * 250
+    box.turn()
+    assert not nobody.client.is_over
+    for caller in (known, nobody):
+        caller.raw = EMPTY_FRAMES[kind] * 150
+    box.turn(1.0)
+    assert nobody.client.offence.startswith("HTTP/2: ") and not known.client.is_over
 
 
 def test_who_shows_no_certificate_does_not_stay() -> None:
