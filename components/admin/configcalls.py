@@ -24,10 +24,13 @@ _ROSTER_KINDS: Final = frozenset({"invite", "enroll", "revoke", "rekey"})
 
 
 class ConfigurationCalls:
-    """``septum.admin.v1.Configuration`` and Enrollment. ``changed()`` is called when the roster has changed."""
+    """``septum.admin.v1.Configuration`` and Enrollment. ``changed()`` is called when the roster has changed;
+    ``remark(caller, event, text)`` has a line for the audit log that a caller may cause at will.
+    """
 
-    def __init__(self, world: World, changed: Callable[[], None]) -> None:
+    def __init__(self, world: World, changed: Callable[[], None], remark: Callable[[Caller, str, str], None]) -> None:
         self._world = world
+        self._remark = remark
         self._changed = changed
 
     # Configuration --------------------------------------------------------------------------------------------------
@@ -135,8 +138,9 @@ class ConfigurationCalls:
         return certificate
 
     async def renew(self, caller: Caller, request: pb.RenewRequest) -> pb.Certificate:
-        self._world.say("renew", f"{caller.name} from {caller.source} has a new certificate")
-        return self._certify(request.request, caller.name, caller.key)
+        certificate = self._certify(request.request, caller.name, caller.key)
+        self._remark(caller, "renew", f"{caller.name} from {caller.source} has a new certificate")
+        return certificate
 
     def _certify(self, request: bytes, name: str, key: bytes) -> pb.Certificate:
         world = self._world

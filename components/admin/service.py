@@ -16,7 +16,7 @@ from components.admin.boxcalls import BoxCalls
 from components.admin.certificates import shown
 from components.admin.client import Caller, Method, Receive, Send
 from components.admin.configcalls import ConfigurationCalls
-from components.admin.ratelimit import Buckets
+from components.admin.ratelimit import Bucket, Buckets
 from components.admin.roles import NEEDS, Need
 from components.admin.standard import Health, Reflection
 from components.admin.status import Code, RpcError
@@ -24,6 +24,10 @@ from components.admin.world import World
 
 KNOWN_RATE: Final = (50.0, 300.0)  # calls a second and at once, of one administrator
 UNKNOWN_RATE: Final = (2.0, 20.0)  # of all who are nobody and come from one source
+ENROLL_RATE: Final = (1.0, 10.0)  # of one source: config looks at each, and meanwhile at nothing else
+ENROLL_RATE_OF_ALL: Final = (2.0, 20.0)
+REMARK_RATE: Final = (1.0, 10.0)  # lines of the audit log a second and at once, of one kind and administrator
+_ENROLL: Final = "/septum.admin.v1.Enrollment/Enroll"
 REFLECTIONS: Final = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 _CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
@@ -40,11 +44,14 @@ class AdminService:
         self._bounds = Bounds()
         self._rates = Buckets(*KNOWN_RATE)
         self._unknown_rates = Buckets(*UNKNOWN_RATE)
+        self._enroll_rates = Buckets(*ENROLL_RATE)
+        self._enroll_rate_of_all = Bucket(*ENROLL_RATE_OF_ALL, world.clock.now)
+        self._remarks = Buckets(*REMARK_RATE)
         self.calls = self.refused = 0
         services = list(admin_pb2.DESCRIPTOR.services_by_name.values())
         names = [one.full_name for one in services] + ["grpc.health.v1.Health", *REFLECTIONS]
         box = BoxCalls(world)
-        configuration = ConfigurationCalls(world, changed)
+        configuration = ConfigurationCalls(world, changed, self._remark)
         health = Health(names, lambda: world.people.is_known, world.clock)
         self._methods: dict[str, Method] = {}
         for service in services:
@@ -125,17 +132,26 @@ class AdminService:
         if caller.role < need:
             if not caller.is_known:
                 raise RpcError(Code.UNAUTHENTICATED, "takes an administrator's certificate", reason="NO_CERTIFICATE")
-            self._world.say("refused", f"{caller.name} from {caller.source}: {path} takes {need}")
+            self._remark(caller, "refused", f"{caller.name} from {caller.source}: {path} takes {need}")
             why = f"takes {need}; {caller.name} is {Need(caller.role)}"
             raise RpcError(Code.PERMISSION_DENIED, why, reason="NOT_PERMITTED")
         self._spend(caller, now)
+        if path == _ENROLL:
+            wait = self._enroll_rates.take(caller.source, now)
+            if not wait and not self._enroll_rate_of_all.take(now):
+                wait = self._enroll_rate_of_all.wait
+            _wait(wait)
         return method
 
     def _spend(self, caller: Caller, now: float) -> None:
         """Takes one of what ``caller`` may do. Errors: RpcError (RESOURCE_EXHAUSTED)."""
         rates, name = (self._rates, caller.name) if caller.is_known else (self._unknown_rates, caller.source)
-        if wait := rates.take(name, now):
-            raise RpcError(Code.RESOURCE_EXHAUSTED, "too many calls: wait a little", reason="RATE", retry=wait)
+        _wait(rates.take(name, now))
+
+    def _remark(self, caller: Caller, event: str, text: str) -> None:
+        """A line for the audit log, unless ``caller`` has caused many of the kind: he cannot fill it alone."""
+        if not self._remarks.take(f"{event} {caller.name}", self._world.clock.now):
+            self._world.say(event, text)
 
     def failed(self, error: Exception) -> RpcError:
         """What a caller is told of an error that should not be; the log has the rest."""
@@ -145,6 +161,12 @@ class AdminService:
         place = f"{where.tb_frame.f_code.co_qualname}:{where.tb_lineno}" if where is not None else "?"
         self._world.say("failed", f"{type(error).__name__} in {place}: {error}"[:400])
         return RpcError(Code.INTERNAL, "this should not happen; the box's log has more")
+
+
+def _wait(seconds: float) -> None:
+    """Errors: RpcError (RESOURCE_EXHAUSTED), if there is anything to wait for."""
+    if seconds:
+        raise RpcError(Code.RESOURCE_EXHAUSTED, "too many calls: wait a little", reason="RATE", retry=seconds)
 
 
 def _runner(function: Callable[..., Any], is_stream: bool, goes_on: bool) -> Run:

@@ -20,7 +20,7 @@ from appliance.signed.refusal import Refusal, Why
 from appliance.signed.statements import Commit, Rehearse, Role, Signed, parse, sign
 from components.admin.grpcwire import _percent
 from components.admin.holding import CODES
-from components.admin.service import UNKNOWN_RATE
+from components.admin.service import ENROLL_RATE, ENROLL_RATE_OF_ALL, REMARK_RATE, UNKNOWN_RATE
 from components.admin.status import Code, RpcError
 from tests.unit.admin.box import Box, Caller, Failed, certificate_of, request_for
 from tests.unit.signed.box import seed
@@ -375,6 +375,40 @@ def test_a_bad_request_for_a_certificate_does_not_use_an_invitation_up() -> None
         assert refused.value.code == Code.INVALID_ARGUMENT and refused.value.path == "request"
     assert box.config.chain.roster.serial == 1
     nobody.call(A + "Enrollment/Enroll", request, pb.Certificate)
+
+
+def test_strangers_hand_few_statements_over_wherever_they_come_from() -> None:
+    box = Box()
+    request = pb.EnrollRequest(statement=b"{}", signature=bytes(64), request=b"x")
+    codes = []
+    for i in range(60):
+        caller = box.call("", source=f"192.0.2.{i % 10}")
+        number = caller.begin(A + "Enrollment/Enroll", request)
+        codes.append(caller.status(number).code)
+    let_in = [code for code in codes if code != Code.RESOURCE_EXHAUSTED]
+    assert len(let_in) == ENROLL_RATE_OF_ALL[1] and set(let_in) == {Code.INVALID_ARGUMENT}
+    box.turn(60.0)
+    caller = box.call("")
+    codes = [caller.status(caller.begin(A + "Enrollment/Enroll", request)).code for _ in range(15)]
+    assert codes.count(Code.INVALID_ARGUMENT) == ENROLL_RATE[1], "one source does not take it all"
+    other = box.call("", source="192.0.2.200")
+    assert other.status(other.begin(A + "Enrollment/Enroll", request)).code == Code.INVALID_ARGUMENT
+
+
+def test_an_administrator_does_not_fill_the_log_by_what_he_may_not_and_by_renewing() -> None:
+    box = Box()
+    box.config.chain.add("vera", Role.VIEWER)
+    box.run(box.people.refresh())
+    vera = box.call("vera")
+    renew = pb.RenewRequest(request=request_for(authority.new_key()))
+    for _ in range(40):
+        vera.begin(A + "Box/RestartDomain", pb.RestartDomainRequest(name="rng"))
+        vera.call(A + "Enrollment/Renew", renew, pb.Certificate)
+    events = [event for event, _ in box.said]
+    assert events.count("refused") == events.count("renew") == REMARK_RATE[1]
+    box.turn(5.0)
+    vera.begin(A + "Box/RestartDomain", pb.RestartDomainRequest(name="rng"))
+    assert box.said[-1][0] == "refused" and len(box.said) == 2 * REMARK_RATE[1] + 1
 
 
 def test_who_may_call_is_not_known_before_config_has_said_so() -> None:
