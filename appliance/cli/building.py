@@ -131,9 +131,9 @@ def _managed(loaded: ValidatedAssembly, box: str) -> ValidatedAssembly:
         if is_due(state, time.time()):
             import datetime
 
-            from appliance.management.initialise import renew_server
+            from appliance.management.initialise import renew
 
-            renew_server(state, datetime.datetime.now(datetime.UTC))
+            renew(state, datetime.datetime.now(datetime.UTC))
     except (OSError, ValueError, KeyError, PlaceError) as error:
         _fail(f"what septum init made for {box} cannot be used: {error}", f"septum init {box} --replace makes it anew")
     return loaded.with_trust(found)

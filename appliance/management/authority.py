@@ -3,7 +3,8 @@
     root        made once by `septum init`; its key stays on the box's host, with root, and in no domain. What the root
                 certificate's SHA-256 is, the box is.
     server      what the admin domain shows callers: for `box.septum`, whatever address they call
-    issuing     what the admin domain certifies administrators with, for 30 days at a time; it can issue nothing else
+    issuing     what the admin domain certifies administrators with, for 30 days at a time; it can issue nothing else.
+                It is made anew with the server's: whoever had its key once is not somebody for good
     administrator  P-256; subjectAltName is `septum:administrator:` and the key he signs with, in hexadecimal. Who that
                 is, and whether he still is anybody, the signed roster says and no certificate.
 
@@ -23,7 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 SERVER_NAME: Final = "box.septum"
 ROOT_DAYS: Final = 20 * 365
-SERVER_DAYS: Final = 825
+SERVER_DAYS: Final = 825  # the server's, and the issuing authority's
 ADMINISTRATOR_DAYS: Final = 30
 EARLIER: Final = datetime.timedelta(hours=1)  # than now: clocks differ
 _URI: Final = "septum:administrator:"
@@ -106,7 +107,7 @@ def _builder(
 def make(box: str, now: datetime.datetime) -> Made:
     """The authority of a new box of that name, and what it needs to begin with."""
     root_key, server_key, issuing_key = new_key(), new_key(), new_key()
-    root_name, issuing_name = _name(f"Septum {box} root"), _name(f"Septum {box} administrators")
+    root_name = _name(f"Septum {box} root")
     root_public = root_key.public_key()
     root = (
         _builder(root_name, root_public, root_name, root_public, now, ROOT_DAYS)
@@ -114,13 +115,7 @@ def make(box: str, now: datetime.datetime) -> Made:
         .add_extension(_usage(signs=True), critical=True)
         .sign(root_key, hashes.SHA256())
     )
-    issuing = (
-        _builder(issuing_name, issuing_key.public_key(), root_name, root_public, now, ROOT_DAYS)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs=True), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .sign(root_key, hashes.SHA256())
-    )
+    issuing = appoint(box, root, root_key, issuing_key, now)
     server = serve(box, root, root_key, server_key, now)
     return Made(
         fingerprint(root),
@@ -144,5 +139,23 @@ def serve(
         .add_extension(_usage(signs=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(SERVER_NAME)]), critical=False)
+        .sign(root_key, hashes.SHA256())
+    )
+
+
+def appoint(
+    box: str,
+    root: x509.Certificate,
+    root_key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePrivateKey,
+    now: datetime.datetime,
+) -> x509.Certificate:
+    """A certificate for an issuing authority."""
+    name = _name(f"Septum {box} administrators")
+    return (
+        _builder(name, key.public_key(), root.subject, root_key.public_key(), now, SERVER_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
         .sign(root_key, hashes.SHA256())
     )

@@ -116,18 +116,30 @@ def _certificate(identity: Mapping[str, Any], name: str, public: bytes, now: dat
     return authority.key_pem(key), issued + identity["issuing"] + identity["root"]
 
 
-def renew_server(state: Path, now: datetime.datetime) -> None:
-    """A new key and certificate for the box's face; who the box is stays. Errors: OSError, ValueError, KeyError."""
+def renew(state: Path, now: datetime.datetime) -> None:
+    """New keys and certificates for the box's face and for its issuing authority; who the box is stays. What the
+    issuing authority before it has certified is good for as long as such a certificate lives, and no longer.
+
+    Errors: OSError, ValueError, KeyError.
+    """
     folder = state / FOLDER
     identity = json.loads((folder / "identity.json").read_bytes())
     root = x509.load_pem_x509_certificate((folder / "root.pem").read_bytes())
     root_key = serialization.load_pem_private_key((folder / "root.key").read_bytes(), None)
     if not isinstance(root_key, ec.EllipticCurvePrivateKey):
         raise ValueError(f"{folder / 'root.key'} is not a key of P-256")
-    key = authority.new_key()
+    key, issuing_key = authority.new_key(), authority.new_key()
     server = authority.serve(identity["name"], root, root_key, key, now)
-    identity["chain"], identity["key"] = authority.pem(server) + authority.pem(root), authority.key_pem(key)
-    identity["renew_at"] = int((now + RENEW_AFTER).timestamp())
+    issuing = authority.appoint(identity["name"], root, root_key, issuing_key, now)
+    identity |= {
+        "chain": authority.pem(server) + authority.pem(root),
+        "key": authority.key_pem(key),
+        "before": identity["issuing"],
+        "before_until": int((now + datetime.timedelta(days=authority.ADMINISTRATOR_DAYS)).timestamp()),
+        "issuing": authority.pem(issuing),
+        "issuing_key": authority.key_pem(issuing_key),
+        "renew_at": int((now + RENEW_AFTER).timestamp()),
+    }
     _write(folder / "identity.json", json.dumps(identity) + "\n")
 
 

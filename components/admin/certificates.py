@@ -8,6 +8,7 @@ Sources: RFC 5280, RFC 2986 (PKCS #10).
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -51,10 +52,17 @@ def shown(certificate: bytes) -> Shown:
 
 
 class Issuer:
-    """Certifies administrators. ``certificate`` and ``key``: the issuing authority's, PEM. Errors: ValueError."""
+    """Certifies administrators. ``certificate`` and ``key``: the issuing authority's, PEM. ``before``: the certificate
+    of the one before it, if there was one, which counts until ``before_until``, in seconds since 1970.
 
-    def __init__(self, certificate: str, key: str) -> None:
+    Errors: ValueError.
+    """
+
+    def __init__(self, certificate: str, key: str, before: str = "", before_until: float = 0.0) -> None:
         self._certificate = x509.load_pem_x509_certificate(certificate.encode())
+        self._taken = [(self._certificate, math.inf)]
+        if before:
+            self._taken.append((x509.load_pem_x509_certificate(before.encode()), before_until))
         loaded = serialization.load_pem_private_key(key.encode(), None)
         if not isinstance(loaded, ec.EllipticCurvePrivateKey):
             raise ValueError("the issuing authority's key is not one of P-256")
@@ -68,10 +76,24 @@ class Issuer:
         key = ec.generate_private_key(ec.SECP256R1())
         asked = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(key, hashes.SHA256())
         issued = self.issue(asked.public_bytes(serialization.Encoding.DER), "nobody", bytes(32), 1e9, 1 << 150)
-        shown(x509.load_pem_x509_certificate(issued.encode()).public_bytes(serialization.Encoding.DER))
+        der = x509.load_pem_x509_certificate(issued.encode()).public_bytes(serialization.Encoding.DER)
+        shown(der)
+        self.taken_until(der)
+        self.taken_until(self._certificate.public_bytes(serialization.Encoding.DER))
         for refused in (lambda: self.issue(b"0", "nobody", bytes(32), 1e9, 1), lambda: shown(b"0")):
             with suppress(RpcError):
                 refused()
+
+    def taken_until(self, certificate: bytes) -> float:
+        """Until when, in seconds since 1970, certificates of whoever has issued this one, in DER, are taken: 0.0 of
+        another authority that the box once had.
+        """
+        parsed = x509.load_der_x509_certificate(certificate)
+        for issuing, until in self._taken:
+            with suppress(Exception):  # whatever is wrong with it, or not known here: it is not theirs
+                parsed.verify_directly_issued_by(issuing)
+                return until
+        return 0.0
 
     def issue(self, request: bytes, name: str, signing_key: bytes, wall: float, serial: int) -> str:
         """A certificate, PEM, for the key in ``request`` (PKCS #10, DER), which must prove that it has its private

@@ -89,12 +89,12 @@ class Server:
         self.guest = guest
         self.clock = Clock()
         identity = Identity.read(_content(guest.devices["identity"]))
-        self._tls = tls.context(identity.chain, identity.key, identity.root + identity.issuing)
+        self._tls = tls.context(identity.chain, identity.key, identity.root + identity.issuing + identity.before)
         holding = Holding(self._other("config"), self.clock)
         self._people = People(Trust(identity.box, identity.console), holding)
         world = World(
             identity=identity,
-            issuer=Issuer(identity.issuing, identity.issuing_key),
+            issuer=Issuer(identity.issuing, identity.issuing_key, identity.before, identity.before_until),
             clock=self.clock,
             pages=Pages(_mapped(guest.devices["box"], boxpage.BOX_BYTES, mmap.PROT_READ), _mapped_to_write(guest)),
             holding=holding,

@@ -103,6 +103,8 @@ class AdminService:
             raise RpcError(Code.UNAVAILABLE, "who may call is not known yet: config does not answer", retry=1.0)
         if found is None:
             raise RpcError(Code.UNAUTHENTICATED, "whose certificate this is was revoked", reason="REVOKED")
+        # OpenSSL takes what any authority that the box ever had has issued
+        until = min(until, self._world.issuer.taken_until(certificate))
         caller = Caller(found.name, int(found.role), key, source, until)
         if (lapsed := self.lapsed(caller)) is not None:
             raise lapsed

@@ -27,16 +27,20 @@ class Identity(NamedTuple):
     issuing: str
     issuing_key: str
     root: str
+    before: str = ""  # the issuing authority's certificate before this one
+    before_until: float = 0.0  # seconds since 1970, to which it counts
 
     @classmethod
     def read(cls, text: bytes) -> Identity:
         """Errors: ValueError, KeyError, TypeError."""
         said = json.loads(text)
         return cls(
-            said["name"],
-            bytes.fromhex(said["box"]),
-            bytes.fromhex(said["console"]),
-            *(said[key] for key in ("chain", "key", "issuing", "issuing_key", "root")),
+            name=said["name"],
+            box=bytes.fromhex(said["box"]),
+            console=bytes.fromhex(said["console"]),
+            **{key: said[key] for key in ("chain", "key", "issuing", "issuing_key", "root")},
+            before=said.get("before", ""),
+            before_until=float(said.get("before_until", 0)),
         )
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from appliance.management import authority
-from appliance.management.initialise import InitError, initialise, renew_server
+from appliance.management.initialise import InitError, initialise, renew
 from appliance.management.trust import is_due, trust
 from appliance.signed.statements import public_key
-from components.admin.certificates import DAYS, shown
+from components.admin.certificates import DAYS, Issuer, shown
 from components.admin.status import RpcError
+from components.admin.world import Identity
+from tests.unit.admin.box import request_for
 
 NOW = datetime.datetime.now(datetime.UTC)
 
@@ -90,12 +94,43 @@ def test_the_servers_certificate_is_renewed_in_time_and_the_box_stays_who_it_is(
     later = NOW + datetime.timedelta(days=authority.SERVER_DAYS // 2 + 1)
     assert not is_due(tmp_path, NOW.timestamp()) and is_due(tmp_path, later.timestamp())
     before = json.loads((tmp_path / "management/identity.json").read_text())
-    renew_server(tmp_path, later)
+    renew(tmp_path, later)
     after = json.loads((tmp_path / "management/identity.json").read_text())
     assert not is_due(tmp_path, later.timestamp()) and after["key"] != before["key"] and after["box"] == console.box
     server = x509.load_pem_x509_certificates(after["chain"].encode())[0]
     assert server.not_valid_after_utc > later + datetime.timedelta(days=authority.SERVER_DAYS - 1)
     assert verify(tmp_path, "sslserver", after["chain"], console.root, later)
+
+
+def test_who_had_the_issuing_key_once_is_nobody_after_two_renewals(tmp_path: Path) -> None:
+    initialise(tmp_path, "t0", NOW)
+    stolen = Identity.read((tmp_path / "management/identity.json").read_bytes())
+    thief = Issuer(stolen.issuing, stolen.issuing_key)
+    asked = request_for(authority.new_key())
+    leaf = der(thief.issue(asked, "console", stolen.console, NOW.timestamp(), 7))
+    assert thief.taken_until(leaf) == math.inf
+    for renewed in range(2):
+        renew(tmp_path, NOW)
+        box = Identity.read((tmp_path / "management/identity.json").read_bytes())
+        issuer = Issuer(box.issuing, box.issuing_key, box.before, box.before_until)
+        expected = 0 if renewed else NOW.timestamp() + authority.ADMINISTRATOR_DAYS * 86400
+        assert issuer.taken_until(leaf) == pytest.approx(expected, abs=2)
+        good = issuer.issue(asked, "console", box.console, NOW.timestamp(), 7)
+        assert issuer.taken_until(der(good)) == math.inf
+        assert verify(tmp_path, "sslclient", good + box.issuing, box.root)
+    other = authority.make("t0", NOW)
+    foreign = Issuer(other.issuing.certificate, other.issuing.key)
+    assert issuer.taken_until(der(foreign.issue(asked, "console", box.console, NOW.timestamp(), 7))) == 0.0
+
+
+def test_the_issuing_authority_lives_no_longer_than_the_server(tmp_path: Path) -> None:
+    made = authority.make("t0", NOW)
+    issuing, server = (x509.load_pem_x509_certificate(one.certificate.encode()) for one in (made.issuing, made.server))
+    assert issuing.not_valid_after_utc == server.not_valid_after_utc
+
+
+def der(pem: str) -> bytes:
+    return x509.load_pem_x509_certificate(pem.encode()).public_bytes(serialization.Encoding.DER)
 
 
 def test_a_certificate_names_the_signing_key_and_lives_for_thirty_days(tmp_path: Path) -> None:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 import ssl
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from septum.admin.v1 import admin_pb2 as pb
 
+from appliance.management import authority
+from appliance.signed.statements import public_key
 from components.admin import grpcwire
+from components.admin.certificates import Issuer
 from components.admin.client import MOST_OUTPUT, MOST_PENDING, OPENINGS, TIMES
 from components.admin.ratelimit import LOCKED, MOST_REMEMBERED, OFFENCES, Buckets, LockOut
 from components.admin.status import Code
-from tests.unit.admin.box import Box, Caller, Failed, certificate_of
+from tests.unit.admin.box import WALL, Box, Caller, Failed, certificate_of, made, request_for
+from tests.unit.signed.box import seed
 
 VERSION = "/septum.admin.v1.Box/GetVersion"
 WATCH = "/septum.admin.v1.Box/WatchStatus"
@@ -75,6 +83,32 @@ def test_a_certificate_that_expires_ends_what_goes_on() -> None:
     box.look(1)
     assert caller.status(number).code == Code.UNAUTHENTICATED and caller.status(number).reason == "EXPIRED"
     assert caller.client.is_over and not caller.client.offence and not nobody.client.is_over
+
+
+def test_a_certificate_of_an_issuing_authority_that_was_replaced_is_good_for_a_while_and_no_longer() -> None:
+    box, old = Box(), made()
+    root = x509.load_pem_x509_certificate(old.root.certificate.encode())
+    root_key = serialization.load_pem_private_key(old.root.key.encode(), None)
+    assert isinstance(root_key, ec.EllipticCurvePrivateKey)
+    key, now = authority.new_key(), datetime.datetime.fromtimestamp(WALL, datetime.UTC)
+    issuing = authority.pem(authority.appoint("t0", root, root_key, key, now))
+    pair = issuing, authority.key_pem(key)
+    issuer = Issuer(*pair, old.issuing.certificate, WALL + 10 * 86400)
+    box.service._world = box.service._world._replace(issuer=issuer)
+    caller = box.call()
+    caller.call(VERSION, b"", pb.Version)
+    watching = caller.begin(WATCH, pb.WatchStatusRequest(period_ms=60_000))
+    box.wall += 10.1 * 86400
+    box.look(1)
+    assert caller.status(watching).reason == "EXPIRED" and caller.client.is_over
+    again = box.call()
+    assert again.client.is_established, "OpenSSL looks for the root alone"
+    assert again.status(again.begin(VERSION, b"")).reason == "EXPIRED"
+    new = authority.new_key()
+    chain = issuer.issue(request_for(new), "console", public_key(seed("console")), WALL, 9) + issuing
+    renewed = Caller(box, (chain, authority.key_pem(new)), "192.0.2.9")
+    box.callers.append(renewed)
+    assert renewed.call(VERSION, b"", pb.Version).name == "t0"
 
 
 def test_the_server_shows_its_whole_chain_and_no_session_is_resumed() -> None:
