@@ -33,7 +33,8 @@ class Domain:
         self.far: dict[str, Endpoint] = {}
         ports: list[Port] = []
         patience = Patience()
-        for index, (name, port) in enumerate(declared["ports"].items()):
+        joined = {name: port for name, port in declared["ports"].items() if not port.get("optional")}
+        for index, (name, port) in enumerate(joined.items()):
             shape, side = schema(port["schema"]), SIDES[port["end"]]
             fds = memfd.create(shape.orders)
             events = (fds.client_event_fd, fds.server_event_fd)

@@ -162,8 +162,13 @@ class Relay:
             raw.close()
             return
         self._open |= {outside, inside}
-        threading.Thread(target=self._pump, args=(inside, outside), daemon=True).start()
+        back = threading.Thread(target=self._pump, args=(inside, outside), daemon=True)
+        back.start()
         self._pump(outside, inside)
+        back.join()
+        self._open -= {outside, inside}
+        for one in (outside, inside):
+            one.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -229,7 +234,7 @@ class FakeBox:
 
     def close(self) -> None:
         self.relay.close()
-        self._server.stop(0)
+        self._server.stop(0).wait()
 
     def server_context(self, certificate: x509.Certificate | None = None, key: Any = None) -> ssl.SSLContext:
         """As the box's: TLS 1.3, a certificate for ``box.septum``, the root behind it."""

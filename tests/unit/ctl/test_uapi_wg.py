@@ -24,7 +24,6 @@ from tests.unit.ctl.fakebox import FakeBox
 INTERFACE = f"sept{os.getpid()}"[:15]
 SOCKET = FOLDER / f"{INTERFACE}.sock"
 SEALING = PrivateKey(b"s" * 32)
-PRIVATE = PrivateKey(b"p" * 32)
 
 
 def key(n: int) -> bytes:
@@ -38,7 +37,7 @@ def b64(key: bytes) -> str:
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[FakeBox]:
     box = FakeBox(tmp_path)
-    box.keys = pb.BoxKeys(public_key=b64(bytes(PRIVATE.public_key)), sealing_key=b64(bytes(SEALING.public_key)))
+    box.keys.sealing_key = b64(bytes(SEALING.public_key))
     yield box
     box.close()
 
@@ -104,7 +103,7 @@ def test_wg_shows_and_sets(box: FakeBox, adapter: subprocess.Popen[str], tmp_pat
     wrong.write_text(b64(key(8)))
     assert "not permitted" in wg("set", INTERFACE, "private-key", str(wrong), fails=True)
     right = tmp_path / "right"
-    right.write_text(b64(bytes(PRIVATE)))
+    right.write_text(b64(bytes(box.private_key)))
     wg("set", INTERFACE, "private-key", str(right), "listen-port", "51820")
     assert "not permitted" in wg("set", INTERFACE, "listen-port", "51821", fails=True)
     assert len(box.commits) == 1, "none of these was a change"
@@ -115,7 +114,7 @@ def test_wg_syncconf_makes_one_commit(box: FakeBox, adapter: subprocess.Popen[st
     wg("set", INTERFACE, "peer", b64(key(2)), "allowed-ips", "10.0.0.2/32")
     file = tmp_path / "wg0.conf"
     file.write_text(
-        f"[Interface]\nPrivateKey = {b64(bytes(PRIVATE))}\nListenPort = 51820\n"
+        f"[Interface]\nPrivateKey = {b64(bytes(box.private_key))}\nListenPort = 51820\n"
         f"[Peer]\nPublicKey = {b64(key(2))}\nAllowedIPs = 10.0.0.2/32\n"
         f"[Peer]\nPublicKey = {b64(key(3))}\nAllowedIPs = 10.0.0.3/32, 10.3.0.0/16\nEndpoint = [2001:db8::3]:3\n"
     )

@@ -651,7 +651,7 @@ def test_one_that_rests_is_not_forgotten() -> None:
     while len(served) < 5:
         world.turn()
     rests = [later - earlier for earlier, later in itertools.pairwise(served)]
-    assert 0.016 <= min(rests) < 0.04, rests  # the machine may add to any one
+    assert 0.016 <= min(rests) < 0.2, rests  # the machine may add to any one; without the rest in mind it is HEARTBEAT
 
 
 def test_an_operator_may_come_and_go_as_often_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
