@@ -31,7 +31,12 @@ class Managed(Septum):
         self.septum("init", self.name, "--address", ADDRESS)
         faces = ("--lan", self.site.lan, "--wan", self.site.wan) if self.inline else ()
         self.up(str(file), "--assembly", "vpn-managed", "--admin", ADDRESS, *faces)
-        wait_for("admin to answer", lambda: self._ctl("status").returncode == 0, seconds=60, every=0.5)
+        wait_for("admin to say that all run", self._is_up, seconds=60, every=0.5)
+
+    def _is_up(self) -> bool:
+        """Whether admin answers, and has been told of the box as it is now: that happens once a second."""
+        done = self._ctl("status")
+        return done.returncode == 0 and all(one["state"] == "running" for one in json.loads(done.stdout)["domains"])
 
     @property
     def environment(self) -> dict[str, str]:
