@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from septum.v1.records import Record
 
+from appliance.vchan.message import cut
+
 if TYPE_CHECKING:
     from appliance.guest.ports import DroppingOut
 
@@ -25,9 +27,7 @@ class Log:
 
     def _record(self, severity: int, event: str, text: str) -> None:
         if self._out is not None:
-            # Bounded in bytes, as the schema counts, without tearing a character
-            short = text.encode("utf-8", "replace")[:_LONGEST_TEXT].decode("utf-8", "ignore")
-            self._out.send(Record(severity=severity, event=event, text=short))
+            self._out.send(Record(severity=severity, event=event, text=cut(text, _LONGEST_TEXT)))
 
     def info(self, event: str, text: str = "") -> None:
         self._record(INFO, event, text)

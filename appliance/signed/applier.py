@@ -32,6 +32,7 @@ from appliance.signed import canonical
 from appliance.signed.refusal import Refusal, Why
 from appliance.signed.roster import Roster, Trust
 from appliance.signed.statements import Commit, Rehearse, RosterStatement, Signed, parse
+from appliance.vchan.message import cut
 
 LARGEST_SECTION: Final = 4 << 20  # bytes, as the schema has it
 
@@ -227,9 +228,4 @@ class Applier(Generic[Content]):
 
 
 def _refused(why: Why, path: str, text: str) -> ApplyingReply:
-    return ApplyingReply(refused=ApplyingRefused(kind=int(why), path=_cut(path, 256), why=_cut(text, 1024)))
-
-
-def _cut(text: str, most: int) -> str:
-    """``text`` in at most ``most`` bytes of UTF-8."""
-    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
+    return ApplyingReply(refused=ApplyingRefused(kind=int(why), path=cut(path, 256), why=cut(text, 1024)))

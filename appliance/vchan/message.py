@@ -33,3 +33,8 @@ class Message:
         shown = ((name, getattr(self, name)) for name in self.__slots__ if hasattr(self, name))
         texts = (f"{name}={f'<{len(it)} bytes>' if isinstance(it, bytes) else repr(it)}" for name, it in shown)
         return f"{type(self).__name__}({', '.join(texts)})"
+
+
+def cut(text: str, most: int) -> str:
+    """As much of ``text`` as fits ``most`` bytes of UTF-8, which is how schemas bound it."""
+    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")

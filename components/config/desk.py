@@ -29,6 +29,7 @@ from septum.v1.configuring import (
 from appliance.signed import canonical
 from appliance.signed.refusal import Refusal, Why
 from appliance.signed.statements import Signed
+from appliance.vchan.message import cut
 from components.config.book import NOTHING, SECTIONS
 from components.config.keeper import Accepted, Keeper
 from components.config.pages import PAGE, Ref
@@ -200,9 +201,4 @@ class Desk:
 
 def _refused(refusal: Refusal) -> ConfiguringRefused:
     kind = int(refusal.why)
-    return ConfiguringRefused(kind=kind, path=_cut(refusal.path, 256), why=_cut(refusal.text, 1024) or "refused")
-
-
-def _cut(text: str, most: int) -> str:
-    """``text`` in at most ``most`` bytes of UTF-8."""
-    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
+    return ConfiguringRefused(kind=kind, path=cut(refusal.path, 256), why=cut(refusal.text, 1024) or "refused")

@@ -43,6 +43,7 @@ from septum.v1.filtering import (
 )
 
 from appliance.guest.settings import SettingsError
+from appliance.vchan.message import cut
 from components.filter import ruleset
 from components.filter.engine import Engine
 from components.filter.listing import FlowRow as FlowOf
@@ -103,7 +104,7 @@ class Operator:
         try:
             return FilteringReply(**self._answers[ask](getattr(request, ask), now, wall))
         except SettingsError as error:
-            return FilteringReply(refused=Refused(path=_cut(error.path, 256), why=_cut(error.why, 1024)))
+            return FilteringReply(refused=Refused(path=cut(error.path, 256), why=cut(error.why, 1024)))
 
     def forget(self) -> None:
         """Whoever was sending rules is gone."""
@@ -202,7 +203,7 @@ class Operator:
             Count(what="flows", count=len(engine.flows)),
         ]
         counts += [
-            Count(side=side, what=_cut(why, 32), count=count)
+            Count(side=side, what=cut(why, 32), count=count)
             for side, reasons in engine.denied.items()
             for why, count in reasons.items()
         ]
@@ -228,13 +229,13 @@ class Operator:
             "why": Why(
                 verdict=found.verdict,
                 number=0 if found.rule is None else found.rule + 1,
-                why=_cut(found.why, 512),
-                packet=_cut(found.packet, 256),
-                tracking=_cut(found.tracking, 24),
-                state=_cut(found.state, 256),
+                why=cut(found.why, 512),
+                packet=cut(found.packet, 256),
+                tracking=cut(found.tracking, 24),
+                state=cut(found.state, 256),
                 leaves=0 if found.leaves is None else found.leaves,
-                translation=_cut(found.translation, 256),
-                steps=[Step(number=rule + 1, why=_cut(why, 128)) for rule, why in found.steps[:_MOST_STEPS]],
+                translation=cut(found.translation, 256),
+                steps=[Step(number=rule + 1, why=cut(why, 128)) for rule, why in found.steps[:_MOST_STEPS]],
                 digest=self._digest,
             )
         }
@@ -250,13 +251,13 @@ def _row(flow: FlowOf) -> FlowRow:
         side=flow.opener,
         across=flow.across,
         peer=flow.peer,
-        state=_cut(flow.state, 24),
+        state=cut(flow.state, 24),
         answered=flow.is_answered,
         number=flow.rule + 1,
         packets=min(flow.packets, _U64),
         octets=min(flow.octets, _U64),
         left=_seconds(flow.ends_in),
-        translated=_cut(flow.translated, 128),
+        translated=cut(flow.translated, 128),
     )
 
 
@@ -266,8 +267,3 @@ def _packed(address: str) -> bytes:
 
 def _seconds(time: float) -> int:
     return min(max(0, int(time)), _U32)
-
-
-def _cut(text: str, most: int) -> str:
-    """As much of it as fits ``most`` bytes of UTF-8."""
-    return text.encode()[:most].decode(errors="ignore")

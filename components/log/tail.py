@@ -8,6 +8,7 @@ from typing import Final
 
 from septum.v1.tail import Line, TailReply, TailRequest
 
+from appliance.vchan.message import cut
 from components.log.lines import Entry
 
 MOST_KEPT: Final = 4096  # lines
@@ -26,7 +27,7 @@ class Tail:
 
     def keep(self, entry: Entry, at: int) -> None:
         """Keeps a line, written ``at`` milliseconds since 1970; the oldest goes if there are too many."""
-        event, text = _cut(entry.event, _LONGEST_EVENT), _cut(entry.text, _LONGEST_TEXT)
+        event, text = cut(entry.event, _LONGEST_EVENT), cut(entry.text, _LONGEST_TEXT)
         line = Line(number=self._next, at=at, severity=entry.severity & 7, domain=entry.sender, event=event, text=text)
         self._lines.append(line)
         self._next += 1
@@ -38,9 +39,3 @@ class Tail:
         skip = max(0, request.after + 1 - oldest)
         found = list(islice(lines, skip, skip + min(request.most, AT_ONCE))) if skip < len(lines) else []
         return TailReply(life=self._life, oldest=oldest, lines=found)
-
-
-def _cut(text: str, most: int) -> str:
-    """``text``, of which ``most`` bytes are kept and no half character."""
-    raw = text.encode("utf-8", "replace")
-    return raw[:most].decode("utf-8", "ignore") if len(raw) > most else raw.decode()
