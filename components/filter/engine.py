@@ -411,7 +411,7 @@ class Engine:
         zone = _zone(link)
         flow = ended = seen = turn = facts = forwarded = None
         if kind in (Kind.FLOW, Kind.REPLY):
-            flow = self._find(ends, side, zone, now, wall)
+            flow = self.find(ends, side, zone, now, wall)
         if flow is not None and flow.far is not side and side is not Side.RED:
             return Decision("no flow", UNKNOWN, False, Tracking.INVALID, state="the flow is another side's")
         is_tcp = ends.protocol[0] == TCP
@@ -464,7 +464,8 @@ class Engine:
         is_static = found.is_static and not invalid
         return Decision(why, found.rule, is_static, tracking, facts, way, flow, seen, turn, opens, nat, state)
 
-    def _find(self, ends: Endpoints, side: Side, zone: bytes, now: float, wall: float) -> Flow | None:
+    def find(self, ends: Endpoints, side: Side, zone: bytes, now: float, wall: float) -> Flow | None:
+        """The living flow that a packet with these ends, from ``side``, is of."""
         if side is Side.RED:
             flow = self.flows.near(ends.key() + zone, now)
         else:
@@ -489,7 +490,7 @@ class Engine:
         """An ICMP error must go to whom the packet came from that it is about, and that packet's flow must live."""
         ends, inner = header.ends, header.inner
         assert inner is not None
-        flow = self._find(reverse(inner), side, _zone(link), now, wall)
+        flow = self.find(reverse(inner), side, _zone(link), now, wall)
         if flow is not None and (ends.destination != inner.source or (side is not Side.RED and flow.far is not side)):
             flow = None
         facts, _ = self._facts(header, None, side, peer, len(packet), link)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from components.filter.headers import Kind, Malformed, parse
+from components.filter import tcp
+from components.filter.headers import TCP, Kind, Malformed, parse
 from components.filter.lookup import UNTRACKED, Step, facts_of
 from components.filter.model import Action, Link, Side, Tracking
 from components.filter.nat import reverse
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from components.filter.engine import Engine
 
 _MOST_STEPS: Final = 64
+_NUMBERS: Final = Struct("!II")  # sequence and acknowledgment number, from byte 4 of a TCP header on
 
 WHY: Final = {
     "malformed": "the headers are not what an honest host sends",
@@ -109,6 +112,24 @@ def explain_frame(engine: Engine, link: Link, octets: int, side: Side, now: floa
         "",
         tuple(steps[-_MOST_STEPS:]),
     )
+
+
+def in_sequence(engine: Engine, packet: bytes, side: Side, now: float, wall: float) -> bytes:
+    """The same packet; a TCP segment of a connection that is followed has the numbers that come next in it. Nobody who
+    asks about a connection knows them.
+    """
+    try:
+        header = parse(packet)
+    except Malformed:
+        return packet
+    if header.kind is not Kind.FLOW or header.ends.protocol[0] != TCP or not header.start:
+        return packet
+    flow = engine.find(header.ends, side, b"", now, wall)
+    numbers = tcp.expected(flow, side) if flow is not None else None
+    if numbers is None:
+        return packet
+    at = header.start + 4
+    return packet[:at] + _NUMBERS.pack(*numbers) + packet[at + _NUMBERS.size :]
 
 
 def denied(why: str, more: str = "") -> Explanation:

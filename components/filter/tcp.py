@@ -212,6 +212,14 @@ def _answers(receiver: End, seen: Segment) -> bool:
     return (seen.acknowledged - receiver.limit) & _M <= (receiver.end - receiver.limit) & _M
 
 
+def expected(flow: Flow, side: Side) -> tuple[int, int] | None:
+    """Sequence and acknowledgment number of what comes next from ``side``; None if they are not followed."""
+    sender, receiver = ends(flow, side)
+    if sender is None and receiver is None:
+        return None
+    return sender.end if sender is not None else 1, receiver.end if receiver is not None else 0
+
+
 def opened(flow: Flow, seen: Segment) -> None:
     """The flow was opened by that segment."""
     if seen.flags & (SYN | ACK) == SYN:

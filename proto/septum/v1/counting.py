@@ -46,20 +46,52 @@ _ASKSUMS: Final = MessageRule(
 )
 
 
+class AskExplanation(Message):
+    __slots__ = ("packet", "side", "peer", "exact")
+
+    def __init__(
+        self,
+        *,
+        packet: bytes = b"",
+        side: int = 0,
+        peer: int = 0,
+        exact: bool = False,
+    ) -> None:
+        self.packet = packet
+        self.side = side
+        self.peer = peer
+        self.exact = exact
+
+
+_ASKEXPLANATION: Final = MessageRule(
+    "septum.v1.AskExplanation",
+    AskExplanation,
+    (
+        FieldRule(1, "packet", Type.BYTES, "CONTROL", 1, 1280),
+        FieldRule(2, "side", Type.UINT32, "CONTROL", 1, 4),
+        FieldRule(3, "peer", Type.UINT32, "CONTROL", 0, 65535),
+        FieldRule(4, "exact", Type.BOOL, "CONTROL", 0, 1),
+    ),
+)
+
+
 class CountingRequest(Message):
-    __slots__ = ("hits", "sums")
-    ONEOFS = {"ask": ("hits", "sums")}
+    __slots__ = ("hits", "sums", "explanation")
+    ONEOFS = {"ask": ("hits", "sums", "explanation")}
 
     def __init__(
         self,
         *,
         hits: AskRuleHits | None = None,
         sums: AskSums | None = None,
+        explanation: AskExplanation | None = None,
     ) -> None:
         if hits is not None:
             self.hits: AskRuleHits = hits
         if sums is not None:
             self.sums: AskSums = sums
+        if explanation is not None:
+            self.explanation: AskExplanation = explanation
 
 
 _COUNTINGREQUEST: Final = MessageRule(
@@ -68,6 +100,7 @@ _COUNTINGREQUEST: Final = MessageRule(
     (
         FieldRule(1, "hits", Type.MESSAGE, None, 0, 0, has_presence=True, message=_ASKRULEHITS),
         FieldRule(2, "sums", Type.MESSAGE, None, 0, 0, has_presence=True, message=_ASKSUMS),
+        FieldRule(3, "explanation", Type.MESSAGE, None, 0, 0, has_presence=True, message=_ASKEXPLANATION),
     ),
 )
 
@@ -173,20 +206,93 @@ _SUMS: Final = MessageRule(
 )
 
 
+class ExplanationReply(Message):
+    __slots__ = ("digest", "verdict", "number", "why", "tracking", "state", "leaves", "translated")
+
+    def __init__(
+        self,
+        *,
+        digest: bytes = b"",
+        verdict: int = 0,
+        number: int = 0,
+        why: str = "",
+        tracking: str = "",
+        state: str = "",
+        leaves: int = 0,
+        translated: bool = False,
+    ) -> None:
+        self.digest = digest
+        self.verdict = verdict
+        self.number = number
+        self.why = why
+        self.tracking = tracking
+        self.state = state
+        self.leaves = leaves
+        self.translated = translated
+
+
+_EXPLANATIONREPLY: Final = MessageRule(
+    "septum.v1.ExplanationReply",
+    ExplanationReply,
+    (
+        FieldRule(1, "digest", Type.BYTES, "CONTROL", 32, 32),
+        FieldRule(2, "verdict", Type.UINT32, "CONTROL", 1, 3),
+        FieldRule(3, "number", Type.UINT32, "CONTROL", 0, 65536),
+        FieldRule(4, "why", Type.STRING, "CONTROL", 1, 256),
+        FieldRule(5, "tracking", Type.STRING, "CONTROL", 0, 24),
+        FieldRule(6, "state", Type.STRING, "CONTROL", 0, 128),
+        FieldRule(7, "leaves", Type.UINT32, "CONTROL", 0, 4),
+        FieldRule(8, "translated", Type.BOOL, "CONTROL", 0, 1),
+    ),
+)
+
+
+class NotExplained(Message):
+    __slots__ = ("path", "why", "wait_ms")
+
+    def __init__(
+        self,
+        *,
+        path: str = "",
+        why: str = "",
+        wait_ms: int = 0,
+    ) -> None:
+        self.path = path
+        self.why = why
+        self.wait_ms = wait_ms
+
+
+_NOTEXPLAINED: Final = MessageRule(
+    "septum.v1.NotExplained",
+    NotExplained,
+    (
+        FieldRule(1, "path", Type.STRING, "CONTROL", 0, 64),
+        FieldRule(2, "why", Type.STRING, "CONTROL", 1, 256),
+        FieldRule(3, "wait_ms", Type.UINT32, "CONTROL", 0, 60000),
+    ),
+)
+
+
 class CountingReply(Message):
-    __slots__ = ("hits", "sums")
-    ONEOFS = {"answer": ("hits", "sums")}
+    __slots__ = ("hits", "sums", "explanation", "refused")
+    ONEOFS = {"answer": ("hits", "sums", "explanation", "refused")}
 
     def __init__(
         self,
         *,
         hits: RuleHitsPage | None = None,
         sums: Sums | None = None,
+        explanation: ExplanationReply | None = None,
+        refused: NotExplained | None = None,
     ) -> None:
         if hits is not None:
             self.hits: RuleHitsPage = hits
         if sums is not None:
             self.sums: Sums = sums
+        if explanation is not None:
+            self.explanation: ExplanationReply = explanation
+        if refused is not None:
+            self.refused: NotExplained = refused
 
 
 _COUNTINGREPLY: Final = MessageRule(
@@ -195,6 +301,8 @@ _COUNTINGREPLY: Final = MessageRule(
     (
         FieldRule(1, "hits", Type.MESSAGE, None, 0, 0, has_presence=True, message=_RULEHITSPAGE),
         FieldRule(2, "sums", Type.MESSAGE, None, 0, 0, has_presence=True, message=_SUMS),
+        FieldRule(3, "explanation", Type.MESSAGE, None, 0, 0, has_presence=True, message=_EXPLANATIONREPLY),
+        FieldRule(4, "refused", Type.MESSAGE, None, 0, 0, has_presence=True, message=_NOTEXPLAINED),
     ),
 )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 from septum.v1.applying import Apply, ApplyingReply, ApplyingRequest, BeginSection, Chunk, Enlist, Prepare, Revert
-from septum.v1.counting import AskRuleHits, AskSums, CountingReply, CountingRequest
+from septum.v1.counting import AskExplanation, AskRuleHits, AskSums, CountingReply, CountingRequest
 
 from appliance.guest.settings import SettingsError
 from appliance.rules.read import from_text
@@ -16,6 +17,8 @@ from appliance.vchan.codec import Codec
 from appliance.vchan.messages import Packets
 from appliance.vchan.schema import schema
 from components.filter import main
+from components.filter.committing import EXPLAINED
+from components.filter.model import Action, Side
 from components.filter.ruleset import encode
 from components.filter.settings import parse as parse_settings
 from tests.unit.fake_guest import FakeGuest
@@ -63,7 +66,7 @@ class Managed:
         reply = self.guest.handlers["counts"]("admin", CountingRequest(**ask))
         codec = Codec(schema("counting").backward)
         got: CountingReply = codec.decode(b"".join(codec.encode(reply)))
-        return got.hits if got.WhichOneof("answer") == "hits" else got.sums
+        return getattr(got, str(got.WhichOneof("answer")))
 
     def passes(self) -> bool:
         before = len(self.guest.outs["tunnel_out"].sent)
@@ -130,6 +133,32 @@ def test_what_rules_matched_is_told_and_of_which_rules() -> None:
     sums = {(one.what, one.side): one.count for one in managed.ask(sums=AskSums(most=128)).sums}
     assert sums["passed", 0] == 2 and sums["flows", 0] == 1
     assert len(managed.ask(sums=AskSums(most=2)).sums) == 2
+
+
+def test_a_packet_is_explained_as_the_filter_has_it_and_few_are() -> None:
+    managed = Managed()
+    signed = managed.chain.commit("alice", b"{}", OPEN)
+    managed.put(signed, OPEN)
+    packet = udp_out()
+
+    def ask(**other: Any) -> Any:
+        given = {"packet": packet, "side": int(Side.RED), "peer": 0, "exact": False}
+        return managed.ask(explanation=AskExplanation(**{**given, **other}))
+
+    said = ask()
+    assert (said.verdict, said.number, said.leaves) == (Action.ALLOW, 1, Side.TUNNEL) and not said.translated
+    assert (said.tracking, said.state) == ("new", "no flow")
+    assert said.digest == parse(signed.statement).ruleset  # type: ignore[union-attr]
+    managed.guest.handlers["red_in"](Packets(packet, len(packet), 0), time.monotonic())
+    assert "opened from the red side" in ask().state
+    assert managed.ask(hits=AskRuleHits()).hits[0].packets == 1, "no question counts as a packet"
+    said = ask(side=int(Side.TUNNEL), peer=5)
+    assert (said.verdict, said.number, said.leaves) == (Action.DROP, 0, 0)
+    for wrong, path in (({"side": 4}, "side"), ({"side": 2}, "peer"), ({"peer": 1}, "peer")):
+        assert ask(**wrong).path == path
+    answers = [ask() for _ in range(40)]
+    told = [one for one in answers if hasattr(one, "verdict")]
+    assert len(told) < EXPLAINED[1] and {one.wait_ms for one in answers[len(told) :]} == {500}
 
 
 def test_trust_goes_with_commits_and_without_rules() -> None:

@@ -8,7 +8,7 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6  # type: ignore[import-un
 
 from appliance.vchan.messages import Packets
 from components.filter.engine import Engine
-from components.filter.explain import WHY
+from components.filter.explain import WHY, in_sequence
 from components.filter.model import Action, Flags, Hours, Limit, Link, Quota, Range, Rule, RuleSet, Side, Tracking
 from components.filter.ruleset import read_prefix
 from components.filter.ways import Ways
@@ -319,6 +319,24 @@ def test_an_explanation_is_what_happens_and_changes_nothing() -> None:
     assert (said.verdict, said.rule, said.tracking, said.why) == (Action.DROP, None, "invalid", WHY["handshake"])
     said = one.engine.explain(tcp_out("S", sport=9), Side.RED, 0, one.now, one.wall)
     assert (said.verdict, said.rule) == (Action.DROP, None) and said.steps[-1] == (2, "limit")
+
+
+def test_a_segment_is_asked_about_with_the_numbers_that_come_next() -> None:
+    one = box(KNOWN, RED)
+    assert in_sequence(one.engine, tcp_back("A"), Side.TUNNEL, one.now, one.wall) == tcp_back("A"), "of no connection"
+    assert one.red(tcp_out("S", seq=1000))
+
+    def said(packet: bytes, side: Side) -> str:
+        packet = in_sequence(one.engine, packet, side, one.now, one.wall)
+        return one.engine.explain(packet, side, int(side is Side.TUNNEL), one.now, one.wall).tracking
+
+    assert said(tcp_back("SA", seq=5, ack=5), Side.TUNNEL) == "established"
+    assert one.tunnel(tcp_back("SA", seq=7000, ack=1001)) and one.red(tcp_out("A", seq=1001, ack=7001))
+    for packet, side in ((tcp_out("A", seq=9**9, ack=5), Side.RED), (tcp_back("FA", seq=5, ack=9**9), Side.TUNNEL)):
+        assert said(packet, side) == "established"
+        assert one.engine.explain(packet, side, 1, one.now, one.wall).tracking == "invalid"
+    for raw in (b"", b"\x45", udp_out(), bytes(IP(src=FAR[4], dst=NEAR[4], frag=9) / bytes(8))):
+        assert in_sequence(one.engine, raw, Side.RED, one.now, one.wall) == raw
 
 
 @pytest.mark.parametrize("packet", [
