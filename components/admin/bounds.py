@@ -29,6 +29,7 @@ class _Rule(NamedTuple):
     is_message: bool
     is_bytes: bool
     is_whole: bool
+    is_choice: bool  # of a oneof, which may hold another
     low: int
     high: int
     most_items: int
@@ -68,7 +69,8 @@ class Bounds:
                 for i, item in enumerate(value):
                     self._one(rule, item, f"{where}[{i}]")
             elif not rule.is_message:
-                self._one(rule, value, where)
+                if not rule.is_choice or untrusted.HasField(rule.field.name):
+                    self._one(rule, value, where)
             elif untrusted.HasField(rule.field.name):
                 self._check(value, where)
 
@@ -93,7 +95,8 @@ def _rule(field: FieldDescriptor) -> _Rule:
         raise ValueError(f"{field.full_name} has no bound")
     low, high = (said.min_bytes, said.max_bytes) if is_bytes else (said.min, said.max)
     is_message = field.message_type is not None
-    return _Rule(field, field.is_repeated, is_message, is_bytes, is_whole, low, high, said.max_items)
+    is_choice = field.containing_oneof is not None
+    return _Rule(field, field.is_repeated, is_message, is_bytes, is_whole, is_choice, low, high, said.max_items)
 
 
 def fields(kind: Descriptor) -> Iterator[FieldDescriptor]:

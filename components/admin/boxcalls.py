@@ -1,4 +1,4 @@
-"""Box, Peers, Keys, Rules, Audit: what there is to see, and the one order that is no configuration."""
+"""Box, Peers, Keys, Audit: what there is to see, and the one order that is no configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from septum.admin.v1 import admin_pb2 as pb
-from septum.v1.counting import AskRuleHits, AskSums, CountingRequest
 from septum.v1.peers import AskKeys, AskPeers, PeersRequest, PeerState
 
 from appliance.signed.peers import PeerEntry
@@ -28,9 +27,7 @@ _FOLLOW: Final = 0.25  # seconds between two looks for new lines
 _PAGE: Final = 100  # peers, if the caller does not say
 _PAGE_BYTES: Final = 1 << 20  # a page of peers ends above that
 _LINES: Final = 200
-_MOST_SUMS: Final = 128
 _INSTALLED: Final = re.compile(r"septum-([0-9][0-9A-Za-z.+]*)\.dist-info")
-_SIDES: Final = ("all", "red", "tunnel", "black", "local")
 RESTARTS: Final = (6 / 3600, 6.0)  # a second and at once, as the monitor has it
 AGAIN: Final = 600.0  # seconds between two restarts of one domain, as the monitor has it
 
@@ -45,7 +42,7 @@ def version_of() -> str:
 
 
 class BoxCalls:
-    """``septum.admin.v1.Box``, Peers, Keys, Rules and Audit."""
+    """``septum.admin.v1.Box``, Peers, Keys and Audit."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -187,36 +184,6 @@ class BoxCalls:
         if keys.next_public_key:
             shown.next_public_key = _base64(keys.next_public_key)
         return shown
-
-    # Rules ----------------------------------------------------------------------------------------------------------
-
-    async def get_rules(self, caller: Caller, request: pb.GetRulesRequest) -> pb.RulesText:
-        revision, text = await self._world.holding.rules()
-        return pb.RulesText(text=text, revision=revision)
-
-    async def get_counters(self, caller: Caller, request: pb.GetCountersRequest) -> pb.RuleCounters:
-        ask = self._world.filter.ask
-        counted = pb.RuleCounters()
-        start = 0
-        while True:
-            reply = await ask(CountingRequest(hits=AskRuleHits(start=start)))
-            if reply.WhichOneof("answer") != "hits":
-                raise RpcError(Code.INTERNAL, "the filter answers something else")
-            page = reply.hits
-            if start and counted.digest != bytes(page.digest).hex():
-                counted, start = pb.RuleCounters(), 0  # other rules meanwhile
-                continue
-            counted.digest = bytes(page.digest).hex()
-            for number, hits in enumerate(page.hits, start + 1):
-                counted.rules.add(number=number, packets=hits.packets, bytes=hits.octets, last_ms=hits.last)
-            start += len(page.hits)
-            if start >= page.rules or not page.hits:
-                break
-        reply = await ask(CountingRequest(sums=AskSums(most=_MOST_SUMS)))
-        if reply.WhichOneof("answer") == "sums":
-            for one in reply.sums.sums:
-                counted.sums.add(what=one.what, side=_SIDES[one.side], count=one.count)
-        return counted
 
     # Audit ----------------------------------------------------------------------------------------------------------
 

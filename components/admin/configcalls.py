@@ -9,14 +9,14 @@ from septum.admin.v1 import admin_pb2 as pb
 from septum.v1 import configuring
 
 from appliance.signed.refusal import Refusal
-from appliance.signed.statements import Enroll, Role, parse
+from appliance.signed.statements import Commit, Enroll, Rehearse, Role, Statement, parse
 from components.admin.client import Caller
 from components.admin.holding import refused
+from components.admin.pieces import Receive, Room, sections
 from components.admin.roles import Need
 from components.admin.status import Code, RpcError
 from components.admin.world import World
 
-Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 _PAGE: Final = 50
@@ -28,8 +28,11 @@ class ConfigurationCalls:
     ``remark(caller, event, text)`` has a line for the audit log that a caller may cause at will.
     """
 
-    def __init__(self, world: World, changed: Callable[[], None], remark: Callable[[Caller, str, str], None]) -> None:
+    def __init__(
+        self, world: World, changed: Callable[[], None], remark: Callable[[Caller, str, str], None], room: Room
+    ) -> None:
         self._world = world
+        self._room = room
         self._remark = remark
         self._changed = changed
 
@@ -85,9 +88,16 @@ class ConfigurationCalls:
         if first is None or first.WhichOneof("part") != "header":
             raise RpcError(Code.INVALID_ARGUMENT, "must come first, and once", path="header")
         header = first.header
-        kind = self._may_submit(caller, header.statement)
-        sections = await _sections(header, receive)
-        accepted = await self._world.holding.submit(header.statement, header.signature, sections)
+        statement = self._may_submit(caller, header.statement)
+        kind = type(statement).__name__.lower()
+        if isinstance(statement, Commit | Rehearse):
+            # Before its sections come, and again when it is its turn: whoever was not the fastest costs little
+            await self._world.holding.is_next(statement.follows)
+        sizes = {pb.SECTION_PEERS: header.peers, pb.SECTION_RULESET: header.ruleset, pb.SECTION_RULES: header.rules}
+        with self._room.take(caller.name, sizes):
+            brought = await sections(sizes, receive)
+            follows = statement.follows if isinstance(statement, Commit | Rehearse) else None
+            accepted = await self._world.holding.submit(header.statement, header.signature, brought, follows)
         if kind != "rehearse":
             self._world.say("submit", f"{caller.name} from {caller.source}: {kind} {accepted.number}")
             if kind in _ROSTER_KINDS:
@@ -96,8 +106,8 @@ class ConfigurationCalls:
         return pb.SubmitReply(number=accepted.number, kept=accepted.kept, ended=accepted.ended)
 
     @staticmethod
-    def _may_submit(caller: Caller, statement: bytes) -> str:
-        """The kind of the statement. Whether it is good, config says; what a caller may hand over, is said here."""
+    def _may_submit(caller: Caller, statement: bytes) -> Statement:
+        """The statement. Whether it is good, config says; what a caller may hand over, is said here."""
         try:
             parsed = parse(statement)
         except Refusal as refusal:
@@ -108,7 +118,7 @@ class ConfigurationCalls:
         if kind in _ROSTER_KINDS and caller.role < Need.SECURITY_OFFICER:
             why = f"{kind} takes a {Role.SECURITY_OFFICER}; {caller.name} is {Role(caller.role)}"
             raise RpcError(Code.PERMISSION_DENIED, why, reason="NOT_PERMITTED")
-        return kind
+        return parsed
 
     # Enrollment -----------------------------------------------------------------------------------------------------
 
@@ -147,25 +157,3 @@ class ConfigurationCalls:
         serial = int.from_bytes(world.random(20), "big")
         issued = world.issuer.issue(request, name, key, world.wall(), serial)
         return pb.Certificate(chain=issued + world.identity.issuing + world.identity.root)
-
-
-async def _sections(header: pb.SubmitHeader, receive: Receive) -> dict[int, bytes]:
-    """The sections that follow a header, each of exactly the size that it gave."""
-    sizes = {pb.SECTION_PEERS: header.peers, pb.SECTION_RULESET: header.ruleset, pb.SECTION_RULES: header.rules}
-    found = {section: bytearray() for section, size in sizes.items() if size}
-    while (message := await receive()) is not None:
-        if message.WhichOneof("part") != "piece":
-            raise RpcError(Code.INVALID_ARGUMENT, "must come first, and once", path="header")
-        piece = message.piece
-        if piece.section not in found:
-            raise RpcError(
-                Code.INVALID_ARGUMENT, "is of a section that the header does not bring", path="piece.section"
-            )
-        found[piece.section] += piece.data
-        if len(found[piece.section]) > sizes[piece.section]:
-            raise RpcError(Code.INVALID_ARGUMENT, "is more than the header says", path="piece.data")
-    for section, data in found.items():
-        if len(data) < sizes[section]:
-            why = f"has {len(data)} bytes of {sizes[section]}"
-            raise RpcError(Code.INVALID_ARGUMENT, why, path=f"header.{pb.Section.Name(section)[8:].lower()}")
-    return {section: bytes(data) for section, data in found.items()}

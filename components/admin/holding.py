@@ -180,9 +180,24 @@ class Holding:
             self._rules = active, (await self.section(active, configuring.RULES)).decode("utf-8", "replace")
         return (active, self._rules[1]) if active else (0, "")
 
-    async def submit(self, statement: bytes, signature: bytes, sections: dict[int, bytes]) -> Accepted:
-        """Hands a signed statement over, with the sections that it brings along. Errors: RpcError."""
+    async def is_next(self, follows: bytes) -> None:
+        """Errors: RpcError (ABORTED, STALE) if a commit that follows this one would not be the next: config would say
+        the same, and only that counts, but after more work.
+        """
+        head = await self.now()
+        if follows != bytes(head.digest):
+            why = f"does not follow revision {head.revision}: somebody was faster"
+            raise refused(Why.STALE, "follows", why)
+
+    async def submit(
+        self, statement: bytes, signature: bytes, sections: dict[int, bytes], follows: bytes | None = None
+    ) -> Accepted:
+        """Hands a signed statement over, with the sections that it brings along; a commit if it ``follows`` the last
+        one when its turn comes. Errors: RpcError.
+        """
         async with self._submitting:
+            if follows is not None:
+                await self.is_next(follows)
             if sections:
                 sizes = {_BEGINS[section]: len(data) for section, data in sections.items()}
                 await self._ask(ConfiguringRequest(begin=BeginSections(**sizes)), "taken")

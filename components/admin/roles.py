@@ -31,7 +31,13 @@ _SERVICES: Final = {
     },
     "septum.admin.v1.Peers": {"ListPeers": Need.VIEWER, "GetPeer": Need.VIEWER},
     "septum.admin.v1.Keys": {"GetKeys": Need.VIEWER},
-    "septum.admin.v1.Rules": {"GetRules": Need.VIEWER, "GetCounters": Need.VIEWER},
+    "septum.admin.v1.Rules": {
+        "GetRules": Need.VIEWER,
+        "GetCounters": Need.VIEWER,
+        # Tells whether a flow lives that the caller can name: so seldom that none is found by trying
+        "ExplainPacket": Need.VIEWER,
+        "DiffRules": Need.VIEWER,
+    },
     "septum.admin.v1.Configuration": {
         "GetHead": Need.VIEWER,
         "ListHistory": Need.VIEWER,

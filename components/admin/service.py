@@ -16,8 +16,10 @@ from components.admin.boxcalls import BoxCalls
 from components.admin.certificates import shown
 from components.admin.client import Caller, Method, Receive, Send
 from components.admin.configcalls import ConfigurationCalls
+from components.admin.pieces import Room
 from components.admin.ratelimit import Bucket, Buckets
 from components.admin.roles import NEEDS, Need
+from components.admin.rulecalls import RuleCalls
 from components.admin.standard import Health, Reflection
 from components.admin.status import Code, RpcError
 from components.admin.world import World
@@ -50,12 +52,13 @@ class AdminService:
         self.calls = self.refused = 0
         services = list(admin_pb2.DESCRIPTOR.services_by_name.values())
         names = [one.full_name for one in services] + ["grpc.health.v1.Health", *REFLECTIONS]
-        box = BoxCalls(world)
-        configuration = ConfigurationCalls(world, changed, self._remark)
+        room = Room()
+        box, rules = BoxCalls(world), RuleCalls(world, room)
+        configuration = ConfigurationCalls(world, changed, self._remark, room)
         health = Health(names, lambda: world.people.is_known, world.clock)
         self._methods: dict[str, Method] = {}
         for service in services:
-            of = configuration if service.name in ("Configuration", "Enrollment") else box
+            of = {"Configuration": configuration, "Enrollment": configuration, "Rules": rules}.get(service.name, box)
             self._add(service, service.full_name, of, is_bounded=True)
         self._add(health_pb2.DESCRIPTOR.services_by_name["Health"], "grpc.health.v1.Health", health, is_bounded=False)
         reflection = Reflection(names, lambda caller: self._spend(caller, world.clock.now))

@@ -204,6 +204,38 @@ def test_a_client_that_knows_nothing_but_reflection_reads_the_status(box: Manage
     assert {one.state for one in status.domains} == {"running"}
 
 
+def test_such_a_client_has_a_packet_explained_and_revisions_compared(box: Managed, unharmed: None) -> None:
+    with box.channel() as channel:
+        pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+        explain, diff = (
+            pool.FindServiceByName("septum.admin.v1.Rules").FindMethodByName(name)
+            for name in ("ExplainPacket", "DiffRules")
+        )
+        kinds = [message_factory.GetMessageClass(one) for one in (explain.input_type, explain.output_type)]
+        call = channel.unary_unary(
+            "/septum.admin.v1.Rules/ExplainPacket",
+            request_serializer=kinds[0].SerializeToString,
+            response_deserializer=kinds[1].FromString,
+        )
+        headers = {"protocol": "udp", "source": "10.98.0.7", "destination": "192.0.2.7", "destination_port": 53}
+        said = call(kinds[0](headers=headers), timeout=20)
+        assert said.verdict == pb.VERDICT_DROP and "no rule" in said.why and said.state == "no flow"
+        with pytest.raises(grpc.RpcError) as refused:
+            call(kinds[0](headers=headers | {"source": "10.98.0.7:53"}), timeout=20)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "headers.source" in refused.value.details() and "like 10.1.0.5" in refused.value.details()
+        kinds = [message_factory.GetMessageClass(one) for one in (diff.input_type, diff.output_type)]
+        compare = channel.stream_unary(
+            "/septum.admin.v1.Rules/DiffRules",
+            request_serializer=kinds[0].SerializeToString,
+            response_deserializer=kinds[1].FromString,
+        )
+        rules = b'{"files":["mine"],"rules":[{"action":1,"line":2}]}'
+        header = kinds[0](header={"ruleset": len(rules)})
+        found = compare(iter([header, kinds[0](piece={"section": pb.SECTION_RULESET, "data": rules})]), timeout=20)
+        assert found.added == 1 and (found.changes[0].after.file, found.changes[0].after.line) == ("mine", 2)
+
+
 def test_errors_carry_what_a_machine_can_read(box: Managed, unharmed: None) -> None:
     with box.channel() as channel, pytest.raises(grpc.RpcError) as refused:
         admin_pb2_grpc.PeersStub(channel).ListPeers(pb.ListPeersRequest(page_size=1001), timeout=20)

@@ -34,13 +34,14 @@ from septum.v1.configuring import (
     SectionReply,
     StatementReply,
 )
-from septum.v1.counting import CountingReply, CountingRequest, RuleHits, RuleHitsPage, Sum, Sums
+from septum.v1.counting import AskExplanation, CountingReply, CountingRequest, RuleHits, RuleHitsPage, Sum, Sums
 from septum.v1.peers import Keys, PeersPage, PeersReply, PeersRequest, PeerState
 from septum.v1.tail import TailRequest
 
 from appliance.guest import boxpage
 from appliance.guest.ports import PeerClosed
 from appliance.management import authority
+from appliance.rules.read import from_text
 from appliance.signed import canonical
 from appliance.signed.peers import EMPTY
 from appliance.signed.refusal import Refusal, Why
@@ -58,6 +59,10 @@ from components.admin.service import AdminService
 from components.admin.tasks import Clock, Task
 from components.admin.trail import Trail
 from components.admin.world import Identity, Pages, World
+from components.filter.committing import Counting
+from components.filter.engine import Engine
+from components.filter.model import RuleSet
+from components.filter.ruleset import encode
 from components.log.lines import Entry
 from components.log.tail import Tail
 from tests.unit.signed.box import BOX, TRUST, Chain, seed
@@ -131,11 +136,11 @@ class FakeConfig:
         self._outcome: dict[str, Any] = {}
         self._left = 0
 
-    def commit(self, peers: bytes = EMPTY, rules: bytes = b"", by: str = "console") -> int:
-        signed = self.chain.commit(by, peers)
+    def commit(self, peers: bytes = EMPTY, rules: bytes = b"", by: str = "console", ruleset: bytes = b"{}") -> int:
+        signed = self.chain.commit(by, peers, ruleset)
         number = len(self.chain.commits)
         assert isinstance(parse(signed.statement), Commit)
-        self.sections |= {(number, 1): peers, (number, 2): b"{}", (number, 3): rules}
+        self.sections |= {(number, 1): peers, (number, 2): ruleset, (number, 3): rules}
         return number
 
     def answer(self, request: ConfiguringRequest) -> ConfiguringReply:
@@ -239,6 +244,9 @@ class Box:
         }
         self.states: list[PeerState] = []
         self.hits = 3
+        self.engine = Engine(RuleSet())
+        self.counting = Counting(self.engine)
+        self.explained: list[AskExplanation] = []  # what the filter was asked
         self.said: list[tuple[str, str]] = []
         self.page = memoryview(bytearray(boxpage.BOX_BYTES))
         self.orders = memoryview(bytearray(boxpage.ORDERS_BYTES))
@@ -278,11 +286,22 @@ class Box:
         return PeersReply(peers=PeersPage(peers=len(self.states), page=page))
 
     def _filter(self, request: CountingRequest) -> CountingReply:
+        if request.WhichOneof("ask") == "explanation":
+            self.explained.append(request.explanation)
+            return self.counting.answer(request, self.now, self.wall)
         if request.WhichOneof("ask") == "sums":
             return CountingReply(sums=Sums(digest=b"D" * 32, sums=[Sum(what="passed", side=1, count=9)]))
         count = max(0, min(512, self.hits - request.hits.start))
         hits = [RuleHits(packets=request.hits.start + i, octets=10, last=5) for i in range(count)]
         return CountingReply(hits=RuleHitsPage(digest=b"D" * 32, rules=self.hits, hits=hits))
+
+    def put(self, text: str, peers: bytes = EMPTY) -> int:
+        """Commits these rules, by which the filter goes too."""
+        ruleset = from_text(text, "rules").ruleset
+        compiled = canonical.encode(encode(ruleset))
+        self.engine.replace(ruleset, self.now, self.wall)
+        self.counting.digest = canonical.digest(compiled)
+        return self.config.commit(peers, text.encode(), ruleset=compiled)
 
     def _tail(self, request: TailRequest) -> Any:
         return self.tail.answer(request)

@@ -273,6 +273,7 @@ def test_what_config_refuses_the_caller_hears_with_its_name_and_place(why: Why) 
     box = Box()
     box.config.refuses = Refusal(why, "is wrong", "peers[3].name")
     signed = box.config.chain.commit("console", b"x")
+    box.config.chain.commits.clear()
     with pytest.raises(Failed) as refused:
         submit(box.call(), signed)
     assert refused.value.code == CODES[why] and refused.value.reason == why.name
@@ -283,6 +284,7 @@ def test_sections_must_be_what_the_header_says() -> None:
     box = Box()
     caller = box.call()
     signed = box.config.chain.commit("console", b"x")
+    box.config.chain.commits.clear()
     header = pb.SubmitHeader(statement=signed.statement, signature=signed.signature, peers=3)
     first = pb.SubmitRequest(header=header)
 
@@ -311,7 +313,7 @@ def test_two_submissions_do_not_mix_their_sections() -> None:
     chain = box.config.chain
     chain.add("oscar", Role.OPERATOR)
     box.run(box.people.refresh())
-    signed = [chain.commit("console", name) for name in (b"A" * 100_000, b"B" * 100_000)]
+    signed = [chain.rehearse("console", b"A" * 100_000), chain.commit("console", b"B" * 100_000)]
     chain.commits.clear()
     numbers = []
     for caller, statement, letter in ((one, signed[0], b"A"), (two, signed[1], b"B")):
@@ -324,8 +326,36 @@ def test_two_submissions_do_not_mix_their_sections() -> None:
     for _ in range(20):
         box.turn(0.1)
     assert one.is_over(numbers[0]) and two.is_over(numbers[1])
-    assert {box.config.sections[1, 1][:1], box.config.sections[2, 1][:1]} == {b"A", b"B"}
-    assert all(len(set(box.config.sections[n, 1])) == 1 for n in (1, 2))
+    assert box.config.sections[1, 1] == b"B" * 100_000
+
+
+def test_who_was_not_the_fastest_hears_so_before_config_has_work_with_it() -> None:
+    box = Box()
+    box.config.works = 3
+    chain = box.config.chain
+    rivals = []
+    for name in (b"A", b"B"):
+        rivals.append(chain.commit("console", name))
+        chain.commits.clear()
+    one, two, late = box.call(), box.call(), box.call()
+    numbers = []
+    for caller, signed, letter in ((one, rivals[0], b"A"), (two, rivals[1], b"B")):
+        header = pb.SubmitHeader(statement=signed.statement, signature=signed.signature, peers=1)
+        number = caller.begin(A + "Configuration/Submit", pb.SubmitRequest(header=header), end=False)
+        piece = pb.SubmitPiece(section=1, data=letter)
+        caller.send(number, pb.SubmitRequest(piece=piece), end=True)
+        numbers.append(number)
+    for _ in range(20):
+        box.turn(0.1)
+    assert one.streams[numbers[0]]["headers"]["grpc-status"] == "0"
+    refused = two.status(numbers[1])
+    assert (refused.code, refused.reason, refused.path) == (Code.ABORTED, "STALE", "follows")
+    assert box.config.sections[1, 1] == b"A" and len(chain.commits) == 1
+    header = pb.SubmitHeader(statement=rivals[1].statement, signature=rivals[1].signature, peers=4 << 20)
+    asked = box.players["config"].asked
+    number = late.begin(A + "Configuration/Submit", pb.SubmitRequest(header=header), end=False)
+    assert late.status(number).reason == "STALE" and late.is_over(number), "before its sections come"
+    assert box.players["config"].asked == asked + 1
 
 
 # administrators -----------------------------------------------------------------------------------------------------

@@ -33,6 +33,8 @@ def asked_well() -> dict[str, Any]:
         "/septum.admin.v1.Box/WatchStatus": pb.WatchStatusRequest(period_ms=1000),
         "/septum.admin.v1.Box/RestartDomain": pb.RestartDomainRequest(name="rng"),
         "/septum.admin.v1.Peers/GetPeer": pb.GetPeerRequest(name="alice"),
+        "/septum.admin.v1.Rules/ExplainPacket": pb.ExplainPacketRequest(raw=b"x"),
+        "/septum.admin.v1.Rules/DiffRules": pb.DiffRulesRequest(header=pb.DiffRulesHeader(before=1)),
         "/septum.admin.v1.Configuration/ListHistory": pb.ListHistoryRequest(chain=1),
         "/septum.admin.v1.Configuration/Download": pb.DownloadRequest(section=1),
         "/septum.admin.v1.Configuration/Submit": pb.SubmitRequest(header=pb.SubmitHeader(**signed)),

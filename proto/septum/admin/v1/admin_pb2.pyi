@@ -24,6 +24,65 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Side:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SideEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Side.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIDE_UNSPECIFIED: _Side.ValueType  # 0
+    SIDE_RED: _Side.ValueType  # 1
+    SIDE_TUNNEL: _Side.ValueType  # 2
+
+class Side(_Side, metaclass=_SideEnumTypeWrapper): ...
+
+SIDE_UNSPECIFIED: Side.ValueType  # 0
+SIDE_RED: Side.ValueType  # 1
+SIDE_TUNNEL: Side.ValueType  # 2
+Global___Side: _TypeAlias = Side  # noqa: Y015
+
+class _Verdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
+    VERDICT_ALLOW: _Verdict.ValueType  # 1
+    VERDICT_DROP: _Verdict.ValueType  # 2
+    VERDICT_REJECT: _Verdict.ValueType  # 3
+    """drop, and tell the sender"""
+
+class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper): ...
+
+VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
+VERDICT_ALLOW: Verdict.ValueType  # 1
+VERDICT_DROP: Verdict.ValueType  # 2
+VERDICT_REJECT: Verdict.ValueType  # 3
+"""drop, and tell the sender"""
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
+class _RuleChangeKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RuleChangeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RuleChangeKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RULE_CHANGE_KIND_UNSPECIFIED: _RuleChangeKind.ValueType  # 0
+    RULE_CHANGE_KIND_ADDED: _RuleChangeKind.ValueType  # 1
+    RULE_CHANGE_KIND_REMOVED: _RuleChangeKind.ValueType  # 2
+    RULE_CHANGE_KIND_CHANGED: _RuleChangeKind.ValueType  # 3
+    RULE_CHANGE_KIND_MOVED: _RuleChangeKind.ValueType  # 4
+
+class RuleChangeKind(_RuleChangeKind, metaclass=_RuleChangeKindEnumTypeWrapper): ...
+
+RULE_CHANGE_KIND_UNSPECIFIED: RuleChangeKind.ValueType  # 0
+RULE_CHANGE_KIND_ADDED: RuleChangeKind.ValueType  # 1
+RULE_CHANGE_KIND_REMOVED: RuleChangeKind.ValueType  # 2
+RULE_CHANGE_KIND_CHANGED: RuleChangeKind.ValueType  # 3
+RULE_CHANGE_KIND_MOVED: RuleChangeKind.ValueType  # 4
+Global___RuleChangeKind: _TypeAlias = RuleChangeKind  # noqa: Y015
+
 class _Section:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -679,6 +738,327 @@ class RuleCounters(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RuleCounters: _TypeAlias = RuleCounters  # noqa: Y015
+
+@_typing.final
+class PacketHeaders(_message.Message):
+    """As people write one down."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    SOURCE_PORT_FIELD_NUMBER: _builtins.int
+    DESTINATION_PORT_FIELD_NUMBER: _builtins.int
+    FLAGS_FIELD_NUMBER: _builtins.int
+    ICMP_TYPE_FIELD_NUMBER: _builtins.int
+    ICMP_CODE_FIELD_NUMBER: _builtins.int
+    protocol: _builtins.str
+    """tcp, udp, icmp, icmp6, or a number"""
+    source: _builtins.str
+    """an address, as 10.1.0.5"""
+    destination: _builtins.str
+    source_port: _builtins.int
+    """of tcp and udp"""
+    destination_port: _builtins.int
+    flags: _builtins.str
+    """of tcp, as syn,ack; empty: syn"""
+    icmp_type: _builtins.int
+    """of icmp and icmp6"""
+    icmp_code: _builtins.int
+    def __init__(
+        self,
+        *,
+        protocol: _builtins.str = ...,
+        source: _builtins.str = ...,
+        destination: _builtins.str = ...,
+        source_port: _builtins.int = ...,
+        destination_port: _builtins.int = ...,
+        flags: _builtins.str = ...,
+        icmp_type: _builtins.int = ...,
+        icmp_code: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["destination", b"destination", "destination_port", b"destination_port", "flags", b"flags", "icmp_code", b"icmp_code", "icmp_type", b"icmp_type", "protocol", b"protocol", "source", b"source", "source_port", b"source_port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PacketHeaders: _TypeAlias = PacketHeaders  # noqa: Y015
+
+@_typing.final
+class ExplainPacketRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADERS_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
+    SIDE_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
+    EXACT_FIELD_NUMBER: _builtins.int
+    raw: _builtins.bytes
+    """from its IP header on"""
+    side: Global___Side.ValueType
+    """that it comes from; unspecified: the tunnel if a peer is named, else red"""
+    peer: _builtins.str
+    """that it comes from: its name or public key"""
+    exact: _builtins.bool
+    """false: TCP's sequence numbers are taken to be the next ones"""
+    @_builtins.property
+    def headers(self) -> Global___PacketHeaders: ...
+    def __init__(
+        self,
+        *,
+        headers: Global___PacketHeaders | None = ...,
+        raw: _builtins.bytes = ...,
+        side: Global___Side.ValueType = ...,
+        peer: _builtins.str = ...,
+        exact: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "packet", b"packet", "raw", b"raw"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "headers", b"headers", "packet", b"packet", "peer", b"peer", "raw", b"raw", "side", b"side"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_packet: _TypeAlias = _typing.Literal["headers", "raw"]  # noqa: Y015
+    _WhichOneofArgType_packet: _TypeAlias = _typing.Literal["packet", b"packet"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_packet) -> _WhichOneofReturnType_packet | None: ...
+
+Global___ExplainPacketRequest: _TypeAlias = ExplainPacketRequest  # noqa: Y015
+
+@_typing.final
+class PacketExplanation(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    TRACKING_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    LEAVES_FIELD_NUMBER: _builtins.int
+    TRANSLATED_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    verdict: Global___Verdict.ValueType
+    rule: _builtins.int
+    """number of the one that decides, from 1; 0: none does"""
+    file: _builtins.str
+    """where that is written; empty: not known"""
+    line: _builtins.int
+    text: _builtins.str
+    why: _builtins.str
+    tracking: _builtins.str
+    """new, established, related, invalid, untracked; empty: rules were not asked"""
+    state: _builtins.str
+    """of the flow that it would belong to"""
+    leaves: _builtins.str
+    """the side that it leaves by; empty: none"""
+    translated: _builtins.bool
+    digest: _builtins.str
+    """of the rules that were asked, hexadecimal"""
+    def __init__(
+        self,
+        *,
+        verdict: Global___Verdict.ValueType = ...,
+        rule: _builtins.int = ...,
+        file: _builtins.str = ...,
+        line: _builtins.int = ...,
+        text: _builtins.str = ...,
+        why: _builtins.str = ...,
+        tracking: _builtins.str = ...,
+        state: _builtins.str = ...,
+        leaves: _builtins.str = ...,
+        translated: _builtins.bool = ...,
+        digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "file", b"file", "leaves", b"leaves", "line", b"line", "rule", b"rule", "state", b"state", "text", b"text", "tracking", b"tracking", "translated", b"translated", "verdict", b"verdict", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PacketExplanation: _TypeAlias = PacketExplanation  # noqa: Y015
+
+@_typing.final
+class DiffRulesHeader(_message.Message):
+    """The rules of revision `before` are compared with those of `after`, or with a candidate: `ruleset` bytes, compiled as they would be
+    committed, and the text that they are from.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    RULESET_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    before: _builtins.int
+    """0: the revision in force"""
+    after: _builtins.int
+    """0: the candidate, or else the revision in force"""
+    ruleset: _builtins.int
+    """bytes that will follow"""
+    rules: _builtins.int
+    def __init__(
+        self,
+        *,
+        before: _builtins.int = ...,
+        after: _builtins.int = ...,
+        ruleset: _builtins.int = ...,
+        rules: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "rules", b"rules", "ruleset", b"ruleset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffRulesHeader: _TypeAlias = DiffRulesHeader  # noqa: Y015
+
+@_typing.final
+class DiffRulesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    PIECE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def header(self) -> Global___DiffRulesHeader: ...
+    @_builtins.property
+    def piece(self) -> Global___SubmitPiece: ...
+    def __init__(
+        self,
+        *,
+        header: Global___DiffRulesHeader | None = ...,
+        piece: Global___SubmitPiece | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "part", b"part", "piece", b"piece"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "part", b"part", "piece", b"piece"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["header", "piece"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___DiffRulesRequest: _TypeAlias = DiffRulesRequest  # noqa: Y015
+
+@_typing.final
+class RulePlace(_message.Message):
+    """A rule, or a translation of addresses."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """from 1"""
+    file: _builtins.str
+    line: _builtins.int
+    text: _builtins.str
+    """that line, cut"""
+    form: _builtins.str
+    """canonical JSON: what was compiled, without its place; cut"""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        file: _builtins.str = ...,
+        line: _builtins.int = ...,
+        text: _builtins.str = ...,
+        form: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["file", b"file", "form", b"form", "line", b"line", "number", b"number", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RulePlace: _TypeAlias = RulePlace  # noqa: Y015
+
+@_typing.final
+class RuleChange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    LIST_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    kind: Global___RuleChangeKind.ValueType
+    list: _builtins.str
+    """rules, translations, lan"""
+    @_builtins.property
+    def before(self) -> Global___RulePlace:
+        """absent if it was added"""
+
+    @_builtins.property
+    def after(self) -> Global___RulePlace: ...
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that differ, of a changed one"""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___RuleChangeKind.ValueType = ...,
+        list: _builtins.str = ...,
+        before: Global___RulePlace | None = ...,
+        after: Global___RulePlace | None = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "fields", b"fields", "kind", b"kind", "list", b"list"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuleChange: _TypeAlias = RuleChange  # noqa: Y015
+
+@_typing.final
+class RulesDifference(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    ADDED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    MOVED_FIELD_NUMBER: _builtins.int
+    SAME_FIELD_NUMBER: _builtins.int
+    before: _builtins.int
+    """the revisions that were compared; 0: the candidate"""
+    after: _builtins.int
+    added: _builtins.int
+    """how many there are, also of those that are not shown"""
+    removed: _builtins.int
+    changed: _builtins.int
+    moved: _builtins.int
+    same: _builtins.int
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RuleChange]:
+        """in the order of the rules after"""
+
+    def __init__(
+        self,
+        *,
+        before: _builtins.int = ...,
+        after: _builtins.int = ...,
+        changes: _abc.Iterable[Global___RuleChange] | None = ...,
+        added: _builtins.int = ...,
+        removed: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        moved: _builtins.int = ...,
+        same: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "after", b"after", "before", b"before", "changed", b"changed", "changes", b"changes", "moved", b"moved", "removed", b"removed", "same", b"same"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RulesDifference: _TypeAlias = RulesDifference  # noqa: Y015
 
 @_typing.final
 class GetHeadRequest(_message.Message):

@@ -442,6 +442,16 @@ class RulesStub:
                 request_serializer=septum_dot_admin_dot_v1_dot_admin__pb2.GetCountersRequest.SerializeToString,
                 response_deserializer=septum_dot_admin_dot_v1_dot_admin__pb2.RuleCounters.FromString,
                 _registered_method=True)
+        self.ExplainPacket = channel.unary_unary(
+                '/septum.admin.v1.Rules/ExplainPacket',
+                request_serializer=septum_dot_admin_dot_v1_dot_admin__pb2.ExplainPacketRequest.SerializeToString,
+                response_deserializer=septum_dot_admin_dot_v1_dot_admin__pb2.PacketExplanation.FromString,
+                _registered_method=True)
+        self.DiffRules = channel.stream_unary(
+                '/septum.admin.v1.Rules/DiffRules',
+                request_serializer=septum_dot_admin_dot_v1_dot_admin__pb2.DiffRulesRequest.SerializeToString,
+                response_deserializer=septum_dot_admin_dot_v1_dot_admin__pb2.RulesDifference.FromString,
+                _registered_method=True)
 
 
 class RulesServicer:
@@ -461,6 +471,20 @@ class RulesServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainPacket(self, request, context):
+        """What would become of a packet now, and why: the flows that the filter knows count, and nothing changes by the question.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffRules(self, request_iterator, context):
+        """Which rules were added, removed, changed or moved between two sets: first the header, then the pieces of a candidate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RulesServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -473,6 +497,16 @@ def add_RulesServicer_to_server(servicer, server):
                     servicer.GetCounters,
                     request_deserializer=septum_dot_admin_dot_v1_dot_admin__pb2.GetCountersRequest.FromString,
                     response_serializer=septum_dot_admin_dot_v1_dot_admin__pb2.RuleCounters.SerializeToString,
+            ),
+            'ExplainPacket': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainPacket,
+                    request_deserializer=septum_dot_admin_dot_v1_dot_admin__pb2.ExplainPacketRequest.FromString,
+                    response_serializer=septum_dot_admin_dot_v1_dot_admin__pb2.PacketExplanation.SerializeToString,
+            ),
+            'DiffRules': grpc.stream_unary_rpc_method_handler(
+                    servicer.DiffRules,
+                    request_deserializer=septum_dot_admin_dot_v1_dot_admin__pb2.DiffRulesRequest.FromString,
+                    response_serializer=septum_dot_admin_dot_v1_dot_admin__pb2.RulesDifference.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -529,6 +563,60 @@ class Rules:
             '/septum.admin.v1.Rules/GetCounters',
             septum_dot_admin_dot_v1_dot_admin__pb2.GetCountersRequest.SerializeToString,
             septum_dot_admin_dot_v1_dot_admin__pb2.RuleCounters.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainPacket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/septum.admin.v1.Rules/ExplainPacket',
+            septum_dot_admin_dot_v1_dot_admin__pb2.ExplainPacketRequest.SerializeToString,
+            septum_dot_admin_dot_v1_dot_admin__pb2.PacketExplanation.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffRules(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/septum.admin.v1.Rules/DiffRules',
+            septum_dot_admin_dot_v1_dot_admin__pb2.DiffRulesRequest.SerializeToString,
+            septum_dot_admin_dot_v1_dot_admin__pb2.RulesDifference.FromString,
             options,
             channel_credentials,
             insecure,

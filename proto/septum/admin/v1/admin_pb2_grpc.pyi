@@ -160,6 +160,10 @@ class RulesStub:
     """The rules in force, as text."""
     GetCounters: _grpc.UnaryUnaryMultiCallable[_admin_pb2.GetCountersRequest, _admin_pb2.RuleCounters]
     """What each has matched."""
+    ExplainPacket: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ExplainPacketRequest, _admin_pb2.PacketExplanation]
+    """What would become of a packet now, and why: the flows that the filter knows count, and nothing changes by the question."""
+    DiffRules: _grpc.StreamUnaryMultiCallable[_admin_pb2.DiffRulesRequest, _admin_pb2.RulesDifference]
+    """Which rules were added, removed, changed or moved between two sets: first the header, then the pieces of a candidate."""
 
 @_typing.type_check_only
 class RulesAsyncStub(RulesStub):
@@ -168,6 +172,10 @@ class RulesAsyncStub(RulesStub):
     """The rules in force, as text."""
     GetCounters: _aio.UnaryUnaryMultiCallable[_admin_pb2.GetCountersRequest, _admin_pb2.RuleCounters]  # type: ignore[assignment]
     """What each has matched."""
+    ExplainPacket: _aio.UnaryUnaryMultiCallable[_admin_pb2.ExplainPacketRequest, _admin_pb2.PacketExplanation]  # type: ignore[assignment]
+    """What would become of a packet now, and why: the flows that the filter knows count, and nothing changes by the question."""
+    DiffRules: _aio.StreamUnaryMultiCallable[_admin_pb2.DiffRulesRequest, _admin_pb2.RulesDifference]  # type: ignore[assignment]
+    """Which rules were added, removed, changed or moved between two sets: first the header, then the pieces of a candidate."""
 
 class RulesServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -185,6 +193,22 @@ class RulesServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.RuleCounters, _abc.Awaitable[_admin_pb2.RuleCounters]]:
         """What each has matched."""
+
+    @_abc_1.abstractmethod
+    def ExplainPacket(
+        self,
+        request: _admin_pb2.ExplainPacketRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.PacketExplanation, _abc.Awaitable[_admin_pb2.PacketExplanation]]:
+        """What would become of a packet now, and why: the flows that the filter knows count, and nothing changes by the question."""
+
+    @_abc_1.abstractmethod
+    def DiffRules(
+        self,
+        request_iterator: _MaybeAsyncIterator[_admin_pb2.DiffRulesRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.RulesDifference, _abc.Awaitable[_admin_pb2.RulesDifference]]:
+        """Which rules were added, removed, changed or moved between two sets: first the header, then the pieces of a candidate."""
 
 def add_RulesServicer_to_server(servicer: RulesServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
