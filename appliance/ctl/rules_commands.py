@@ -214,54 +214,49 @@ def diff(file: File, json_: Json = False) -> None:
 def explain(
     packets: Annotated[list[str], typer.Argument(help="Packets, as 'tcp 10.1.0.5:51000 > 192.0.2.7:443'.")],
     mine: Mine = False,
+    file: Annotated[Path | None, typer.Option("--rules", help="Of a file of rules, not of what is in force.")] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="By the rules alone: as if the box knew of no connection yet.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Say what becomes of a packet and why: the verdict, and the rule that decides (docs/filter.md).
 
-    Packets are met in their order: what one opens, the next may belong to. Exit code 1 if one does not pass.
+    The box is asked, and the connections that it knows of count; nothing changes by that. What a candidate or a file
+    would do is found out here, and so it is with --fresh: there packets are met in their order, and what one opens, the
+    next may belong to. Exit code 1 if one does not pass.
     """
-    from appliance.ctl import configuration
-    from appliance.rules import space
-    from appliance.rules.explained import Explainer
-    from appliance.rules.packets import parse
+    from appliance.ctl import candidate, chain, explaining
 
+    if sum((mine, file is not None, fresh)) > 1:
+        raise Trouble(Exit.USAGE, "--candidate, --rules and --fresh do not go together", "one of them, or none")
     with reach.the_box() as box:
-        made = _configuration(box, mine)
-    ruleset = configuration.compile_rules(made).ruleset
-    names = {peer.number: peer.name for peer in made.peers}
-    numbers = {name: number for number, name in names.items()}
-    explainer = Explainer(ruleset, names, time.time())
-    try:
-        found = [explainer.described(parse(text, space.has_link(ruleset), numbers)) for text in packets]
-    except ValueError as error:
-        raise Trouble(Exit.USAGE, str(error), "'tcp 10.1.0.5:51000 > 192.0.2.7:443'") from None
-    lines = say.clean_lines(made.rules)
-    rows = []
-    for one in found:
-        line = ruleset.rules[one.rule].line if one.rule is not None else 0
-        rows.append(
-            {
-                "packet": one.packet,
-                "verdict": one.verdict.name.lower(),
-                "line": line or None,
-                "rule": lines[line - 1].strip() if line else None,
-                "why": one.why,
-                "state": one.state,
-            }
-        )
+        if is_live := not (mine or fresh or file is not None):
+            entry = chain.look(box).in_force
+            made, digest = candidate.fetch(box, entry), entry.commit.ruleset if entry is not None else bytes(32)
+        else:
+            made, digest = _configuration(box, mine), b""
+        if file is not None:
+            made = made._replace(rules=_read(file))
+        asked = explaining.read(made, packets)
+        found = [explaining.live(box, asked, one, digest) if is_live else asked.alone(one) for one in asked.packets]
+    rows = [asked.row(one) for one in found]
     if say.is_json():
         say.as_json(rows)
     else:
         for row in rows:
             verdict = str(row["verdict"])
-            say.out.print(
-                say.Text.assemble((verdict, f"bold {_COLOURS[verdict]}"), f"  {row['packet']}"), soft_wrap=True
-            )
+            head = say.Text.assemble((verdict, f"bold {_COLOURS[verdict]}"), f"  {row['packet']}")
+            say.out.print(head, soft_wrap=True)
             by = f"line {row['line']}: {row['rule']}" if row["line"] else row["why"]
             say.out.print(say.Text(f"  by     {by}"), soft_wrap=True)
+            if row["line"] and row["why"] != explaining.PLAIN:
+                say.out.print(say.Text(f"  since  {row['why']}"), soft_wrap=True)
             if row["state"]:
                 say.out.print(say.Text(f"  state  {row['state']}"), soft_wrap=True)
-    raise typer.Exit(0 if all(one.verdict.name == "ALLOW" for one in found) else 1)
+            if row["note"]:
+                say.out.print(say.Text(f"  but    {row['note']}", style="yellow"), soft_wrap=True)
+    raise typer.Exit(0 if all(row["verdict"] == "allow" and not row["note"] for row in rows) else 1)
 
 
 say.bare(app, lambda: show(mine=False))

@@ -38,6 +38,8 @@ from appliance.signed.keyproof import prove
 from appliance.signed.refusal import Refusal, Why
 from appliance.signed.roster import Roster, Trust
 from appliance.signed.statements import NONE, Commit, Confirm, Rehearse, Rekey, Role, Signed, parse, public_key
+from components.filter.engine import Engine
+from components.filter.model import RuleSet, Side
 from components.filter.ruleset import from_json
 
 CODES = {
@@ -225,6 +227,8 @@ class FakeBox:
         self.refusal: Refusal | None = None  # of the next commit
         self.sums: list[pb.Sum] = []
         self.rule_counters: list[pb.RuleCounter] = []
+        self.engine: tuple[bytes, Engine] | None = None  # and by which rules it goes
+        self.explanation_lies: dict[str, Any] = {}
         self._server = grpc.server(ThreadPoolExecutor(32))
         _Services(self).add(self._server)
         backend = self._server.add_insecure_port("127.0.0.1:0")
@@ -354,6 +358,27 @@ class FakeBox:
     def section(self, name: str, revision: int = 0) -> bytes:
         commit = self.commits[(revision or self.active) - 1].commit
         return self.contents[getattr(commit, name).hex()]
+
+    def explain(self, request: pb.ExplainPacketRequest) -> pb.PacketExplanation:
+        """What the filter would say that goes by the rules in force, and knows the flows that tests have opened."""
+        numbers = {one.name: one.number for one in self.peers()}
+        digest = self.commits[self.active - 1].commit.ruleset if self.active else bytes(32)
+        if self.engine is None or self.engine[0] != digest:
+            rules = from_json(self.section("ruleset")) if self.active else RuleSet()
+            self.engine = digest, Engine(rules)
+        side, peer = Side(request.side), numbers.get(request.peer, 0)
+        found = self.engine[1].explain(request.raw, side, peer, 10.0, time.time())
+        shown = pb.PacketExplanation(
+            verdict=pb.Verdict.ValueType(int(found.verdict)),
+            rule=0 if found.rule is None else found.rule + 1,
+            why=found.why,
+            tracking=found.tracking,
+            state=found.state,
+            digest=digest.hex(),
+        )
+        for name, value in self.explanation_lies.items():
+            setattr(shown, name, value)
+        return shown
 
     def peers(self) -> tuple[peers.PeerEntry, ...]:
         return peers.parse(self.section("peers")) if self.active else ()
@@ -517,6 +542,14 @@ class _Services:
     def GetCounters(self, request: Any, context: Any) -> pb.RuleCounters:
         self._caller(context)
         return pb.RuleCounters(rules=self._box.rule_counters, sums=self._box.sums, digest="00")
+
+    def ExplainPacket(self, request: Any, context: Any) -> pb.PacketExplanation:
+        self._caller(context)
+        return self._box.explain(request)
+
+    def DiffRules(self, requests: Any, context: Any) -> pb.RulesDifference:
+        self._abort(context, code_pb2.UNIMPLEMENTED, "septumctl compares rules itself")
+        raise AssertionError("aborted")
 
     # Configuration
 

@@ -455,6 +455,13 @@ def test_rules(box: FakeBox, ctl: Ctl, rules: Path, tmp_path: Path) -> None:
         "rules", "explain", "tcp 10.1.0.5:51000 > 192.0.2.7:443", "tcp 10.1.0.5:1 > 192.0.2.7:22", code=1
     )
     assert [(row["verdict"], row["line"]) for row in explained] == [("allow", 2), ("drop", None)]
+    two = ("udp 10.1.0.5:51000 > 192.0.2.7:443", "from tunnel udp 192.0.2.7:443 > 10.1.0.5:51000")
+    file = tmp_path / "udp"
+    file.write_text("allow established related\nallow from red\n")
+    fresh = ctl.said("rules", "explain", "--rules", str(file), *two)
+    assert [row["verdict"] for row in fresh] == ["allow", "allow"], "the second answers the first"
+    assert [row["verdict"] for row in ctl.said("rules", "explain", "--fresh", *two, code=1)] == ["drop", "drop"]
+    assert ctl.refused("rules", "explain", "--fresh", "--candidate", *two, code=2)
     worse = tmp_path / "worse"
     worse.write_text(RULES + "drop from red tcp port https\n")
     (found,) = ctl.said("rules", "check", str(worse), code=1)
@@ -463,6 +470,42 @@ def test_rules(box: FakeBox, ctl: Ctl, rules: Path, tmp_path: Path) -> None:
     assert "rules:1" in ctl("rules", "set", "-", code=7, stdin="alow").err
     ctl("rules", "set", "-", stdin="allow from red\n")
     assert ctl("rules", "show", "--candidate").out == "allow from red\n"
+
+
+def test_the_box_explains_by_the_connections_that_it_knows(box: FakeBox, ctl: Ctl, rules: Path) -> None:
+    from components.filter.model import Side
+    from tests.unit.filter.talk import Packets, tcp_out
+
+    key = base64.b64encode(b"k" * 32).decode()
+    ctl("peers", "add", "far", "--public-key", key, "--allowed-ips", "10.8.0.0/24")
+    ctl("rules", "set", str(rules))
+    ctl("config", "commit")
+    back = "from peer far tcp 10.8.0.2:443 > 192.168.1.10:40000 flags syn,ack"
+    (told,) = ctl.said("rules", "explain", back, code=1)
+    assert (told["verdict"], told["state"]) == ("drop", "no flow, it is invalid")
+    assert box.engine is not None
+    packet = tcp_out("S")
+    box.engine[1].judge(Packets(packet, len(packet), 0), Side.RED, 10.0, 0.0)
+    (told,) = ctl.said("rules", "explain", back, code=1)  # the fake looks at sequence numbers, which are made up
+    assert told["state"].startswith("opening, opened from the red side")
+    assert "no flow" in ctl.said("rules", "explain", "--fresh", back, code=1)[0]["state"]
+    (told,) = ctl.said("rules", "explain", "from peer far tcp 10.9.0.2:443 > 192.168.1.10:80", code=1)
+    assert told["note"].startswith("10.9.0.2 is none of the addresses of far")
+    assert "none of the addresses" in ctl("rules", "explain", back.replace("10.8", "10.9"), code=1).out
+    (told,) = ctl.said("rules", "explain", "tcp 10.1.0.5:1 > 192.0.2.7:443 state established")
+    assert told["line"] == 1, "a state that is said is not asked for"
+
+
+def test_an_explanation_that_goes_not_with_what_was_signed_is_not_believed(box: FakeBox, ctl: Ctl, rules: Path) -> None:
+    packet = "tcp 10.1.0.5:51000 > 192.0.2.7:443"
+    box.explanation_lies = {"verdict": 1}
+    ctl("rules", "set", "-", "-C", stdin="drop from red tcp port 443\n")
+    assert "passes by a rule that lets none pass" in ctl.refused("rules", "explain", packet, code=6)["error"]
+    for lie in ({"verdict": 1, "rule": 0}, {"rule": 7}, {"verdict": 0}):
+        box.explanation_lies = lie
+        ctl.refused("rules", "explain", packet, code=6)
+    box.explanation_lies = {"digest": "00" * 32}
+    assert ctl.refused("rules", "explain", packet, code=5)["reason"] == "STALE"
 
 
 def test_fifty_who_write_at_once(box: FakeBox, ctl: Ctl) -> None:
