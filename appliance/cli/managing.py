@@ -51,4 +51,5 @@ def _say(name: str, console: Console, address: str, context: str, as_json: bool)
     screen.out.print(f"  box      {console.box}", soft_wrap=True)
     screen.out.print(f"  address  {address}", soft_wrap=True)
     screen.out.print(f"  context  {context} (septumctl --context {context})", soft_wrap=True)
-    screen.out.print(f"next: septum up {name}.conf --assembly vpn-managed, then septumctl status", soft_wrap=True)
+    then = f"septum up {name}.conf --assembly vpn-managed --admin {address}, then septumctl status"
+    screen.out.print(f"next: {then}", soft_wrap=True)

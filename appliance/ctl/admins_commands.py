@@ -164,9 +164,10 @@ def invite(
         except ValueError as error:
             raise Trouble(Exit.USAGE, str(error)) from None
         rehearsed(known.roster, signed)
+        key = _public_key(box, known.roster)
         submit(box, signed, "the invitation to be taken")
     token = tokens.write(
-        tokens.Token(context.box, context.console, seed, name, context.name, address or context.address)
+        tokens.Token(context.box, context.console, seed, name, context.name, address or context.address, key)
     )
     if say.is_json():
         say.as_json({"name": name, "role": role, "expires": say.stamp(statement.expires), "token": token})
@@ -174,6 +175,24 @@ def invite(
     say.note(f"{name} is invited as {role}, until {say.when(statement.expires)}. They type:\n")
     say.out.out(f"septumctl enroll {token}\n")
     say.hint("Whoever has this token can become them, once. It is shown here and nowhere else.")
+
+
+def _public_key(box: Any, roster: Roster) -> str:
+    """The box's WireGuard key, as it is signed or was seen before: a token that carries it spares the invited one to
+    believe what is shown first. Empty if it is not known and keymgr is away. Errors: Trouble.
+    """
+    from appliance.ctl import sealing
+
+    if roster.key:
+        return base64.b64encode(roster.key).decode()
+    if seen := box.context.seen().get("public_key"):
+        return str(seen)
+    try:
+        return sealing.pinned(box).public_key
+    except Trouble as trouble:
+        if trouble.code == Exit.NOT_BELIEVED:
+            raise
+        return ""
 
 
 @app.command()

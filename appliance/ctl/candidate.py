@@ -15,9 +15,10 @@ from typing import Final
 from appliance.ctl import chain, configuration, say
 from appliance.ctl.configuration import Configuration
 from appliance.ctl.connection import Box
-from appliance.ctl.contexts import Context, write
+from appliance.ctl.contexts import Context
 from appliance.ctl.trouble import Exit, Place, Trouble
 from appliance.guest.settings import SettingsError
+from appliance.management.files import write
 from appliance.signed import peers
 
 _DISCARD: Final = "septumctl config discard"

@@ -402,7 +402,8 @@ def export(
     json_: Json = False,
 ) -> None:
     """Write a configuration into a file, with the signatures that prove it. Preshared keys in it are sealed."""
-    from appliance.ctl import archive, chain, configuration, contexts
+    from appliance.ctl import archive, chain, configuration
+    from appliance.management.files import write
 
     with reach.the_box() as box:
         known = chain.look(box, revision)
@@ -418,7 +419,7 @@ def export(
         typer.echo(text, nl=False)
         return
     try:
-        contexts.write(file, text)
+        write(file, text)
     except OSError as error:
         raise Trouble(Exit.REFUSED, f"{file}: {error.strerror}") from None
     say.done(f"revision {entry.commit.revision} is in {file}", revision=entry.commit.revision, file=str(file))

@@ -23,7 +23,6 @@ from appliance.signed.statements import public_key
 TRANSFER: Final = 900.0  # ... for a whole section, which is 4 MiB at most, over a slow link
 _LOOK: Final = 0.1
 _PEERS: Final = 1000  # of a page
-_MOST_PEERS: Final = 65_536
 _LARGEST: Final = 16 << 20  # bytes of an answer
 _DETAILS: Final = "grpc-status-details-bin"
 
@@ -147,6 +146,8 @@ class Box:
 
     def everybody(self, tell: Callable[[float], None] = lambda done: None) -> list[Any]:
         """All peers, as the box shows them."""
+        from appliance.signed.peers import MOST_PEERS
+
         found: list[Any] = []
         tokens = [""]
         while True:
@@ -157,7 +158,7 @@ class Box:
             if not page.next_page_token or not page.peers:
                 return found
             tokens.append(page.next_page_token)
-            if tokens[-1] in tokens[:-1] or len(found) > _MOST_PEERS:
+            if tokens[-1] in tokens[:-1] or len(found) > MOST_PEERS:
                 why = f"{self.context.address} shows peers without an end"
                 raise Trouble(Exit.NOT_BELIEVED, why, "septumctl domains")
 

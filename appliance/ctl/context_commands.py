@@ -180,6 +180,8 @@ def enroll(
             chain_pem=certificate.chain,
             replace=replace,
         )
+    if said.key:
+        made.remember(public_key=said.key)
     _welcome(made)
 
 

@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from appliance.management.files import put, write
+
 FORMAT: Final = 1
 PORT: Final = 50051
 SERVER_NAME: Final = "box.septum"
@@ -156,13 +158,16 @@ class Context:
     @contextlib.contextmanager
     def _seen(self) -> Iterator[dict[str, Any]]:
         """What was seen, to be changed by one of our commands at a time."""
-        with open(self.folder / ".seen.lock", "w") as lock:
+        lock = os.open(self.folder / ".seen.lock", os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             before = self.seen()
             seen = dict(before)
             yield seen
             if seen != before:
                 write(self.folder / "seen.json", json.dumps(seen, sort_keys=True) + "\n")
+        finally:
+            os.close(lock)
 
     def roster(self) -> list[tuple[bytes, bytes]]:
         """The statements of the roster, each with its signature, as they were kept. The caller looks at them again."""
@@ -206,21 +211,6 @@ class Context:
 
 
 _AGAIN: Final = "septumctl enroll TOKEN --replace, with a new invitation"
-
-
-def write(file: Path, content: str | bytes) -> None:
-    """``file``, whole or not at all, readable by its owner alone. Errors: OSError."""
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(descriptor, "wb") as opened:
-            opened.write(content.encode() if isinstance(content, str) else content)
-            opened.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _save(context: Context) -> Context:
@@ -273,9 +263,7 @@ def create(
         write(building / "signing.key", seed.hex() + "\n")
         write(building / "tls.pem", f"{tls_key_pem.strip()}\n{chain_pem}")
         _save(Context(building, address, box, console, administrator))
-        if folder.exists():
-            shutil.rmtree(folder)
-        building.rename(folder)
+        put(building, folder)
         if not (base / "current").exists():
             write(base / "current", name + "\n")
     except OSError as error:

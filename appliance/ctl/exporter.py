@@ -22,7 +22,6 @@ ADDRESS: Final = "127.0.0.1:9586"
 MOST_PEERS: Final = 250
 MOST_RULES: Final = 500
 OTHERS: Final = "others"
-_PAGE: Final = 1000
 _PREFIX: Final = "septum"
 
 
@@ -120,14 +119,7 @@ def ask(box: Any) -> Figures:
 
     status = box.ask(box.box.GetStatus, pb.GetStatusRequest(), "the state of the box")
     rules = box.ask(box.rules.GetCounters, pb.GetCountersRequest(), "the rules' counters")
-    peers: list[Any] = []
-    token = ""
-    while True:
-        page = box.ask(box.peers.ListPeers, pb.ListPeersRequest(page_size=_PAGE, page_token=token), "the peers")
-        peers += page.peers
-        if not page.next_page_token or page.next_page_token == token:
-            return Figures(status, peers, rules)
-        token = page.next_page_token
+    return Figures(status, box.everybody(), rules)
 
 
 class Collector:

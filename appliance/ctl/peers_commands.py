@@ -274,7 +274,7 @@ def add(
 
 
 def _write(file: Path, text: str) -> None:
-    from appliance.ctl.contexts import write
+    from appliance.management.files import write
 
     try:
         write(file, text)
@@ -425,7 +425,8 @@ def _client_side(context: Any, said: tuple[str, str, str], status: Any) -> tuple
     """Endpoint, routes and DNS for a peer's own file: as said, as remembered, or guessed."""
     import json
 
-    from appliance.ctl.contexts import host_and_port, write
+    from appliance.ctl.contexts import host_and_port
+    from appliance.management.files import write
 
     file = context.folder / "client.json"
     try:

@@ -31,7 +31,6 @@ FOLDER: Final = Path("/var/run/wireguard")
 _INTERFACE: Final = re.compile(r"[A-Za-z0-9_=+.-]{1,15}")
 _PATIENCE: Final = 10.0  # seconds for one message to come, or to be taken
 _ATTEMPTS: Final = 8  # of a commit that others were faster than
-_PAGE: Final = 1000
 
 _ERRNO: Final = {
     Exit.NOT_ALLOWED: errno.EPERM,
@@ -142,7 +141,7 @@ class Adapter:
         try:
             change = uapi.read(untrusted)
             if change is None:
-                return uapi.told(self.standing(), self._peers())
+                return uapi.told(self.standing(), self._box.everybody())
             self._carry_out(change)
             return uapi.answer(0)
         except UapiError as error:
@@ -164,18 +163,6 @@ class Adapter:
 
         status = self._box.ask(self._box.box.GetStatus, pb.GetStatusRequest(), "the state of the box")
         return Standing(base64.b64decode(sealing.pinned(self._box).public_key), status.listen_port)
-
-    def _peers(self) -> Iterator[Any]:
-        from septum.admin.v1 import admin_pb2 as pb
-
-        token = ""
-        while True:
-            request = pb.ListPeersRequest(page_size=_PAGE, page_token=token)
-            page = self._box.ask(self._box.peers.ListPeers, request, "the peers")
-            yield from page.peers
-            if not page.next_page_token or page.next_page_token == token:
-                return
-            token = page.next_page_token
 
     def _carry_out(self, change: uapi.Change) -> None:
         """Commits it, on top of whatever is in force. Errors: UapiError, Trouble."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from appliance.management import authority
+from appliance.management.files import put, sync, write
 from appliance.management.trust import FOLDER
 from appliance.signed.statements import SEED, public_key
 from components.admin.certificates import Issuer
@@ -69,9 +69,9 @@ def initialise(state: Path, name: str, now: datetime.datetime, *, replace: bool 
     building = folder.with_name(f".{FOLDER}.{secrets.token_hex(4)}")
     try:
         building.mkdir(mode=0o700)
-        _write(building / "root.pem", made.root.certificate)
-        _write(building / "root.key", made.root.key)
-        _write(building / "trust.json", json.dumps({"box": made.box, "console": public.hex()}) + "\n")
+        write(building / "root.pem", made.root.certificate)
+        write(building / "root.key", made.root.key)
+        write(building / "trust.json", json.dumps({"box": made.box, "console": public.hex()}) + "\n")
         identity = {
             "name": name,
             "box": made.box,
@@ -83,10 +83,8 @@ def initialise(state: Path, name: str, now: datetime.datetime, *, replace: bool 
             "root": made.root.certificate,
             "renew_at": int((now + RENEW_AFTER).timestamp()),
         }
-        _write(building / "identity.json", json.dumps(identity) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        building.rename(folder)
+        write(building / "identity.json", json.dumps(identity) + "\n")
+        put(building, folder)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
@@ -140,15 +138,5 @@ def renew(state: Path, now: datetime.datetime) -> None:
         "issuing_key": authority.key_pem(issuing_key),
         "renew_at": int((now + RENEW_AFTER).timestamp()),
     }
-    _write(folder / "identity.json", json.dumps(identity) + "\n")
-
-
-def _write(file: Path, content: str) -> None:
-    """``file``, whole or not at all, readable by its owner alone."""
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(fd, "w") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(fd)
-    os.replace(temporary, file)
+    write(folder / "identity.json", json.dumps(identity) + "\n")
+    sync(folder)

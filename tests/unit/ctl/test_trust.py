@@ -39,6 +39,21 @@ def test_enrolling(box: FakeBox, ctl: Ctl, ctl_of: Callable[[str], Ctl]) -> None
     assert listed == {"console": ("security-officer", "administrator"), "bob": ("viewer", "administrator")}
 
 
+def test_who_is_invited_believes_the_key_that_the_inviting_one_has_seen(
+    box: FakeBox, ctl: Ctl, ctl_of: Callable[[str], Ctl]
+) -> None:
+    token = ctl.said("admins", "invite", "bob")["token"]
+    assert tokens.read(token).key == ctl.context.seen()["public_key"] == box.keys.public_key
+    bob = ctl_of("bob")
+    bob("enroll", token)
+    box.lies = {"public_key": fakebox.b64(b"M")}  # whoever holds admin, before bob has seen any key
+    assert bob.refused("keys", "show", code=6)["reason"] == "KEYS_CHANGED"
+    box.lies = {}
+    assert bob.said("keys", "show")["public_key"] == box.keys.public_key
+    again = tokens.write(tokens.read(token)._replace(key=""))
+    assert tokens.read(again).key == "" and tokens.read(again).name == "bob"
+
+
 def test_a_token_is_good_once(ctl: Ctl, ctl_of: Callable[[str], Ctl]) -> None:
     token = ctl.said("admins", "invite", "bob")["token"]
     ctl_of("bob")("enroll", token)
