@@ -123,3 +123,28 @@ def test_the_log_has_it_all(box: Managed) -> None:
     said = run(*box.command(CTL, *words), timeout=60)
     for what in ("revision 1 by olga", "nobody confirmed 2", "enroll olga", "revoke olga"):
         assert what in said, said
+
+
+@pytest.mark.parametrize("who", ["admin", "monitor"])
+def test_what_nobody_confirms_is_taken_back_whoever_is_not_there_for_it(box: Managed, who: str) -> None:
+    """admin has no part in it. The monitor takes the box with it; whoever starts that again, as a service's manager
+    does, finds the deadline where it was.
+    """
+    before = box.ctl("config", "show")["revision"]
+    active = box.ctl("status")["revision"]
+    box.ctl("peers", "add", f"by-{who}", "--public-key", "Q0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0NDQ0M=")
+    box.ctl("config", "commit", "--confirm", "20s")
+    began = time.monotonic()
+    if who == "admin":
+        box.kill("admin")
+    else:
+        box.kill_monitor()
+        box.down()
+        box.again()
+    assert box.ctl("config", "show")["revision"] == before + 1
+    wait_for("the rollback", lambda: box.ctl("status")["revision"] == active, seconds=60, every=0.5)
+    assert time.monotonic() - began >= 18
+    (last, *_) = box.ctl("config", "history")
+    assert (last["revision"], last["fate"]) == (before + 1, "rolled back")
+    assert [one["name"] for one in box.ctl("peers", "list")] == ["laptop"]
+    box.ctl("config", "discard")

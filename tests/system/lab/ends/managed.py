@@ -26,9 +26,14 @@ class Managed(Septum):
     kind = "septum, managed"
 
     def start(self) -> None:
-        file = secret_file(self.directory / f"{self.name}.conf", replace(self.conf, peers=[]).wg_quick())
+        secret_file(self.directory / f"{self.name}.conf", replace(self.conf, peers=[]).wg_quick())
         self.site.gateway.run("ip", "link", "set", "lo", "up")
         self.septum("init", self.name, "--address", ADDRESS)
+        self.again()
+
+    def again(self) -> None:
+        """Started, as it was made."""
+        file = self.directory / f"{self.name}.conf"
         faces = ("--lan", self.site.lan, "--wan", self.site.wan) if self.inline else ()
         self.up(str(file), "--assembly", "vpn-managed", "--admin", ADDRESS, *faces)
         wait_for("admin to say that all run", self._is_up, seconds=60, every=0.5)

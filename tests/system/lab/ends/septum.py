@@ -17,7 +17,7 @@ from typing import Any, Self
 from ..conf import Conf
 from ..namespace import LabError, run, stop, tool
 from ..topology import Site
-from .end import End
+from .end import End, wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 START_SECONDS = 60.0  # it takes a fraction of one; a machine that does ten other things takes its time
@@ -173,6 +173,15 @@ class Septum(End):
         pid = int(self.domains()[domain]["pid"])
         os.kill(pid, signal.SIGKILL)
         return pid
+
+    def kill_monitor(self) -> None:
+        """SIGKILL to the monitor, with which its domains die."""
+        assert self._process is not None
+        pids = self.pids()[1:]
+        self._process.kill()
+        self._process.wait(10)
+        self._process = None
+        wait_for("its domains to be dead", lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
     def handshakes(self) -> dict[str, float]:
         return {key: float(peer["latest_handshake"] or 0) for key, peer in self.peers().items()}
