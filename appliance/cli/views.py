@@ -67,6 +67,8 @@ def overview(status: dict[str, Any]) -> None:
         }
         # Written as it is: rich takes ten seconds to lay out the lines of ten thousand peers
         screen.out.out("\n".join(f"  {label}: {value}" for label, value in lines.items() if value))
+    if any(domain["component"] == "admin" for domain in status["domains"]):
+        screen.out.print("  peers and rules: as administrators have signed them: septumctl peers, septumctl rules")
     screen.out.print()
     rows = [
         (domain["name"], "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in counted))
