@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import unified_diff
@@ -18,7 +19,9 @@ from appliance.ctl.connection import Box, pieces
 from appliance.ctl.trouble import Exit, Trouble
 from appliance.signed.statements import Commit, Confirm, Rehearse, Signed, comment, sign
 
-_ATTEMPTS: Final = 8  # of a change that is made anew where somebody else was faster
+_FIRST_REST: Final = 0.1  # seconds, about what a commit takes
+_LONGEST_REST: Final = 4.0
+_ATTEMPTS: Final = 10  # of a change that is made anew where somebody else was faster
 _SHOWN_PACKETS: Final = 10
 _SHOWN_PEERS: Final = 40
 
@@ -58,8 +61,15 @@ def change(edit: Edit, said: str, is_committed: bool, confirm: int = 0) -> tuple
             except Trouble as trouble:
                 if trouble.reason != "STALE" or attempt == _ATTEMPTS - 1:
                     raise
-                time.sleep(0.05 * 2**attempt)
+                rest(attempt)
         raise AssertionError("the last attempt returns or raises")
+
+
+def rest(attempt: int) -> None:
+    """Somebody was faster, for the ``attempt``-th time in a row, from 0. Waits for a time by chance, twice as long each
+    time, before anything is read again: of many who write at once few are at it at any time.
+    """
+    time.sleep(random.uniform(0, min(_FIRST_REST * 2**attempt, _LONGEST_REST)))
 
 
 def told(what: str, found: tuple[Candidate, Committed | None], **more: Any) -> None:

@@ -183,7 +183,7 @@ class Adapter:
                     return
                 if trouble.reason != "STALE" or attempt == _ATTEMPTS - 1:
                     raise
-                time.sleep(0.05 * 2**attempt)
+                changing.rest(attempt)
 
 
 def _public_of(private_key: bytes) -> bytes:

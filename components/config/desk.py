@@ -117,6 +117,7 @@ class Desk:
         sections = [bytes(coming) for number, coming in self._coming.items() if len(coming) == self._totals[number]]
         self.forget()
         signed = Signed(submit.statement, submit.signature)
+        self._keeper.is_next(signed)
         coming = {canonical.digest(section): section for section in sections}
         self.submission = Submission(signed, coming)
         self.steps = (0, 0)

@@ -173,6 +173,17 @@ class Keeper:
         except Away as away:
             raise Refusal(Why.AWAY, f"{away}: nothing has changed") from None
 
+    def is_next(self, signed: Signed) -> None:
+        """Errors: Refusal (STALE) for a commit that follows another one than the last, whoever signed it: of many that
+        come at once for the same place all but one are told so without any work.
+        """
+        statement = parse(signed.statement)
+        if isinstance(statement, Commit | Rehearse) and statement.follows != self.book.digest:
+            raise self._overtaken()
+
+    def _overtaken(self) -> Refusal:
+        return Refusal(Why.STALE, f"does not follow revision {self.book.revision}: somebody was faster", "follows")
+
     def _commit(self, signed: Signed, said: Commit | Rehearse, coming: Mapping[bytes, bytes]) -> Steps[Accepted]:
         """A commit; or one that is rehearsed, which goes as far as one can without changing anything."""
         self.roster.vouch(signed, said)
@@ -227,7 +238,7 @@ class Keeper:
         """Whether ``commit`` comes next, and would change anything. Errors: Refusal."""
         book = self.book
         if commit.revision != book.revision + 1 or commit.follows != book.digest:
-            raise Refusal(Why.STALE, f"does not follow revision {book.revision}: somebody was faster", "follows")
+            raise self._overtaken()
         if commit.roster != self.roster.serial:
             raise Refusal(Why.STALE, f"is not the last, {self.roster.serial}: sign again", "roster")
         if book.is_pending:

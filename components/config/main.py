@@ -64,7 +64,10 @@ class Shell:
     def _answer(self, consumer: str, request: ConfiguringRequest) -> ConfiguringReply:
         if self._desk.submission is not None:
             self._desk.steps = self._runner.asks, self._keeper.expected
-        return self._desk.answer(request, time.monotonic())
+        reply = self._desk.answer(request, time.monotonic())
+        if request.WhichOneof("ask") == "submit" and reply.WhichOneof("answer") == "refused":
+            self._refused.add(1)
+        return reply
 
     def _read(self, ref: Ref) -> bytes:
         """A page, for who reads a section. Errors: Refusal."""
@@ -129,8 +132,9 @@ class Shell:
         if not isinstance(outcome, Accepted | Refusal):
             self._ended(outcome)
             outcome = Refusal(Why.AWAY, f"what came of it is not known: {outcome}")
-        ended = time.monotonic()
-        self._rested = ended + min(_MOST_REST, (ended - self._began) * _REST)
+        if self._runner.asks:
+            ended = time.monotonic()
+            self._rested = ended + min(_MOST_REST, (ended - self._began) * _REST)
         (self._refused if isinstance(outcome, Refusal) else self._commits).add(1)
         self._desk.finish(outcome)
 

@@ -108,6 +108,7 @@ class Writer(threading.Thread):
         self.last = 0  # keepalive that was acknowledged last
         self.refused: Counter[str] = Counter()
         self.broken = ""
+        self._missed = 0  # times in a row that somebody was faster
         self._context = context
         self._begin = begin
 
@@ -136,8 +137,10 @@ class Writer(threading.Thread):
             self.refused[trouble.reason] += 1
             if trouble.reason not in ("STALE", "PENDING", "RATE"):
                 raise
-            time.sleep(0.05 + 0.01 * (self.number % 10))
+            changing.rest(self._missed)
+            self._missed += 1
             return
+        self._missed = 0
         self.accepted.append(done.revision)
         self.last = wanted
 

@@ -126,6 +126,19 @@ def test_chunks_in_order_and_within_what_was_said(counter: Counter) -> None:
     assert (answer.kind, answer.path) == (Why.INVALID, "ruleset")
 
 
+def test_who_comes_second_is_told_so_without_any_work(counter: Counter) -> None:
+    world = counter.world
+    rivals = [world.commit(name, b"r") for name in (b"a", b"b")]
+    counter.bring(b"a", b"r")
+    assert counter.submit(rivals[0]).number == 1
+    counter.bring(b"b", b"r")
+    said = Submit(statement=rivals[1].statement, signature=rivals[1].signature)
+    assert counter.refused(submit=said) is Why.STALE and counter.desk.submission is None
+    assert counter.refused(submit=Submit(statement=b"{}", signature=bytes(64))) is Why.MALFORMED
+    counter.bring(b"b", b"r")
+    assert counter.submit(world.commit(b"b", b"r")).number == 2
+
+
 def test_what_there_is_not(counter: Counter) -> None:
     assert counter.refused(outcome=AskOutcome()) is Why.UNKNOWN
     assert counter.refused(statement=AskStatement(chain=COMMITS, number=1)) is Why.UNKNOWN
