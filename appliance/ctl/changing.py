@@ -19,8 +19,8 @@ from appliance.ctl.connection import Box, pieces
 from appliance.ctl.trouble import Exit, Trouble
 from appliance.signed.statements import Commit, Confirm, Rehearse, Signed, comment, sign
 
-_FIRST_REST: Final = 0.1  # seconds, about what a commit takes
-_LONGEST_REST: Final = 4.0
+_FIRST_REST: Final = 0.2  # seconds: a few commits take that
+_LONGEST_REST: Final = 10.0
 _ATTEMPTS: Final = 10  # of a change that is made anew where somebody else was faster
 _SHOWN_PACKETS: Final = 10
 _SHOWN_PEERS: Final = 40

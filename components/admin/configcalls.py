@@ -9,7 +9,7 @@ from septum.admin.v1 import admin_pb2 as pb
 from septum.v1 import configuring
 
 from appliance.signed.refusal import Refusal
-from appliance.signed.statements import Commit, Enroll, Rehearse, Role, Statement, parse
+from appliance.signed.statements import Enroll, Role, Statement, parse
 from components.admin.client import Caller
 from components.admin.holding import refused
 from components.admin.pieces import Receive, Room, sections
@@ -90,14 +90,11 @@ class ConfigurationCalls:
         header = first.header
         statement = self._may_submit(caller, header.statement)
         kind = type(statement).__name__.lower()
-        if isinstance(statement, Commit | Rehearse):
-            # Before its sections come, and again when it is its turn: whoever was not the fastest costs little
-            await self._world.holding.is_next(statement.follows)
+        self._world.holding.check_next(statement)  # before its sections come, and again when it is its turn
         sizes = {pb.SECTION_PEERS: header.peers, pb.SECTION_RULESET: header.ruleset, pb.SECTION_RULES: header.rules}
         with self._room.take(caller.name, sizes):
             brought = await sections(sizes, receive)
-            follows = statement.follows if isinstance(statement, Commit | Rehearse) else None
-            accepted = await self._world.holding.submit(header.statement, header.signature, brought, follows)
+            accepted = await self._world.holding.submit(header.statement, header.signature, brought, statement)
         if kind != "rehearse":
             self._world.say("submit", f"{caller.name} from {caller.source}: {kind} {accepted.number}")
             if kind in _ROSTER_KINDS:

@@ -5,6 +5,7 @@ Whoever reads what admin shows looks at the signatures himself: what is kept her
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, Final, NamedTuple
 
 from septum.v1 import configuring
@@ -24,16 +25,19 @@ from septum.v1.configuring import (
 from septum.v1.configuring import Submit as SubmitStatement
 
 from appliance.guest.settings import SettingsError
+from appliance.signed import canonical
 from appliance.signed import peers as peers_section
 from appliance.signed.peers import PeerEntry
 from appliance.signed.refusal import Why
+from appliance.signed.statements import Commit, Rehearse, Statement
 from components.admin.asking import Other
 from components.admin.status import Code, RpcError
 from components.admin.tasks import Clock, Promise
 
 CHUNK: Final = 61_440
 LONGEST_WORK: Final = 120.0  # seconds that config may work on a statement
-_LOOK: Final = 0.02  # seconds between two looks for an outcome, at first
+_LOOK: Final = 0.01  # seconds between two looks for an outcome, at first
+_SLOWER: Final = 1.25  # times, each time
 _SLOWEST_LOOK: Final = 0.25
 _BEGINS: Final = {configuring.PEERS: "peers", configuring.RULESET: "ruleset", configuring.RULES: "rules"}
 
@@ -73,7 +77,8 @@ class Lock:
 
     def __init__(self) -> None:
         self._is_held = False
-        self._waiting: list[Promise[None]] = []
+        self._waiting: deque[Promise[None]] = deque()
+        self._is_passing = self._has_come_back = False
 
     async def __aenter__(self) -> None:
         if not self._is_held:
@@ -95,10 +100,20 @@ class Lock:
         self._next()
 
     def _next(self) -> None:
-        if self._waiting:
-            self._waiting.pop(0).keep(None)
-        else:
-            self._is_held = False
+        """The turn of the next, and of those behind him as long as each is done at once: in a loop, for fifty within
+        each other would be too deep.
+        """
+        self._has_come_back = True
+        if self._is_passing:
+            return
+        self._is_passing = True
+        try:
+            while self._has_come_back and self._waiting:
+                self._has_come_back = False
+                self._waiting.popleft().keep(None)
+            self._is_held = not self._has_come_back
+        finally:
+            self._is_passing = False
 
 
 class Holding:
@@ -112,6 +127,7 @@ class Holding:
         self._rules: tuple[int, str] = (0, "")
         self.head: Head | None = None
         """As it was when it was last asked for."""
+        self._newest: bytes | None = None  # digest of the last commit, as far as it is known here
 
     @property
     def is_there(self) -> bool:
@@ -130,6 +146,7 @@ class Holding:
     async def now(self) -> Head:
         """Where the box stands."""
         self.head = await self._ask(ConfiguringRequest(head=AskHead()), "head")
+        self._newest = bytes(self.head.digest)
         return self.head
 
     async def statement(self, chain: int, number: int) -> StatementReply:
@@ -180,24 +197,22 @@ class Holding:
             self._rules = active, (await self.section(active, configuring.RULES)).decode("utf-8", "replace")
         return (active, self._rules[1]) if active else (0, "")
 
-    async def is_next(self, follows: bytes) -> None:
-        """Errors: RpcError (ABORTED, STALE) if a commit that follows this one would not be the next: config would say
-        the same, and only that counts, but after more work.
+    def check_next(self, said: Statement) -> None:
+        """Errors: RpcError (ABORTED, STALE) for a commit that follows another one than the last: config would say the
+        same, and only that counts, but after more work. All commits come by here, and who makes one asks for the head.
         """
-        head = await self.now()
-        if follows != bytes(head.digest):
-            why = f"does not follow revision {head.revision}: somebody was faster"
-            raise refused(Why.STALE, "follows", why)
+        if isinstance(said, Commit | Rehearse) and self._newest not in (None, said.follows):
+            raise refused(Why.STALE, "follows", "is not the last commit any more: somebody was faster")
 
     async def submit(
-        self, statement: bytes, signature: bytes, sections: dict[int, bytes], follows: bytes | None = None
+        self, statement: bytes, signature: bytes, sections: dict[int, bytes], said: Statement | None = None
     ) -> Accepted:
-        """Hands a signed statement over, with the sections that it brings along; a commit if it ``follows`` the last
-        one when its turn comes. Errors: RpcError.
+        """Hands a signed statement over, with the sections that it brings along; ``said`` is what it says, if it may
+        come too late. Errors: RpcError.
         """
         async with self._submitting:
-            if follows is not None:
-                await self.is_next(follows)
+            if said is not None:
+                self.check_next(said)  # others were before it
             if sections:
                 sizes = {_BEGINS[section]: len(data) for section, data in sections.items()}
                 await self._ask(ConfiguringRequest(begin=BeginSections(**sizes)), "taken")
@@ -212,6 +227,8 @@ class Holding:
                 if self._clock.now > until:
                     raise RpcError(Code.UNAVAILABLE, "config is still at it: look at the history", reason="AWAY")
                 await self._clock.sleep(look)
-                look = min(_SLOWEST_LOOK, look * 1.5)
+                look = min(_SLOWEST_LOOK, look * _SLOWER)
                 outcome = await self._ask(ConfiguringRequest(outcome=AskOutcome()), "accepted working")
+            if isinstance(said, Commit):
+                self._newest = canonical.digest(statement)
             return Accepted(outcome.number, outcome.kept, outcome.ended)

@@ -20,7 +20,7 @@ from components.config.settings import parse
 
 _RETRY: Final = 1.0  # seconds until who is out of step, or a store that was away, is tried again
 _DAMAGED_RETRY: Final = 10.0  # seconds
-_REST: Final = 2.0  # times what a statement took: what it cost the domains is not to be had all the time
+_REST: Final = 2.0  # times what a statement took keymgr and filter: that is not to be had all the time
 _MOST_REST: Final = 10.0  # seconds
 _SHARE: Final = 0.5  # of the time, for what admin asks, so that it cannot hold up a rollback
 
@@ -41,7 +41,7 @@ class Shell:
         self._desk = Desk(self._keeper, self._read)
         self._not_before = dict.fromkeys((BLOBS, *DOMAINS), 0.0)
         self._is_loaded = False
-        self._began = self._rested = 0.0
+        self._rested = 0.0
         self._commits = guest.counter("commits")
         self._refused = guest.counter("refused")
         guest.serve("configuring", self._answer, share=_SHARE)
@@ -112,7 +112,6 @@ class Shell:
             waits.append(self._not_before[port])
         if (submission := self._desk.submission) is not None:
             if now >= self._rested:
-                self._began = now
                 self._runner.start(keeper.take(*submission), self._answered)
                 return now
             waits.append(self._rested)
@@ -132,9 +131,8 @@ class Shell:
         if not isinstance(outcome, Accepted | Refusal):
             self._ended(outcome)
             outcome = Refusal(Why.AWAY, f"what came of it is not known: {outcome}")
-        if self._runner.asks:
-            ended = time.monotonic()
-            self._rested = ended + min(_MOST_REST, (ended - self._began) * _REST)
+        took = sum(self._runner.took.get(port, 0.0) for port in DOMAINS)
+        self._rested = time.monotonic() + min(_MOST_REST, took * _REST)
         (self._refused if isinstance(outcome, Refusal) else self._commits).add(1)
         self._desk.finish(outcome)
 

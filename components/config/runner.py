@@ -34,9 +34,11 @@ class Runner:
         self._steps: Steps[Any] | None = None
         self._done: Callable[[Any], None] = lambda outcome: None
         self._asked: tuple[Ask, float] | None = None  # and until when
+        self._asked_at = 0.0
         self._reply: Any = _NOTHING
         self._rest = 0.0
         self.asks = 0  # of this job
+        self.took: dict[str, float] = {}  # seconds that its calls took, by port
 
     @property
     def is_busy(self) -> bool:
@@ -47,7 +49,7 @@ class Runner:
         """Begins a job; there must be none."""
         assert self._steps is None
         self._steps, self._done = steps, done
-        self.asks = 0
+        self.asks, self.took = 0, {}
         self._go(None)
 
     def closed(self, port: str) -> None:
@@ -64,6 +66,8 @@ class Runner:
                     self._look(_DOZE)
                 if self._reply is _NOTHING:
                     return time.monotonic()
+                port = self._asked[0].port
+                self.took[port] = self.took.get(port, 0.0) + time.monotonic() - self._asked_at
                 reply, self._reply, self._asked = self._reply, _NOTHING, None
                 self._go(reply)
             elif time.monotonic() < self._rest:
@@ -128,7 +132,8 @@ class Runner:
             self._rest = time.monotonic() + effect.seconds
             return
         self.asks += 1
-        self._asked = effect, time.monotonic() + effect.patience
+        self._asked_at = time.monotonic()
+        self._asked = effect, self._asked_at + effect.patience
         try:
             self._clients[effect.port].begin(effect.request)
         except PeerClosed:

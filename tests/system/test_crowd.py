@@ -71,14 +71,14 @@ def test_a_crowd_of_administrators(box: Managed) -> None:
     keepalives = {peer["number"]: peer["keepalive"] for peer in box.ctl("peers", "list")}
     last = {int(number): value or warm["last"][number] for number, value in found["last"].items()}
     assert keepalives == {number: value for number, value in last.items() if value}
+    took = sorted(found["took"])
+    rate = sum(map(len, found["accepted"].values())) / SECONDS
+    print(
+        f"{len(accepted)} commits of {WRITERS} writers, {rate:.1f} a second; {WATCHERS} watchers had "
+        f"{min(found['seen'])} to {max(found['seen'])} statuses each in {SECONDS:g} s; status: "
+        f"{took[len(took) // 2] * 1e3:.0f} ms in the median, p99 {took[int(len(took) * 0.99)] * 1e3:.0f} ms; "
+        f"refused and tried again: {found['refused']}; memory {begin} -> {end}"
+    )
     # Nothing grows, nothing died
     assert {one["name"]: one["restarts"] for one in box.ctl("status")["domains"]} == before
     assert all(end[name] - begin[name] < GROWTH for name in end), (begin, end)
-
-    took = sorted(found["took"])
-    print(
-        f"{len(accepted)} commits of {WRITERS} writers; {WATCHERS} watchers had {min(found['seen'])} to "
-        f"{max(found['seen'])} statuses each in {SECONDS:g} s; status: {took[len(took) // 2] * 1e3:.0f} ms "
-        f"in the median, p99 {took[int(len(took) * 0.99)] * 1e3:.0f} ms; refused and tried again: {found['refused']}; "
-        f"memory {begin} -> {end}"
-    )

@@ -19,9 +19,10 @@ from appliance.signed.peers import PeerEntry, encode
 from appliance.signed.refusal import Refusal, Why
 from appliance.signed.statements import Commit, Rehearse, Role, Signed, parse, sign
 from components.admin.grpcwire import _percent
-from components.admin.holding import CODES
+from components.admin.holding import CODES, Lock
 from components.admin.service import ENROLL_RATE, ENROLL_RATE_OF_ALL, REMARK_RATE, UNKNOWN_RATE
 from components.admin.status import Code, RpcError
+from components.admin.tasks import Clock, Task
 from tests.unit.admin.box import Box, Caller, Failed, certificate_of, request_for
 from tests.unit.signed.box import seed
 
@@ -355,7 +356,29 @@ def test_who_was_not_the_fastest_hears_so_before_config_has_work_with_it() -> No
     asked = box.players["config"].asked
     number = late.begin(A + "Configuration/Submit", pb.SubmitRequest(header=header), end=False)
     assert late.status(number).reason == "STALE" and late.is_over(number), "before its sections come"
-    assert box.players["config"].asked == asked + 1
+    assert box.players["config"].asked == asked
+
+
+def test_hundreds_who_come_too_late_are_told_so_at_once() -> None:
+    async def one(name: int) -> None:
+        async with lock:
+            told.append(name)
+            if name in (0, 250):
+                await clock.sleep(1.0)
+
+    lock, clock, told = Lock(), Clock(), []
+    tasks = [Task(one(name), ended.append) for ended in [[]] for name in range(500)]
+    for task in tasks:
+        task.step()
+    assert told == [0]
+    clock.turn(1.0)
+    assert told == list(range(251)), "in the order in which they came, until one of them waits"
+    tasks[300].cancel()
+    clock.turn(2.0)
+    assert told == [*range(300), *range(301, 500)]
+    again = Task(one(1000), told.append)
+    again.step()
+    assert told[-2:] == [1000, None], "nobody holds it any more"
 
 
 # administrators -----------------------------------------------------------------------------------------------------
