@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 from septum.admin.v1 import admin_pb2 as pb
 
+from appliance.ctl.connection import Box
 from appliance.ctl.exporter import MOST_RULES, Collector, Figures, samples
 from appliance.ctl.trouble import Exit, Trouble
 
@@ -69,6 +70,7 @@ class FakeBox:
 
     trouble: Trouble | None = None
     box = peers = rules = property(lambda self: self)
+    everybody = Box.everybody
 
     def __getattr__(self, method: str) -> str:
         return method
