@@ -10,7 +10,7 @@ import pytest
 
 from tests.system.lab import Lab, Managed, pair, wait_for
 from tests.system.lab.ends.managed import CTL
-from tests.system.lab.ends.septum import secret_file
+from tests.system.lab.ends.septum import PROGRAM, secret_file
 from tests.system.lab.namespace import run
 
 pytestmark = pytest.mark.root
@@ -139,7 +139,7 @@ def test_what_nobody_confirms_is_taken_back_whoever_is_not_there_for_it(box: Man
         box.kill("admin")
     else:
         box.kill_monitor()
-        box.down()
+        run(*box.command(PROGRAM, "down", box.name), timeout=60)
         box.again()
     assert box.ctl("config", "show")["revision"] == before + 1
     wait_for("the rollback", lambda: box.ctl("status")["revision"] == active, seconds=60, every=0.5)
@@ -147,4 +147,3 @@ def test_what_nobody_confirms_is_taken_back_whoever_is_not_there_for_it(box: Man
     (last, *_) = box.ctl("config", "history")
     assert (last["revision"], last["fate"]) == (before + 1, "rolled back")
     assert [one["name"] for one in box.ctl("peers", "list")] == ["laptop"]
-    box.ctl("config", "discard")
