@@ -140,7 +140,7 @@ class Writer(threading.Thread):
             changing.rest(self._missed)
             self._missed += 1
             return
-        self._missed = 0
+        self._missed = max(0, self._missed - 1)  # the others are still there
         self.accepted.append(done.revision)
         self.last = wanted
 

@@ -53,7 +53,7 @@ def test_a_crowd_of_administrators(box: Managed) -> None:
     for name, role in (("viewer", "viewer"), *((name, "operator") for name in names)):
         box.enroll(name, role)
     homes, viewer = [box.directory / name for name in names], box.directory / "viewer"
-    warm = crowd(box, SECONDS / 4, homes, viewer)
+    warm = crowd(box, SECONDS / 2, homes, viewer)
     begin = memory(box)
     before = {one["name"]: one["restarts"] for one in box.ctl("status")["domains"]}
     found = crowd(box, SECONDS, homes, viewer)
