@@ -66,7 +66,7 @@ def change(edit: Edit, said: str, is_committed: bool, confirm: int = 0) -> tuple
 
 
 def rest(attempt: int) -> None:
-    """Somebody was faster, for the ``attempt``-th time in a row, from 0. Waits for a time by chance, three times as long
+    """Somebody was faster, for the ``attempt``-th time in a row, from 0. Waits for a time by chance, thrice as long
     each time, before anything is read again: of many who write at once few are at it at any time.
     """
     time.sleep(random.uniform(0, min(_FIRST_REST * 3**attempt, _LONGEST_REST)))
