@@ -12,7 +12,7 @@ from appliance.ctl import identity, reach, say, tokens
 from appliance.ctl.say import Json
 from appliance.ctl.trouble import Exit, Trouble
 from appliance.signed.roster import LONGEST_INVITATION, Roster
-from appliance.signed.statements import ROLES, Invite, Rekey, Revoke, Signed, public_key, sign
+from appliance.signed.statements import ROLES, Invite, Rekey, Revoke, Signed, parse, public_key, sign
 
 app = typer.Typer(help="Who may administer the box: list, invite, revoke.")
 
@@ -125,11 +125,13 @@ def rehearsed(roster: Roster, signed: Signed) -> None:
     """The box would say the same, and no better. Errors: Trouble."""
     from appliance.signed.refusal import Refusal, Why
 
+    statement = parse(signed.statement)
     try:
         roster.check(signed, identity.now_ms())
     except Refusal as refusal:
         code = Exit.NOT_ALLOWED if refusal.why in (Why.NOT_PERMITTED, Why.BAD_SIGNATURE) else Exit.REFUSED
-        raise Trouble(code, str(refusal), "septumctl whoami; septumctl admins list", reason=refusal.why.name) from None
+        said = f"{statement.by} {refusal.text}" if refusal.path == "by" else str(refusal)
+        raise Trouble(code, said, "septumctl whoami; septumctl admins list", reason=refusal.why.name) from None
 
 
 @app.command()

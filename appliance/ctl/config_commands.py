@@ -144,6 +144,9 @@ def history(
     if say.is_json():
         say.as_json([_entry_json(entry) | {"in_force": entry.commit.revision == known.active} for entry in entries])
         return
+    if not entries:
+        say.hint(f"nothing was committed to {box.context.name} yet: septumctl config edit")
+        return
     rows = []
     for entry in entries:
         commit = entry.commit

@@ -30,7 +30,6 @@ PLAIN: Final = "the rule says so"
 class Outcome(NamedTuple):
     """What becomes of a packet. ``rule`` is the number of the deciding one, from 0; None: none does."""
 
-    said: Said
     packet: str
     verdict: Action
     rule: int | None
@@ -50,8 +49,10 @@ class Question:
 
     def alone(self, said: Said) -> Outcome:
         """By the rules alone, after the packets that came before."""
+        if (stray := self.stray(said)) is not None:
+            return stray
         told = self.explainer.described(said)
-        return Outcome(said, told.packet, told.verdict, told.rule, told.why, told.state)
+        return Outcome(told.packet, told.verdict, told.rule, told.why, told.state)
 
     def row(self, found: Outcome) -> dict[str, Any]:
         """For people and for machines."""
@@ -64,20 +65,20 @@ class Question:
             "rule": lines[line - 1].strip() if 0 < line <= len(lines) else None,
             "why": found.why,
             "state": found.state,
-            "note": self._note(found.said),
         }
 
-    def _note(self, said: Said) -> str:
-        """What keeps a packet of a peer from ever coming to the filter; empty if nothing does."""
+    def stray(self, said: Said) -> Outcome | None:
+        """What becomes of a packet that never comes to the filter: its source is not its peer's. None: it does."""
         peer = _origin(said)[1]
         entry = next((one for one in self.made.peers if one.number == peer), None)
         source = said.sample.on(space.SOURCE)
         if entry is None or source is None:
-            return ""
+            return None
         address = (ipaddress.IPv4Address if said.sample.family.version == 4 else ipaddress.IPv6Address)(source)
         if any(address in ipaddress.ip_network(prefix) for prefix in entry.allowed_ips):
-            return ""
-        return f"{address} is none of the addresses of {entry.name}: it is dropped before the filter sees it"
+            return None
+        why = f"{address} is none of the addresses of {entry.name}: it never comes to the filter"
+        return Outcome(packets.say(said.sample, self.names), Action.DROP, None, why, "")
 
 
 def read(made: Configuration, texts: Sequence[str]) -> Question:
@@ -108,6 +109,8 @@ def live(box: Box, asked: Question, said: Said, digest: bytes) -> Outcome:
         raise Trouble(Exit.USAGE, why, f"{_EXAMPLE}, 'from peer NAME tcp …'")
     if peer and peer not in asked.names:
         raise Trouble(Exit.USAGE, f"there is no peer number {peer}", "septumctl peers list")
+    if (stray := asked.stray(said)) is not None:
+        return stray
     request = pb.ExplainPacketRequest(
         raw=packets.build(said.sample),
         side=pb.SIDE_TUNNEL if peer else pb.SIDE_RED,
@@ -126,9 +129,7 @@ def live(box: Box, asked: Question, said: Said, digest: bytes) -> Outcome:
             ),
         )
     )
-    return Outcome(
-        said, packets.say(said.sample, asked.names), Action(reply.verdict), rule, say.clean(reply.why), state
-    )
+    return Outcome(packets.say(said.sample, asked.names), Action(reply.verdict), rule, say.clean(reply.why), state)
 
 
 def _check(asked: Question, reply: pb.PacketExplanation, digest: bytes) -> None:

@@ -42,7 +42,10 @@ def _show(found: object) -> None:
 
 @app.command()
 def accept(json_: Json = False) -> None:
-    """Take the keys that the box shows for its own: you have compared them with `septum status` on the box itself."""
+    """Take the keys that the box shows for its own: you have compared the public one with that of the box's own file.
+
+    On the box itself: grep PrivateKey wg0.conf | cut -d' ' -f3 | septum pubkey
+    """
     from appliance.ctl import sealing
 
     with reach.the_box() as box:

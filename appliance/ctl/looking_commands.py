@@ -163,7 +163,9 @@ def restart(
             after = _until_reborn(box, before)
     took = time.monotonic() - begin
     told = {"domain": name, "restarts": after.restarts, "seconds": round(took, 2)}
-    say.done(f"{name} runs again after {took:.1f} s; it was rebuilt {after.restarts} times so far", **told)
+    say.done(
+        f"{name} runs again after {took:.1f} s; it was rebuilt {say.plural(after.restarts, 'time')} so far", **told
+    )
 
 
 def _domain(found: Any, name: str) -> Any:

@@ -59,7 +59,10 @@ def _changed(why: str) -> Trouble:
     return Trouble(Exit.NOT_BELIEVED, why, _COMPARE, reason="KEYS_CHANGED")
 
 
-_COMPARE: Final = "compare with `septum status` on the box itself; if it was made anew: septumctl keys accept"
+_COMPARE: Final = (
+    "compare with what `septum pubkey` makes of the PrivateKey in the box's own file; if the box was made anew: "
+    "septumctl keys accept"
+)
 
 
 def pinned(box: Any) -> BoxKeys:

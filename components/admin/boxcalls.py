@@ -64,25 +64,24 @@ class BoxCalls:
         )
 
     async def get_status(self, caller: Caller, request: pb.GetStatusRequest) -> pb.Status:
-        holding = self._world.holding
+        holding, peers = self._world.holding, 0
         if holding.is_there:
             try:
-                await holding.now()
+                peers = await holding.count_peers()
             except RpcError as error:
                 if error.code is not Code.UNAVAILABLE:
                     raise
                 holding.head = None  # config is away: all else is to be seen all the more
-        return self._status()
+        return self._status(peers)
 
     async def watch_status(self, caller: Caller, request: pb.WatchStatusRequest, send: Send) -> None:
         while True:
             await send(await self.get_status(caller, pb.GetStatusRequest()))
             await self._world.clock.sleep(request.period_ms / 1000)
 
-    def _status(self) -> pb.Status:
+    def _status(self, peers: int) -> pb.Status:
         told = self._world.pages.told()
         head = self._world.holding.head
-        peers = self._world.holding.peer_count
         return pb.Status(
             name=told["name"],
             assembly=told["assembly"],

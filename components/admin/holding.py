@@ -123,6 +123,8 @@ class Holding:
         self._config = config
         self._clock = clock
         self._submitting = Lock()
+        self._reading = Lock()
+        self._peers_section: tuple[int, bytes] = (0, b"")
         self._peers: tuple[int, tuple[PeerEntry, ...]] = (0, ())
         self._rules: tuple[int, str] = (0, "")
         self.head: Head | None = None
@@ -173,22 +175,31 @@ class Holding:
             if not data:
                 raise RpcError(Code.DATA_LOSS, "config says that a section has more bytes than it gives")
 
+    async def _section_of_peers(self) -> tuple[int, bytes]:
+        """The revision in force, and its peers as they were signed; read once, however many ask."""
+        active = (await self.now()).active
+        if active != self._peers_section[0]:
+            async with self._reading:
+                if active != self._peers_section[0]:
+                    section = await self.section(active, configuring.PEERS) if active else b""
+                    self._peers_section = active, section
+        return self._peers_section
+
+    async def count_peers(self) -> int:
+        """How many peers are in force. Every one has one number, and texts in canonical JSON have no bare quotes."""
+        return (await self._section_of_peers())[1].count(b'"number":')
+
     async def peers(self) -> tuple[PeerEntry, ...]:
         """The peers in force, in the order of their numbers."""
-        active = (await self.now()).active
+        active, section = await self._section_of_peers()
         if active == 0:
             return ()
         if self._peers[0] != active:
             try:
-                self._peers = active, peers_section.parse(await self.section(active, configuring.PEERS))
+                self._peers = active, peers_section.parse(section)
             except SettingsError as error:
                 raise RpcError(Code.DATA_LOSS, f"what config keeps as peers is none: {error}") from None
         return self._peers[1]
-
-    @property
-    def peer_count(self) -> int:
-        """Of the peers in force, as far as they were asked for."""
-        return len(self._peers[1])
 
     async def rules(self) -> tuple[int, str]:
         """The revision in force, and the text of its rules."""

@@ -73,6 +73,18 @@ def test_status_says_what_the_monitor_tells_and_where_config_stands() -> None:
     assert caller.call(A + "Box/GetStatus", b"", pb.Status).revision == 0, "what can be seen is shown without config"
 
 
+def test_status_counts_the_peers_in_force_though_nobody_lists_them() -> None:
+    box = Box()
+    caller = box.call()
+    assert caller.call(A + "Box/GetStatus", b"", pb.Status).peers == 0
+    for count in (3, 5000, 1):
+        box.config.commit(encode(peers(count)))
+        assert caller.call(A + "Box/GetStatus", b"", pb.Status).peers == count
+        asked = box.players["config"].asked
+        assert caller.call(A + "Box/GetStatus", b"", pb.Status).peers == count
+        assert box.players["config"].asked == asked + 1, "the section is read once"
+
+
 def test_a_watch_shows_the_box_again_and_again() -> None:
     box = Box()
     caller = box.call()

@@ -490,7 +490,7 @@ def test_the_box_explains_by_the_connections_that_it_knows(box: FakeBox, ctl: Ct
     assert told["state"].startswith("opening, opened from the red side")
     assert "no flow" in ctl.said("rules", "explain", "--fresh", back, code=1)[0]["state"]
     (told,) = ctl.said("rules", "explain", "from peer far tcp 10.9.0.2:443 > 192.168.1.10:80", code=1)
-    assert told["note"].startswith("10.9.0.2 is none of the addresses of far")
+    assert told["why"].startswith("10.9.0.2 is none of the addresses of far") and told["verdict"] == "drop"
     assert "none of the addresses" in ctl("rules", "explain", back.replace("10.8", "10.9"), code=1).out
     (told,) = ctl.said("rules", "explain", "tcp 10.1.0.5:1 > 192.0.2.7:443 state established")
     assert told["line"] == 1, "a state that is said is not asked for"
