@@ -83,6 +83,9 @@ def told(what: str, found: tuple[Candidate, Committed | None], **more: Any) -> N
     if say.is_json():
         say.as_json({"candidate": candidate.revision, "changes": count, "committed": False, **more})
         return
+    if not count:
+        say.note(f"{what}: nothing differs from revision {candidate.revision}")
+        return
     changes = f"{say.plural(count, 'change')} to revision {candidate.revision}"
     say.note(f"{what}, in the candidate: {changes}, nothing in force yet")
     say.hint("septumctl config diff, then septumctl config commit -m WHY")

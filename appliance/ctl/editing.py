@@ -172,7 +172,7 @@ def key_of(text: str) -> bytes:
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) != peers.KEY or base64.b64encode(raw).decode() != text.strip():
-        raise ValueError("must be a key: 32 bytes in base64, as `wg genkey` prints")
+        raise ValueError("must be a key: 32 bytes in base64, which are 44 characters")
     return raw
 
 

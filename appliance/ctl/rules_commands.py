@@ -103,6 +103,8 @@ def counters(
             say.out.print()
         shown_sums = [(side, what, f"{count:,}", WHY.get(what, "")) for side, what, count in sums]
         say.table("Packets, by what became of them", ("from", "", "packets", "which means"), shown_sums)
+    elif drops:
+        say.hint("nothing was counted yet")
 
 
 def _written(lines: list[str], rules: Any, number: int) -> str:

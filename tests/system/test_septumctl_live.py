@@ -54,6 +54,23 @@ def test_a_peer_that_was_added_is_reached(scene: Scene) -> None:
     assert reaches(left.host, right.host4, 20), scene.box.log()
 
 
+def test_the_running_filter_explains_by_the_flow_that_there_is(scene: Scene) -> None:
+    left, right, _ = scene.lab.sites
+    answer = f"from peer right udp {right.host4}:53 > {left.host4}:4000"
+
+    def explained(*more: str) -> dict[str, Any]:
+        (told,) = json.loads(scene.box._ctl("rules", "explain", answer, *more).stdout)
+        return dict(told)
+
+    assert (explained()["verdict"], explained()["state"]) == ("drop", "no flow, it is new")
+    ask = f"import socket as s; u = s.socket(2, 2); u.bind(('', 4000)); u.sendto(b'?', ('{right.host4}', 53))"
+    left.host.run(sys.executable, "-c", ask)
+    told = explained()
+    assert (told["verdict"], told["line"], told["rule"]) == ("allow", 1, "allow established related")
+    assert "opened from the red side, not answered" in told["state"] and "it is established" in told["state"]
+    assert explained("--fresh")["verdict"] == "drop", "by the rules alone nothing has asked for it"
+
+
 def test_transfers_run_through_fifty_commits(scene: Scene, report: list[tuple[str, str]]) -> None:
     left, right, _ = scene.lab.sites
     handshakes = scene.box.counters("keymgr")["handshakes"]
