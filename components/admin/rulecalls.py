@@ -85,7 +85,7 @@ class RuleCalls:
         packet = packets.build(request.headers) if which == "headers" else request.raw
         side, peer = await self._origin(request)
         _spend(self._explain_rates, caller, self._world.clock.now)
-        asked = AskExplanation(packet=packet, side=side, peer=peer, exact=request.exact)
+        asked = AskExplanation(packet=packet, side=side, peer=peer)
         reply = await self._world.filter.ask(CountingRequest(explanation=asked))
         answer = reply.WhichOneof("answer")
         if answer == "refused":

@@ -142,9 +142,8 @@ class Counting:
             return _not_explained("peer", "packets from the tunnel have a peer, and no others")
         if not self._explained.take(1, now):
             return _not_explained("", "too many packets are asked about", int(1000 / EXPLAINED[0]))
-        side, packet = Side(ask.side), ask.packet
-        if not ask.exact:
-            packet = in_sequence(self._engine, packet, side, now, wall)
+        side = Side(ask.side)
+        packet = in_sequence(self._engine, ask.packet, side, now, wall)
         found = self._engine.explain(packet, side, ask.peer, now, wall)
         reply = ExplanationReply(
             digest=self.digest,

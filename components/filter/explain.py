@@ -115,21 +115,27 @@ def explain_frame(engine: Engine, link: Link, octets: int, side: Side, now: floa
 
 
 def in_sequence(engine: Engine, packet: bytes, side: Side, now: float, wall: float) -> bytes:
-    """The same packet; a TCP segment of a connection that is followed has the numbers that come next in it. Nobody who
-    asks about a connection knows them.
+    """The same packet; a TCP segment of a connection that is followed, and an ICMP error about one, have the numbers in
+    it that come next. Nobody who asks about a connection knows them, and nobody is to find them out by asking.
     """
     try:
         header = parse(packet)
     except Malformed:
         return packet
-    if header.kind is not Kind.FLOW or header.ends.protocol[0] != TCP or not header.start:
+    ends = header.ends if header.inner is None else reverse(header.inner)
+    at = header.start if header.inner is None else header.about
+    if header.kind not in (Kind.FLOW, Kind.ERROR) or ends.protocol[0] != TCP or not at:
         return packet
-    flow = engine.find(header.ends, side, b"", now, wall)
-    numbers = tcp.expected(flow, side) if flow is not None else None
+    flow = engine.find(ends, side, b"", now, wall)
+    if flow is None:
+        return packet
+    is_about = header.kind is Kind.ERROR  # a segment that the other side sent: of that the sequence number is there
+    sender = side if not is_about else flow.far if side is Side.RED else Side.RED
+    numbers = tcp.expected(flow, sender)
     if numbers is None:
         return packet
-    at = header.start + 4
-    return packet[:at] + _NUMBERS.pack(*numbers) + packet[at + _NUMBERS.size :]
+    known = _NUMBERS.pack(*numbers)[: 4 if is_about else 8]
+    return packet[: at + 4] + known + packet[at + 4 + len(known) :]
 
 
 def denied(why: str, more: str = "") -> Explanation:

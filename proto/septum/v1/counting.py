@@ -47,7 +47,7 @@ _ASKSUMS: Final = MessageRule(
 
 
 class AskExplanation(Message):
-    __slots__ = ("packet", "side", "peer", "exact")
+    __slots__ = ("packet", "side", "peer")
 
     def __init__(
         self,
@@ -55,12 +55,10 @@ class AskExplanation(Message):
         packet: bytes = b"",
         side: int = 0,
         peer: int = 0,
-        exact: bool = False,
     ) -> None:
         self.packet = packet
         self.side = side
         self.peer = peer
-        self.exact = exact
 
 
 _ASKEXPLANATION: Final = MessageRule(
@@ -70,7 +68,6 @@ _ASKEXPLANATION: Final = MessageRule(
         FieldRule(1, "packet", Type.BYTES, "CONTROL", 1, 1280),
         FieldRule(2, "side", Type.UINT32, "CONTROL", 1, 4),
         FieldRule(3, "peer", Type.UINT32, "CONTROL", 0, 65535),
-        FieldRule(4, "exact", Type.BOOL, "CONTROL", 0, 1),
     ),
 )
 

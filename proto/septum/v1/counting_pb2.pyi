@@ -62,7 +62,7 @@ Global___AskSums: _TypeAlias = AskSums  # noqa: Y015
 class AskExplanation(_message.Message):
     """What would become of an IP packet that came from `side` now: one that an administrator has made up, headers alone. Nothing
     changes by the question, and few of them a second are answered. TCP's sequence numbers are taken to be those that come next in
-    its connection, unless they are `exact`.
+    its connection, whatever they are: or else who asks often would find them out.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -70,22 +70,19 @@ class AskExplanation(_message.Message):
     PACKET_FIELD_NUMBER: _builtins.int
     SIDE_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
-    EXACT_FIELD_NUMBER: _builtins.int
     packet: _builtins.bytes
     side: _builtins.int
     peer: _builtins.int
-    exact: _builtins.bool
     def __init__(
         self,
         *,
         packet: _builtins.bytes = ...,
         side: _builtins.int = ...,
         peer: _builtins.int = ...,
-        exact: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "packet", b"packet", "peer", b"peer", "side", b"side"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["packet", b"packet", "peer", b"peer", "side", b"side"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -80,10 +80,7 @@ def test_the_connections_count_that_the_filter_knows() -> None:
     said = explain(caller, headers=answer, peer="far")
     assert (said.verdict, said.line, said.tracking, said.leaves) == (pb.VERDICT_ALLOW, 2, "established", "red")
     assert said.state.startswith("established, opened from the red side, answered")
-    said = explain(caller, headers=answer, peer="far", exact=True)
-    assert (said.tracking, said.rule) == ("invalid", 0) and "sequence numbers" in said.why
     far = bytes(IP(src=FAR[4], dst=NEAR[4]) / TCP(sport=443, dport=40000, flags="A", seq=2**31, ack=2**31))
-    assert explain(caller, raw=far, peer="far", exact=True).tracking == "invalid"
     assert explain(caller, raw=far, peer="far").tracking == "established", "nobody who asks knows the numbers"
 
 

@@ -142,7 +142,7 @@ def test_a_packet_is_explained_as_the_filter_has_it_and_few_are() -> None:
     packet = udp_out()
 
     def ask(**other: Any) -> Any:
-        given = {"packet": packet, "side": int(Side.RED), "peer": 0, "exact": False}
+        given = {"packet": packet, "side": int(Side.RED), "peer": 0}
         return managed.ask(explanation=AskExplanation(**{**given, **other}))
 
     said = ask()

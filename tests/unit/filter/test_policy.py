@@ -335,6 +335,9 @@ def test_a_segment_is_asked_about_with_the_numbers_that_come_next() -> None:
     for packet, side in ((tcp_out("A", seq=9**9, ack=5), Side.RED), (tcp_back("FA", seq=5, ack=9**9), Side.TUNNEL)):
         assert said(packet, side) == "established"
         assert one.engine.explain(packet, side, 1, one.now, one.wall).tracking == "invalid"
+    lost = bytes(IP(src=NEAR[4], dst=FAR[4]) / ICMP(type=3, code=1) / tcp_back("A", seq=9**9, ack=5)[:28])
+    assert one.engine.explain(lost, Side.RED, 0, one.now, one.wall).tracking == "invalid"
+    assert said(lost, Side.RED) == "related", "an error about a segment tells nothing of its numbers either"
     for raw in (b"", b"\x45", udp_out(), bytes(IP(src=FAR[4], dst=NEAR[4], frag=9) / bytes(8))):
         assert in_sequence(one.engine, raw, Side.RED, one.now, one.wall) == raw
 

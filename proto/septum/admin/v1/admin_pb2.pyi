@@ -788,21 +788,20 @@ Global___PacketHeaders: _TypeAlias = PacketHeaders  # noqa: Y015
 
 @_typing.final
 class ExplainPacketRequest(_message.Message):
+    """TCP's sequence numbers are taken to be those that come next in its connection."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     HEADERS_FIELD_NUMBER: _builtins.int
     RAW_FIELD_NUMBER: _builtins.int
     SIDE_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
-    EXACT_FIELD_NUMBER: _builtins.int
     raw: _builtins.bytes
     """from its IP header on"""
     side: Global___Side.ValueType
     """that it comes from; unspecified: the tunnel if a peer is named, else red"""
     peer: _builtins.str
     """that it comes from: its name or public key"""
-    exact: _builtins.bool
-    """false: TCP's sequence numbers are taken to be the next ones"""
     @_builtins.property
     def headers(self) -> Global___PacketHeaders: ...
     def __init__(
@@ -812,11 +811,10 @@ class ExplainPacketRequest(_message.Message):
         raw: _builtins.bytes = ...,
         side: Global___Side.ValueType = ...,
         peer: _builtins.str = ...,
-        exact: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "packet", b"packet", "raw", b"raw"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exact", b"exact", "headers", b"headers", "packet", b"packet", "peer", b"peer", "raw", b"raw", "side", b"side"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "packet", b"packet", "peer", b"peer", "raw", b"raw", "side", b"side"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_packet: _TypeAlias = _typing.Literal["headers", "raw"]  # noqa: Y015
     _WhichOneofArgType_packet: _TypeAlias = _typing.Literal["packet", b"packet"]  # noqa: Y015
