@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import os
 import stat
 import subprocess
 from pathlib import Path
@@ -86,6 +87,26 @@ def test_init_twice_is_refused_and_replacing_makes_another_box(tmp_path: Path) -
     assert "--replace" in refused.value.then and trust(tmp_path) == {"box": first.box, "console": first.public}
     assert initialise(tmp_path, "t0", NOW, replace=True).box != first.box
     assert [file.name for file in tmp_path.iterdir()] == ["management"]
+
+
+def test_files_and_their_folder_are_on_the_disk_before_init_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    state = tmp_path / "t0"
+    state.mkdir()
+    initialise(state, "t0", NOW)
+    files = {"root.pem", "root.key", "trust.json", "identity.json"}
+    assert files == {name.removeprefix(".").rpartition(".")[0] for name in synced[:4]}
+    assert synced[4].startswith(".management.") and synced[5] == "t0", "the folder, and the folder that it is in"
+    assert [one.name for one in state.iterdir()] == ["management"]
+    initialise(state, "t0", NOW, replace=True)
+    assert [one.name for one in state.iterdir()] == ["management"]
 
 
 def test_the_servers_certificate_is_renewed_in_time_and_the_box_stays_who_it_is(tmp_path: Path) -> None:
