@@ -47,7 +47,7 @@ fuzz: packages-fuzz .venv/.dev  ## the compiled loops under sanitizers, MINUTES=
 	@$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),1) $(ARGS)
 
 xen-test: packages-xen .venv/.dev .venv/.compiled bytecode  ## the same components on real Xen, emulated: images, channels, policy (ARGS="-k channel")
-	@$(BIN)/python -m pytest tests/xen $(ARGS)
+	@$(BIN)/python -m pytest --capture=sys tests/xen $(ARGS)
 
 budgets: packages-test .venv/.dev .venv/.compiled  ## count anew what a packet may cost each domain, after a change that was meant to
 	@$(PRIVATE) $(BIN)/python -m tests.budgets.count

@@ -26,8 +26,9 @@ Progress = Callable[[str, str, float], None]
 _NETWORK_ROLES: Final = frozenset({"red", "black"})
 _FOR_NETWORK: Final = ("appliance.guest.xennet",)  # imported only where there is an interface
 _COMPRESS: Final = ("zstd", "-19", "-q", "-c", "--no-progress", "--single-thread")
-# What a guest prints is the component's; of its kernel only what ends it (a panic is of level 0)
-_KERNEL_ARGS: Final = "console=hvc0 loglevel=1 xen_gntalloc.limit=16384"
+# What a guest prints is the component's; of its kernel only what ends it (a panic is of level 0). Pages that a peer has
+# held on to come back within a second of its letting go, not ten a second as Linux has it (docs/xen.md)
+_KERNEL_ARGS: Final = "console=hvc0 loglevel=1 xen_gntalloc.limit=16384 grant_table.free_per_iteration=0"
 
 
 class BuildError(Exception):
@@ -72,23 +73,19 @@ def build_roles(roles: Iterable[Role], out: Path, progress: Progress = _silent, 
 
 def _build_all(roles: dict[str, Role], out: Path, progress: Progress, entry: str) -> dict[str, Image]:
     source = kernel.source()
-    flavours = sorted({flavour(role) for role in roles.values()}, reverse=True)  # plain first: most roles wait for it
     with ThreadPoolExecutor(os.cpu_count()) as pool, ThreadPoolExecutor(1) as bench:
-        # One kernel after the other: a build keeps all processors busy by itself
-        kernels = {each: bench.submit(_kernel, each, source, out, progress) for each in flavours}
+        kernels = bench.submit(_kernels, source, out, progress)
         images = {
-            name: pool.submit(_image, role, kernels[flavour(role)], source, out, progress, entry)
-            for name, role in roles.items()
+            name: pool.submit(_image, role, kernels, source, out, progress, entry) for name, role in roles.items()
         }
         built = {name: future.result() for name, future in images.items()}
     manifest.index(out, {f"{roles[name].component}/{name}": each for name, each in built.items()})
     return built
 
 
-def _kernel(flavour: kernel.Flavour, source: kernel.Source, out: Path, progress: Progress) -> kernel.Kernel:
-    name = f"kernel {flavour}"
-    built = kernel.build(flavour, source, out, lambda doing, share: progress(name, doing, share))
-    progress(name, "there", 1)
+def _kernels(source: kernel.Source, out: Path, progress: Progress) -> dict[kernel.Flavour, kernel.Kernel]:
+    built = kernel.build(source, out, lambda doing, share: progress("kernels", doing, share))
+    progress("kernels", "there", 1)
     return built
 
 
@@ -97,7 +94,12 @@ def _schemas(role: Role) -> set[str]:
 
 
 def _image(
-    role: Role, of: Future[kernel.Kernel], source: kernel.Source, out: Path, progress: Progress, entry: str
+    role: Role,
+    kernels: Future[dict[kernel.Flavour, kernel.Kernel]],
+    source: kernel.Source,
+    out: Path,
+    progress: Progress,
+    entry: str,
 ) -> Image:
     progress(role.name, "measuring what it imports", 0)
     # The schema of a port is imported by its name once the ports are known, before the component has been
@@ -109,7 +111,8 @@ def _image(
         role.name,
         entry,
         _recipe(),
-        kernel.key(flavour(role), source),
+        flavour(role),
+        kernel.key(source),
         *(str(value) for value in budget),
         *(f"{place} {digests[path]}" for place, path in sorted(made_of.native.items())),
         *(f"{module.name} {module.origin and digests[module.origin]}" for module in made_of.modules),
@@ -124,8 +127,9 @@ def _image(
         archive = tree.archive(parts)
         ramdisk = subprocess.run(_COMPRESS, input=archive, capture_output=True, check=True).stdout
         progress(role.name, "waiting for its kernel", 0.9)
-        _write(new, role, of.result(), parts, ramdisk, len(archive), budget)
-        _within(budget, role, of.result().compressed + len(ramdisk), parts)
+        of = kernels.result()[flavour(role)]
+        _write(new, role, of, parts, ramdisk, len(archive), budget)
+        _within(budget, role, of.compressed + len(ramdisk), parts)
 
     folder = store.get(out, name, make)
     progress(role.name, "there", 1)

@@ -1,8 +1,9 @@
 """The two kernels, from Debian's source package and the small configurations in ``kernel/``.
 
-``plain`` is for domains that have channels and nothing else, ``net`` for those that face a network. A kernel is built
-once for what goes into it: source package, configuration, compiler. The same goes in, the same bytes come out: time,
-user, host and path of the build are said to be others than they are.
+``plain`` is for domains that have channels and nothing else, ``net`` for those that face a network. Both are built in
+one tree, ``plain`` first: of what ``net`` needs most is there then. They are built once for what goes into them: source
+package, configurations, compiler. The same goes in, the same bytes come out: time, user, host and path of the build are
+said to be others than they are.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ PACKAGE: Final = "linux-source-6.1"
 
 _CONFIGS: Final = Path(__file__).with_name("kernel")
 _FRAGMENTS: Final[dict[Flavour, tuple[str, ...]]] = {"plain": ("plain",), "net": ("plain", "net")}
-_LINES: Final = 900
-"""About as many lines as a build prints: only for the display of progress."""
+_LINES: Final[dict[Flavour, int]] = {"plain": 900, "net": 500}
+"""About as many lines as a build prints, in this order: only for the display of progress."""
 
 # Of the source, what no configuration here can want; Kconfig files stay, for they are read in any case
 _LEAVE_OUT: Final = (
@@ -101,21 +102,26 @@ def _run(*command: str, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def key(flavour: Flavour, of: Source) -> str:
-    """What the kernel follows from, as one hash."""
+def key(of: Source) -> str:
+    """What the kernels follow from, as one hash."""
     tools = _run("gcc", "--version").splitlines()[0] + _run("ld", "--version").splitlines()[0]
     recipe = Path(__file__).read_bytes()
-    return store.key("kernel", of.sha256, configuration(flavour), tools, hashlib.sha256(recipe).hexdigest())
+    configurations = [configuration(flavour) for flavour in FLAVOURS]
+    return store.key("kernels", of.sha256, *configurations, tools, hashlib.sha256(recipe).hexdigest())
 
 
 def get(flavour: Flavour, out: Path, progress: Progress) -> Kernel:
     """The kernel of ``flavour``, from the store below ``out`` or built now. Errors: KernelError, OSError."""
-    return build(flavour, source(), out, progress)
+    return build(source(), out, progress)[flavour]
 
 
-def build(flavour: Flavour, of: Source, out: Path, progress: Progress) -> Kernel:
-    """As ``get``, of a known source."""
-    folder = store.get(out, key(flavour, of), lambda new: _make(flavour, of, out, new, progress))
+def build(of: Source, out: Path, progress: Progress) -> dict[Flavour, Kernel]:
+    """All kernels of a known source, from the store below ``out`` or built now. Errors: KernelError, OSError."""
+    folder = store.get(out, key(of), lambda new: _make(of, out, new, progress))
+    return {flavour: _kernel(folder / flavour, flavour, of) for flavour in FLAVOURS}
+
+
+def _kernel(folder: Path, flavour: Flavour, of: Source) -> Kernel:
     config = (folder / "config").read_bytes()
     compressed = (folder / "kernel.zst").stat().st_size
     return Kernel(folder / "kernel", compressed, flavour, of.version, of.sha256, hashlib.sha256(config).hexdigest())
@@ -150,26 +156,35 @@ def _unpack(package: Path, into: Path) -> None:
     (into / "Documentation/Kconfig").touch()
 
 
-def _make(flavour: Flavour, of: Source, out: Path, new: Path, progress: Progress) -> None:
+def _make(of: Source, out: Path, new: Path, progress: Progress) -> None:
     progress("fetching the source", 0)
     package = _fetch(of, out)
     work = new / "work"
     progress("unpacking the source", 0.02)
     _unpack(package, work)
-    wanted = new / "wanted"
+    done, lines = 0, sum(_LINES.values())
+    for flavour in FLAVOURS:
+        for number, line in enumerate(_build(flavour, work, new / flavour)):
+            progress(f"{flavour}: {line}", 0.1 + 0.9 * (done + min(number, _LINES[flavour])) / lines)
+        done += _LINES[flavour]
+    shutil.rmtree(work)
+
+
+def _build(flavour: Flavour, work: Path, into: Path) -> Iterator[str]:
+    """Makes the kernel of ``flavour`` in the tree ``work``, which may hold the objects of another; what it is at."""
+    into.mkdir()
+    wanted = into / "wanted"
     wanted.write_text(configuration(flavour))
     _run("make", "-s", f"KCONFIG_ALLCONFIG={wanted}", "allnoconfig", cwd=work)
     config = (work / ".config").read_text()
     refused = _refused(wanted.read_text(), config)
     if refused:
         raise KernelError(f"the kernel's configuration did not take {', '.join(refused)}: what do they depend on?")
-    for number, line in enumerate(_compile(work)):
-        progress(line, 0.1 + 0.9 * min(1, number / _LINES))
-    _run("strip", "-s", "-o", str(new / "kernel"), str(work / "vmlinux"))
-    _run("zstd", "-19", "-q", "--single-thread", str(new / "kernel"), "-o", str(new / "kernel.zst"))
-    (new / "config").write_text(config)
+    yield from _compile(work)
+    _run("strip", "-s", "-o", str(into / "kernel"), str(work / "vmlinux"))
+    _run("zstd", "-19", "-q", "--single-thread", str(into / "kernel"), "-o", str(into / "kernel.zst"))
+    (into / "config").write_text(config)
     wanted.unlink()
-    shutil.rmtree(work)
 
 
 def _refused(wanted: str, config: str) -> list[str]:

@@ -10,10 +10,11 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from septum.v1.random import RandomReply, RandomRequest
 
@@ -27,9 +28,10 @@ from appliance.vchan.ring import PeerViolation, Side
 from appliance.vchan.schema import Schema, schema
 from appliance.vchan.wire import Wire
 from tests.channel.support import Child, ends, one_process_pair, open_both, record, small
-from tests.channel.transports import transport
+from tests.channel.transports import PACE, transport
 
-PATIENCE = 60  # seconds
+PATIENCE = 60 if PACE == 1 else 240  # seconds
+RECEIVED, VIOLATIONS = max(100, 1000 // PACE), max(5, 20 // PACE)
 ROUNDS = 64  # the smallest frame takes 11 bytes: no ring of 1 KiB yields more messages than this without a refill
 
 
@@ -109,7 +111,8 @@ MOMENTS: list[Moment] = [idle, pending, half, full, asleep]
 
 
 def everywhere(offsets: range, values: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    return ((offset, value) for offset in offsets for value in values)
+    """Each value at each offset; where that takes too long every so manieth of them, at every offset of a header."""
+    return islice(((offset, value) for offset in offsets for value in values), None, None, PACE + 1 if PACE > 1 else 1)
 
 
 class Bench:
@@ -168,7 +171,7 @@ SCRIBBLE = st.tuples(
 STEP = st.one_of(SCRIBBLE, st.sampled_from(["send", "receive", "progress", "other", "close", "arm"]))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=max(50, 500 // PACE), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(list(Side)), st.integers(0, 2**32 - 1), st.lists(STEP, max_size=40))
 def test_scribbles_between_any_two_steps(side: Side, first: int, steps: list[Any]) -> None:
     shape = small()
@@ -369,7 +372,7 @@ def test_a_child_that_rewrites_what_is_being_read(shape: Schema) -> None:
     server = Endpoint(server_wire, Side.SERVER, shape)
     codec = Codec(shape.forward)
     received = violations = opened = 0
-    while (received < 1000 or violations < 20) and time.monotonic() < until:
+    while (received < RECEIVED or violations < VIOLATIONS) and time.monotonic() < until:
         try:
             opened += server.progress() == "opened"
             message = server.receive()
@@ -391,6 +394,6 @@ def test_a_child_that_rewrites_what_is_being_read(shape: Schema) -> None:
             server.disarm()
             os.sched_yield()
     child.kill()
-    assert received >= 1000
-    assert violations >= 20
-    assert opened > 5
+    assert received >= RECEIVED
+    assert violations >= VIOLATIONS
+    assert opened > VIOLATIONS // 4

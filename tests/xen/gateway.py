@@ -27,15 +27,38 @@ IMAGES: Final = "/var/lib/septum/images"
 
 # What asks the monitor: the standard library alone, since to import the command line takes an emulated machine seconds
 _ASK: Final = """
-import socket, sys
-s = socket.socket(socket.AF_UNIX)
-s.settimeout(60)
-s.connect(f"/run/septum/{sys.argv[1]}/control")
-s.sendall(b'{"op": "' + sys.argv[2].encode() + b'"}\\n')
-data = b""
-while piece := s.recv(1 << 16):
-    data += piece
-sys.stdout.write(data.decode())
+import json, socket, sys, time
+
+def ask(operation):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(60)
+        s.connect(f"/run/septum/{sys.argv[1]}/control")
+        s.sendall(b'{"op": "' + operation.encode() + b'"}\\n')
+        data = b""
+        while piece := s.recv(1 << 16):
+            data += piece
+    return data.decode()
+"""
+_ASK_ONCE: Final = _ASK + "sys.stdout.write(ask(sys.argv[2]))"
+# One program that looks for as long as it takes: each start of one would take the guest that starts its processor
+_WAIT: Final = (
+    _ASK
+    + """
+domain, dead, over = sys.argv[2], int(sys.argv[3]), time.monotonic() + float(sys.argv[4])
+while True:
+    (row,) = [row for row in json.loads(ask("status"))["domains"] if row["name"] == domain]
+    is_back = row["state"] == "running" and row["domid"] != dead
+    if is_back or time.monotonic() > over:
+        break
+    time.sleep(1)
+print(json.dumps(row | {"is_back": is_back}))
+"""
+)
+_STATE: Final = """
+cat /var/lib/septum/{box}/log | tail -n 60; xl list; xl vcpu-list; uptime; top -b -n 1 | head -n 20
+for n in $(xenstore-list /local/domain); do echo "$n: $(xenstore-read /local/domain/$n/name)"; done
+xenstore-ls -p /local/domain | grep -E 'septum|channel|peer|go =|status|ring-ref|event-channel' | head -n 200
+xl dmesg | tail -n 30
 """
 
 
@@ -119,11 +142,22 @@ class XenBox:
         self._is_up = True
 
     def ask(self, operation: str) -> dict[str, Any]:
-        answer = self.rig.python(_ASK, 120, BOX, operation)
+        answer = self.rig.python(_ASK_ONCE, 120, BOX, operation)
         return dict(json.loads(answer))
 
     def domains(self) -> dict[str, dict[str, Any]]:
         return {domain["name"]: domain for domain in self.ask("status")["domains"]}
+
+    def wait_for_another(self, domain: str, dead: int, seconds: float) -> dict[str, Any]:
+        """The row of ``domain`` once it runs as another guest than ``dead``.
+
+        Errors: LabError, with what the monitor and Xen say, if it does not in time.
+        """
+        words = (BOX, domain, str(dead), str(seconds))
+        row: dict[str, Any] = json.loads(self.rig.python(_WAIT, seconds + 120, *words))
+        if not row.pop("is_back"):
+            raise LabError(f"{domain} is not back after {seconds:g} s: {row}\n{self.state()}")
+        return row
 
     def peers(self) -> dict[str, dict[str, Any]]:
         return {peer["public_key"]: peer for peer in self.ask("status")["peers"]}
@@ -139,6 +173,10 @@ class XenBox:
 
     def log(self) -> str:
         return self.rig.run(f"cat /var/lib/septum/{BOX}/log 2>/dev/null")[1]
+
+    def state(self) -> str:
+        """What there is to read when something is amiss."""
+        return self.rig.run(_STATE.format(box=BOX), 180)[1]
 
     def down(self) -> None:
         """Takes it down, unless it is down already."""

@@ -17,6 +17,7 @@ import pytest
 
 from appliance.assembly.load import VPN, load
 from appliance.xsm.policy import compiled_policy
+from tests.xen.machines import Machines
 from tests.xen.rig import Rig, guest, hypervisor
 from tests.xen.rig.places import step
 
@@ -60,19 +61,18 @@ def _search(rig: Rig, xsm: str, names: tuple[str, ...]) -> Found:
 
 
 @pytest.fixture(scope="module")
-def walled() -> Iterator[Found]:
+def walled(machines: Machines) -> Found:
     """Xen with XSM and the policy of the gateway. dom0 tries to have it changed, then the intruders come."""
     flask = hypervisor.with_xsm().flask
     assert flask is not None
-    with Rig(policy=compiled_policy(ASSEMBLY, flask)) as rig:
-        yield _search(rig, "enforcing", ())
+    rig = machines.lend("walled", lambda: Rig(policy=compiled_policy(ASSEMBLY, flask)))
+    return _search(rig, "enforcing", ())
 
 
 @pytest.fixture(scope="module")
-def bare() -> Iterator[Found]:
+def bare(machines: Machines) -> Found:
     """Debian's own Xen."""
-    with Rig(xsm=False) as rig:
-        yield _search(rig, "absent", STOCK)
+    return _search(machines.lend("stock", lambda: Rig(xsm=False)), "absent", STOCK)
 
 
 def test_every_domain_ran_under_its_own_label(walled: Found) -> None:

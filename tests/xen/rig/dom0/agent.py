@@ -67,28 +67,26 @@ def run(port: Port, request: dict) -> None:
         close_fds=True,
     )
     assert process.stdout is not None
-    out, over = process.stdout.fileno(), time.monotonic() + request["timeout"]
+    out, end, over = process.stdout.fileno(), os.pidfd_open(process.pid), time.monotonic() + request["timeout"]
     timed_out = False
     try:
-        while True:
-            ready = select.select([out], [], [], 0.02)[0]
-            if ready:
+        while not timed_out:
+            ready = select.select([out, end], [], [], max(0.0, over - time.monotonic()))[0]
+            if out in ready:
                 piece = os.read(out, PIECE)
                 if not piece:
                     break
                 port.send(b"O", piece)
-            elif process.poll() is not None:
+            elif ready:
                 break  # what it left behind in the background may hold the pipe open
-            if time.monotonic() > over:
-                timed_out = True
-                break
-        while not timed_out and process.poll() is None:
-            time.sleep(0.005)
             timed_out = time.monotonic() > over
+        if not timed_out:
+            timed_out = not select.select([end], [], [], max(0.0, over - time.monotonic()))[0]
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.stdout.close()
+        os.close(end)
     port.done(code=process.wait(), timed_out=timed_out)
 
 
