@@ -1,8 +1,12 @@
 """/dev/xen/gntalloc: pages of this domain, zeroed, that one other domain may map.
 
-Source: Linux, include/uapi/xen/gntalloc.h and drivers/xen/gntalloc.c. Pages that the other domain still maps when they
-are given up stay allocated until it lets go: nobody can take a page away under its hands, and a domain that holds on to
-them costs us that memory and no more. All that the module lends is bounded by its parameter ``limit`` (1024 pages).
+Source: Linux, include/uapi/xen/gntalloc.h, drivers/xen/gntalloc.c and drivers/xen/grant-table.c. Pages that the other
+domain still maps when they are given up stay allocated until it lets go: nobody can take a page away under its hands,
+and a domain that holds on to them costs us that memory and no more. Until Linux finds such a page unmapped its grant
+stays good, for that domain alone: Linux looks once a second, at ten pages, or at all with
+``grant_table.free_per_iteration=0``, which our guests boot with. The module's parameter ``limit`` (1024 pages) counts
+what is lent, not what was given up and is still held; that is bounded by what the other domain can map
+(``max_maptrack_frames``) and by our own ``max_grant_frames``.
 """
 
 from __future__ import annotations
