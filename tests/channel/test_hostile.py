@@ -30,7 +30,7 @@ from appliance.vchan.wire import Wire
 from tests.channel.support import Child, ends, one_process_pair, open_both, record, small
 from tests.channel.transports import PACE, transport
 
-PATIENCE = 60 if PACE == 1 else 240  # seconds
+PATIENCE = 60 if PACE == 1 else 110  # seconds; a child has 120
 RECEIVED, VIOLATIONS = max(100, 1000 // PACE), max(5, 20 // PACE)
 ROUNDS = 64  # the smallest frame takes 11 bytes: no ring of 1 KiB yields more messages than this without a refill
 
