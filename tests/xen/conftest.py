@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `pytest` as well as `python -m pytest`
 
 from appliance.assembly.load import VPN, load
-from appliance.image import kernel
 from appliance.image.build import build
 from appliance.image.manifest import Image
 from tests.xen.machines import Machines
@@ -87,10 +87,24 @@ def rig(machines: Machines) -> Rig:
     return machines.lend("example", Rig)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def building(request: pytest.FixtureRequest) -> Iterator[Future[dict[str, Image]] | None]:
+    """Kernels and images, begun with the first test if one needs them: dom0 has one processor, the other is idle."""
+    if not any("images" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
+    began = time.monotonic()
+
+    def progress(name: str, doing: str, share: float) -> None:
+        if name == "kernels" and share == 1:
+            TOOK["two kernels, beside other work"] = time.monotonic() - began
+
+    with ThreadPoolExecutor(1) as bench:
+        yield bench.submit(build, load(VPN), XEN / "images", progress)
+
+
 @pytest.fixture(scope="session")
-def images() -> dict[str, Image]:
-    """Of each domain of the gateway, built now if they are not there."""
-    with step("the two kernels (five to ten minutes on two cores, once)"):
-        kernel.get("plain", XEN / "images", lambda doing, share: None)
-    with step("nine images"):
-        return build(load(VPN), XEN / "images")
+def images(building: Future[dict[str, Image]]) -> dict[str, Image]:
+    """Of each domain of the gateway."""
+    with step("waiting for kernels and images (they take ten minutes on two cores, once)"):
+        return building.result()
