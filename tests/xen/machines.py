@@ -15,7 +15,7 @@ class Machines:
         self._machine: Rig | None = None
 
     def lend(self, kind: str, make: Callable[[], Rig]) -> Rig:
-        if self._machine is None or kind != self._kind:
+        if self._machine is None or kind != self._kind or not self._machine.alive():
             self.end()
             machine = make()
             self._machine, self._kind = machine.__enter__(), kind
