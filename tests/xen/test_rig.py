@@ -21,7 +21,7 @@ def test_dom0_runs_on_xen_and_its_tools_speak_to_it(rig: Rig) -> None:
 
 
 def test_xen_enforces_a_policy(rig: Rig) -> None:
-    assert rig.run("xl getenforce", check=True)[1].strip() == "Enforcing"
+    assert rig.run("xl getenforce")[1].strip() == "Enforcing"  # its exit code is the mode: 1
 
 
 def test_nothing_went_wrong_while_dom0_started(rig: Rig) -> None:
