@@ -195,7 +195,7 @@ def _refused(wanted: str, config: str) -> list[str]:
 
 def _compile(work: Path) -> Iterator[str]:
     """Runs the build, at the lowest priority; what it is at, line by line."""
-    command = ["nice", "make", f"-j{os.cpu_count() or 1}", "vmlinux"]
+    command = ["nice", "-n", "19", "make", f"-j{os.cpu_count() or 1}", "vmlinux"]
     environment = {**_ENVIRONMENT, "HOME": "/nonexistent"}
     last: list[str] = []
     with subprocess.Popen(

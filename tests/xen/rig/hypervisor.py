@@ -106,7 +106,15 @@ def _make(folder: Path) -> None:
     log = folder / "build.log"
     for target in ("olddefconfig", "build"):
         with log.open("ab") as into:
-            command = ["nice", "make", f"-j{len(os.sched_getaffinity(0))}", "XEN_TARGET_ARCH=x86_64", target]
+            command = [
+                "nice",
+                "-n",
+                "19",
+                "make",
+                f"-j{len(os.sched_getaffinity(0))}",
+                "XEN_TARGET_ARCH=x86_64",
+                target,
+            ]
             done = subprocess.run(command, cwd=folder, stdout=into, stderr=subprocess.STDOUT, check=False)
         if done.returncode:
             print(log.read_text(errors="replace")[-4000:], file=sys.stderr)
