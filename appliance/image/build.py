@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any, Final
 
 from appliance.assembly.model import Role, ValidatedAssembly
@@ -73,10 +74,12 @@ def build_roles(roles: Iterable[Role], out: Path, progress: Progress = _silent, 
 
 def _build_all(roles: dict[str, Role], out: Path, progress: Progress, entry: str) -> dict[str, Image]:
     source = kernel.source()
-    with ThreadPoolExecutor(os.cpu_count()) as pool, ThreadPoolExecutor(1) as bench:
+    # All images wait for their kernel at the end; what takes a processor takes one of as many as there are
+    busy = BoundedSemaphore(os.cpu_count() or 1)
+    with ThreadPoolExecutor(len(roles) or 1) as pool, ThreadPoolExecutor(1) as bench:
         kernels = bench.submit(_kernels, source, out, progress)
         images = {
-            name: pool.submit(_image, role, kernels, source, out, progress, entry) for name, role in roles.items()
+            name: pool.submit(_image, role, kernels, source, out, progress, entry, busy) for name, role in roles.items()
         }
         built = {name: future.result() for name, future in images.items()}
     manifest.index(out, {f"{roles[name].component}/{name}": each for name, each in built.items()})
@@ -100,12 +103,14 @@ def _image(
     out: Path,
     progress: Progress,
     entry: str,
+    busy: BoundedSemaphore,
 ) -> Image:
     progress(role.name, "measuring what it imports", 0)
     # The schema of a port is imported by its name once the ports are known, before the component has been
     also = (*(_FOR_NETWORK if flavour(role) == "net" else ()), *sorted(_schemas(role)))
-    made_of = tree.sources(measure(role, (entry, *also)))
-    digests = {path: store.digest(path) for path in made_of.files()}
+    with busy:
+        made_of = tree.sources(measure(role, (entry, *also)))
+        digests = {path: store.digest(path) for path in made_of.files()}
     budget = budgets.of(role.name)
     name = store.key(
         role.name,
@@ -119,13 +124,14 @@ def _image(
     )
 
     def make(new: Path) -> None:
-        progress(role.name, "asking who brought its files", 0.1)
-        packages = tree.vouched(digests)
-        progress(role.name, "compiling its modules", 0.3)
-        parts = tree.parts(made_of, packages, digests, entry)
-        progress(role.name, "compressing", 0.6)
-        archive = tree.archive(parts)
-        ramdisk = subprocess.run(_COMPRESS, input=archive, capture_output=True, check=True).stdout
+        with busy:
+            progress(role.name, "asking who brought its files", 0.1)
+            packages = tree.vouched(digests)
+            progress(role.name, "compiling its modules", 0.3)
+            parts = tree.parts(made_of, packages, digests, entry)
+            progress(role.name, "compressing", 0.6)
+            archive = tree.archive(parts)
+            ramdisk = subprocess.run(_COMPRESS, input=archive, capture_output=True, check=True).stdout
         progress(role.name, "waiting for its kernel", 0.9)
         of = kernels.result()[flavour(role)]
         _write(new, role, of, parts, ramdisk, len(archive), budget)
