@@ -1,6 +1,6 @@
 """A guest that boots as Septum's do, on the kernel of the test guests: the real PID 1 and real components.
 
-Not an image of `septum image build`: Debian's kernel with modules, and all of the checkout. What runs is the same.
+Not an image of `septum image build`: Debian's kernel with modules, and sources. What runs is the same.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ PAIR: Final[dict[str, list[dict[str, Any]]]] = {
     ],
     "log": [{"port": "records", "peer": "rng", "schema": "records", "end": "in", "channel": 1}],
 }
-_FOLDERS: Final = ("appliance", "components", "proto/septum")
-
 _INIT: Final = b"""#!/usr/bin/python3.11 -ISB
 import ctypes
 import os
@@ -55,23 +53,21 @@ print("\\n".join(sorted({{m.__file__ for m in sys.modules.values() if getattr(m,
 """
 
 
-def _standard_library() -> set[str]:
-    """The files of it that the boot and the components load, relative to the root."""
+def _loaded() -> list[str]:
+    """The files that the boot and the components load."""
     program = _ASK_FOR_FILES.format(
         paths=[str(ROOT), str(ROOT / "proto")], mains=[f"components.{name}.main" for name in COMPONENTS]
     )
-    listed = subprocess.run(
+    return subprocess.run(
         ["/usr/bin/python3.11", "-ISB", "-c", program], capture_output=True, text=True, check=True
     ).stdout.split()
-    return {path.removeprefix("/") for path in listed if path.startswith("/usr/lib/python3.11/")}
 
 
-def _sources() -> Tree:
-    return {
-        f"septum/{path.relative_to(ROOT)}": file(path.read_bytes())
-        for folder in _FOLDERS
-        for path in (ROOT / folder).rglob("*.py")
-    }
+def _sources(loaded: list[str]) -> Tree:
+    """Septum's own of them, and all schemas: those are imported by the names of ports."""
+    own = {Path(path).relative_to(ROOT) for path in loaded if Path(path).is_relative_to(ROOT)}
+    own |= {path.relative_to(ROOT) for path in (ROOT / "proto/septum").rglob("*.py")}
+    return {f"septum/{path}": file((ROOT / path).read_bytes()) for path in sorted(own)}
 
 
 def build() -> tuple[Path, bytes]:
@@ -79,12 +75,13 @@ def build() -> tuple[Path, bytes]:
     base = guest.build(_INIT, {})
     debs, _ = packages()
     wanted = [deb for deb in debs if deb.name.split("_")[0] in guest._PACKAGES]
-    names = _standard_library()
+    loaded = _loaded()
+    names = {path.removeprefix("/") for path in loaded if path.startswith("/usr/lib/python3.11/")}
     library = {path: entry for path, entry in unpack(wanted, re.compile("^usr/share")).items() if path in names}
     if absent := names - set(library):
         raise RuntimeError(f"Debian's Python has no {', '.join(sorted(absent))}")
     assert sys.version_info[:2] == (3, 11)
-    return base.kernel, base.ramdisk.read_bytes() + archive(compiled({**library, **_sources()}))
+    return base.kernel, base.ramdisk.read_bytes() + archive(compiled({**library, **_sources(loaded)}))
 
 
 def description(component: str, ports: list[dict[str, Any]], **more: Any) -> bytes:

@@ -38,11 +38,19 @@ from appliance.xen.xenstore import Xenstore
 PATIENCE: Final = 240.0
 SERVES: Final = {"rng": {0: None}, "log": {1: "rng"}}  # channel -> its client; None is dom0
 CHANNELS: Final = {"rng": (0, 1), "log": (1,)}
+MEMORY_MIB: Final = 192  # Debian's kernel alone takes 58 as it is loaded
+
+
+def xl(*words: str) -> str:
+    done = subprocess.run(["xl", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"xl {' '.join(words)}: exit {done.returncode}: {done.stderr}{done.stdout}")
+    return done.stdout
 
 
 class Pair:
-    def __init__(self, kernel: str, ramdisks: dict[str, str], kind: str = "pv", memory: int = 48) -> None:
-        self.kernel, self.ramdisks, self.kind, self.memory = kernel, ramdisks, kind, memory
+    def __init__(self, kernel: str, ramdisks: dict[str, str], kind: str = "pv") -> None:
+        self.kernel, self.ramdisks, self.kind = kernel, ramdisks, kind
         self.store = Xenstore()
         self.gntdev = gntdev.open_device()
         self.ids: dict[str, int] = {}
@@ -54,12 +62,12 @@ class Pair:
         config.write_text(
             f'name = "{name}"\ntype = "{self.kind}"\nkernel = "{self.kernel}"\nramdisk = "{self.ramdisks[name]}"\n'
             'extra = "console=hvc0 rdinit=/init quiet panic=-1 xen_gntalloc.limit=4096"\n'
-            f"memory = {self.memory}\nmaxmem = {self.memory}\n"
+            f"memory = {MEMORY_MIB}\nmaxmem = {MEMORY_MIB}\n"
             'vcpus = 1\non_poweroff = "destroy"\non_crash = "destroy"\non_reboot = "destroy"\nnomigrate = 1\n'
             'tsc_mode = "native"\nvfb = []\n'
         )
-        subprocess.run(["xl", "create", "-p", str(config)], check=True, capture_output=True)
-        domid = int(subprocess.run(["xl", "domid", name], check=True, capture_output=True, text=True).stdout)
+        xl("create", "-p", str(config))
+        domid = int(xl("domid", name))
         self.ids[name] = domid
         home = f"/local/domain/{domid}"
         self._leaf(f"{home}/data/status", "", f"b{domid}")
@@ -102,7 +110,7 @@ class Pair:
         return "\n".join(found)
 
     def unpause(self, name: str) -> None:
-        subprocess.run(["xl", "unpause", name], check=True)
+        xl("unpause", name)
 
     def sealed(self, name: str) -> None:
         """Maps the status page of ``name`` and waits until it is sealed."""
@@ -120,7 +128,7 @@ class Pair:
 
     def destroy(self, name: str) -> int:
         """Ends ``name``, lets its pages go and returns the id that it had."""
-        subprocess.run(["xl", "destroy", name], check=True)
+        xl("destroy", name)
         window, borrowed = self.windows.pop(name)
         window.blank()
         gntdev.give_back(self.gntdev, borrowed)
@@ -149,7 +157,7 @@ class Pair:
         self.until(f"{server} offers nothing", attempt)
 
     def listed(self) -> str:
-        return subprocess.run(["xl", "list"], capture_output=True, text=True, check=True).stdout
+        return xl("list")
 
     def break_the_rules(self, end: Endpoint) -> None:
         """As a client gone mad: an index that the ring cannot hold. Then dies, as far as rng can see."""
