@@ -57,11 +57,11 @@ def ping(source: Namespace, address: str, count: int = 3, interval: float = 0.2,
     return Pings(int(sent[1]) if sent else count, [float(ms) * 1000 for ms in re.findall(r"time=([\d.]+) ms", shown)])
 
 
-def reaches(source: Namespace, address: str, seconds: float = 10) -> bool:
-    """Whether one echo comes back within that time; tries every 100 ms."""
+def reaches(source: Namespace, address: str, seconds: float = 10, patience: float = 0.3) -> bool:
+    """Whether one echo comes back within that time, and no later than ``patience`` seconds after it was asked for."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if ping(source, address, count=1, patience=0.3).times:
+        if ping(source, address, count=1, patience=patience).times:
             return True
     return False
 
