@@ -114,7 +114,8 @@ def test_two_guests_and_dom0(rig: Rig) -> None:
         rig.run("for name in rng log; do xl destroy $name; done; rm -rf /g")
     assert seen["random"]
     assert all(seen["landlock"])
-    assert seen["records at log"] == seen["records at the other"] == 1
+    assert seen["records at log"] >= 1
+    assert seen["records at the other log"] >= 1
     assert seen["rng accuses"]
     assert seen["rng answers its offender's next life"]
     assert seen["rng answers while log is gone"]
