@@ -98,8 +98,9 @@ packages-demo packages-test packages-bench packages-fuzz packages-xen: packages-
 	@touch $@
 
 # The compiled loops, where there is a compiler; where there is none, one is looked for each time
-.venv/.compiled: components/net/fast.pyx components/crypto/fast.pyx setup.py .venv/.runtime
-	@$(BIN)/python setup.py -q build_ext --inplace
+COMPILED := $(wildcard appliance/*/*.pyx appliance/*/*.pxd components/*/*.pyx components/*/*.pxd)
+.venv/.compiled: $(COMPILED) setup.py .venv/.runtime
+	@$(BIN)/python setup.py -q build_ext --inplace -j 4
 	@! ls components/{net,crypto}/fast.*.so >/dev/null 2>&1 || touch $@
 
 # Domains write no bytecode: whatever changed since would be compiled at each start of each of them, and measured. The
@@ -122,4 +123,4 @@ lock: .venv/.dev  ## pin the dependencies of pyproject.toml, with hashes (UPGRAD
 	@$(PIP_COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 
 clean:  ## remove everything that was generated or installed here
-	@rm -rf .venv build *.egg-info components/*/fast.c components/*/fast.*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv build *.egg-info {appliance,components}/*/{fast,short}{.c,.*.so} .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

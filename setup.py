@@ -1,7 +1,7 @@
-"""Builds the compiled twins of components/*/loops.py. Everything else about the package is in pyproject.toml.
+"""Builds what is compiled: the twins of components/*/loops.py, and the short way. The rest is in pyproject.toml.
 
 They take Cython, a C compiler, and the headers of Python and OpenSSL. Without them the box runs its Python twins, and
-one line says so.
+every packet goes the long way; one line says so.
 """
 
 import shutil
@@ -13,19 +13,26 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-TWINS = (
-    Extension("components.net.fast", ["components/net/fast.pyx"], extra_compile_args=["-O3"], optional=True),
-    Extension(
-        "components.crypto.fast",
-        ["components/crypto/fast.pyx"],
-        extra_compile_args=["-O3"],
-        libraries=["crypto"],
-        optional=True,
-    ),
+
+def module(path: str, level: str, *libraries: str) -> Extension:
+    """``path`` without its suffix, compiled with optimization ``level``; without symbols for a debugger."""
+    flags = [level, "-g0"]
+    name = path.replace("/", ".")
+    return Extension(name, [f"{path}.pyx"], extra_compile_args=flags, libraries=list(libraries), optional=True)
+
+
+MODULES = (
+    module("components/net/fast", "-O3"),
+    module("components/crypto/fast", "-O3", "crypto"),
+    module("appliance/vchan/short", "-O2"),
+    module("appliance/guest/short", "-O2"),
+    module("components/net/short", "-O2"),
+    module("components/crypto/short", "-O2", "crypto"),
+    module("components/filter/short", "-O2"),
 )
 
 
-def missing(twin: Extension) -> list[str]:
+def missing(made: Extension) -> list[str]:
     """What the build would need and this machine has not."""
     compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
     found = {
@@ -33,23 +40,21 @@ def missing(twin: Extension) -> list[str]:
         f"C compiler ({compiler})": shutil.which(compiler),
         "Python headers (python3-dev)": (Path(sysconfig.get_paths()["include"]) / "Python.h").exists(),
     }
-    if "crypto" in twin.libraries:
+    if "crypto" in made.libraries:
         found["OpenSSL headers (libssl-dev)"] = Path("/usr/include/openssl/evp.h").exists()
     return [name for name, there in found.items() if not there]
 
 
 class BuildOrGoOn(build_ext):
-    """Builds what can be built; where it cannot, says so and leaves the Python twin to do the work."""
+    """Builds what can be built; where it cannot, says so and leaves the work to Python."""
 
     def run(self) -> None:
-        for twin in TWINS:
-            if lacking := missing(twin):
-                source = twin.sources[0]
-                print(
-                    f"{source} is not compiled and its twin in Python runs: no {', no '.join(lacking)}", file=sys.stderr
-                )
-        self.extensions = [twin for twin in self.extensions if not missing(twin)]
+        for made in MODULES:
+            if lacking := missing(made):
+                source = made.sources[0]
+                print(f"{source} is not compiled and Python does its work: no {', no '.join(lacking)}", file=sys.stderr)
+        self.extensions = [made for made in self.extensions if not missing(made)]
         super().run()
 
 
-setup(ext_modules=list(TWINS), cmdclass={"build_ext": BuildOrGoOn})
+setup(ext_modules=list(MODULES), cmdclass={"build_ext": BuildOrGoOn})

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, Final, Protocol
 
+from appliance.guest import shortly
 from appliance.guest.asking import Asker
 from appliance.guest.log import Log
 from appliance.guest.outside import OPERATOR
@@ -225,6 +226,7 @@ class Guest:
         self._epoll = select.epoll(len(ports) + 8)
         self._control_fd = control_fd
         self._epoll.register(control_fd, select.EPOLLIN | select.EPOLLET)
+        self._shorter = shortly.ways(self._epoll.fileno())
         self._by_fd = {port.endpoint.fileno(): port for port in ports}
         for fd, port in self._by_fd.items():
             self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
@@ -316,6 +318,17 @@ class Guest:
         source = _Device(self, self.devices[device], handler, into)
         self._epoll.register(source.fd, select.EPOLLIN | select.EPOLLET)
         self._add(source.fd, source)
+
+    def short_end(self, port: str) -> Any:
+        """The short way through the end of ``port``, for who makes a way of it (appliance/guest/short.pyx). None where
+        there is none: then every message goes the long way.
+        """
+        members = self._members(port, Port)
+        return None if self._shorter is None or len(members) > 1 else shortly.end(members[0].endpoint)
+
+    def shorten(self, way: Any) -> None:
+        """``way`` is tried by whatever wakes the domain by its descriptor, before the handler that stands for that."""
+        self._shorter.add(way)
 
     def watch(self, fd: int, source: Source) -> None:
         """Gives ``source`` a turn whenever something can be read from ``fd``, or written to it again. While the domain
@@ -538,7 +551,10 @@ class Guest:
     def _wait(self) -> None:
         """Sleeps unless there is work, and makes the sources ready that an event is there for."""
         sources, ports = self._sources, self._by_fd
-        for fd, _ in self._epoll.poll(0.0 if self._busy else self._longest_sleep()):
+        longest = 0.0 if self._busy else self._longest_sleep()
+        # The short way is for who is asleep altogether: it must overtake nothing
+        asleep = self._epoll.poll if self._shorter is None or self._ready or self._busy else self._shorter.wait
+        for fd, _ in asleep(longest):
             if fd in sources:
                 self._ready[sources[fd]] = None
             if fd in ports:

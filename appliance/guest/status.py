@@ -29,21 +29,21 @@ class State(IntEnum):
 class Counter:
     """One number on the status page. ``add`` and ``set`` take whole numbers below 2**64."""
 
-    __slots__ = ("_index", "_words")
+    __slots__ = ("index", "words")
 
     def __init__(self, words: memoryview, index: int) -> None:
-        self._words = words
-        self._index = index
+        self.words = words
+        self.index = index
 
     def add(self, count: int = 1) -> None:
-        self._words[self._index] += count
+        self.words[self.index] += count
 
     def set(self, value: int) -> None:
-        self._words[self._index] = value
+        self.words[self.index] = value
 
     @property
     def value(self) -> int:
-        number: int = self._words[self._index]
+        number: int = self.words[self.index]
         return number
 
 

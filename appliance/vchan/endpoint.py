@@ -26,6 +26,7 @@ from appliance.vchan.codec import Codec
 from appliance.vchan.frame import HEADER, HEADER_BYTES, frame_bytes
 from appliance.vchan.layout import NOTIFY_READ, NOTIFY_WRITE
 from appliance.vchan.live import Event, State
+from appliance.vchan.reach import Serials
 from appliance.vchan.ring import MASK, PeerViolation, SecretVchan, Side, Vchan, fence
 from appliance.vchan.schema import Kind, Schema
 from appliance.vchan.wire import Wire
@@ -54,7 +55,7 @@ class Statistics(NamedTuple):
     """Replies to requests that were given up."""
 
 
-class Endpoint:
+class Endpoint(Serials):
     """``side``'s end of a channel of ``schema`` over ``wire``.
 
     CLIENT is the producer of a stream or the caller, SERVER the consumer or the callee. Both begin closed. ``first`` is
@@ -302,6 +303,11 @@ class Endpoint:
     def fileno(self) -> int:
         """The event to sleep on, edge-triggered."""
         return self._wire.fileno()
+
+    @property
+    def notify_fd(self) -> int | None:
+        """The descriptor whose writing wakes the peer, if the wire has one."""
+        return getattr(self._wire, "notify_fd", None)
 
     @property
     def statistics(self) -> Statistics:

@@ -21,6 +21,7 @@ from appliance.vchan import layout
 from appliance.vchan.frame import HEADER, HEADER_BYTES
 from appliance.vchan.layout import Orders
 from appliance.vchan.live import SHOWN, TABLE, Event, State
+from appliance.vchan.reach import Indices
 
 MASK: Final = 0xFFFFFFFF
 _OPEN: Final = State.OPEN  # here and below: a member of an enumeration takes two look-ups each time
@@ -76,7 +77,7 @@ def fence() -> None:
     _release()
 
 
-class Vchan:
+class Vchan(Indices):
     """``side``'s end of the vchan in ``memory`` (writable bytes, ``layout.size(orders)`` of them).
 
     ``first`` is where indices start in each session, at both ends: 0 but for tests that want to see 2**32 soon.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from septum.v1.receiving import ReceiveOrder
 
+from appliance.guest import shortly
 from appliance.guest.loop import Guest
 from appliance.vchan.messages import Datagrams
 from components.crypto import twin
@@ -42,6 +43,11 @@ def build(guest: Guest) -> None:
             reports.send(report)
         return receiver.due() if reports.room() else now + REPORT_INTERVAL
 
+    short = shortly.module("components.crypto.short")
+    inward, outward = guest.short_end("sealed"), guest.short_end("plain")
+    if short is not None and inward is not None and outward is not None:
+        receiver.shorter = short.Opening(inward, outward, receiver.went)
+        guest.shorten(receiver.shorter)
     guest.receive("orders", on_order)
     guest.receive("sealed", on_sealed, into=(plain,))
     guest.timer(on_time)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from septum.v1.sending import SendOrder
 
+from appliance.guest import shortly
 from appliance.guest.loop import Guest
 from appliance.vchan.messages import Datagrams, Packets
 from components.crypto import twin
@@ -17,7 +18,8 @@ from components.crypto.settings import parse
 
 def build(guest: Guest) -> None:
     """Joins the ports of `encrypt` to its core."""
-    sender = Sender(parse("encrypt", guest.settings).mtu)
+    mtu = parse("encrypt", guest.settings).mtu
+    sender = Sender(mtu)
     sealed, reports = guest.out("sealed"), guest.out("reports")
     guest.show(sender.counts)
     guest.counter("compiled").set(twin.COMPILED)
@@ -50,6 +52,11 @@ def build(guest: Guest) -> None:
             reports.send(report)
         return sender.due() if reports.room() else now + REPORT_INTERVAL
 
+    short = shortly.module("components.crypto.short")
+    inward, outward = guest.short_end("plain"), guest.short_end("sealed")
+    if short is not None and inward is not None and outward is not None:
+        sender.shorter = short.Sealing(inward, outward, sender.went, mtu)
+        guest.shorten(sender.shorter)
     guest.receive("orders", on_order)
     guest.receive("plain", on_plain, into=(sealed,), done=on_done)
     guest.timer(on_time)

@@ -17,8 +17,6 @@ cdef extern from "openssl/crypto.h" nogil:
 cdef extern from "openssl/evp.h" nogil:
     ctypedef struct EVP_CIPHER:
         pass
-    ctypedef struct EVP_CIPHER_CTX:
-        pass
     ctypedef struct ENGINE:
         pass
     int EVP_CTRL_AEAD_GET_TAG
@@ -98,8 +96,6 @@ cdef void _nonce(uint8_t *nonce, uint64_t counter) noexcept:
 cdef class Sealer:
     """See loops.py. The key is in OpenSSL's context, which is cleared when it is freed."""
 
-    cdef EVP_CIPHER_CTX *context
-
     def __cinit__(self, const uint8_t[::1] key not None):
         if key.shape[0] != KEY:
             raise ValueError(f"a key of {key.shape[0]} bytes")
@@ -125,48 +121,55 @@ cdef class Sealer:
         """See loops.py."""
         cdef Py_ssize_t padded
         cdef Py_ssize_t i
-        cdef uint8_t zeros[16]
-        cdef uint8_t nonce[NONCE]
-        cdef uint8_t *datagram
-        cdef int length, rest, last
         if not 0 <= padding <= 15:
             raise ValueError(f"padding of {padding} bytes")
         _check_run(start, size, count, packets.shape[0])
         padded = size + padding
         _check_run(to, padded + OVERHEAD, count, out.shape[0])
         _check_counters(counter, count)
-        memset(zeros, 0, 16)
         for i in range(count):
-            datagram = &out[to]
-            _put(datagram, TRANSPORT_DATA, 4)
-            _put(datagram + 4, receiver, 4)
-            _put(datagram + 8, counter, 8)
-            _nonce(nonce, counter)
-            length = rest = last = 0
-            if not (
-                EVP_EncryptInit_ex(self.context, NULL, NULL, NULL, nonce) == 1
-                and (
-                    size == 0
-                    or EVP_EncryptUpdate(self.context, datagram + HEADER, &length, &packets[start], <int> size) == 1
-                )
-                and (
-                    padding == 0
-                    or EVP_EncryptUpdate(self.context, datagram + HEADER + length, &rest, zeros, <int> padding) == 1
-                )
-                and EVP_EncryptFinal_ex(self.context, datagram + HEADER + length + rest, &last) == 1
-                and length + rest + last == padded
-                and EVP_CIPHER_CTX_ctrl(self.context, EVP_CTRL_AEAD_GET_TAG, TAG, datagram + HEADER + padded) == 1
-            ):
+            if not self.one(&packets[start] if size else NULL, size, padding, receiver, counter, &out[to]):
                 raise RuntimeError("OpenSSL cannot seal")
             start += size
             to += padded + OVERHEAD
             counter += 1
 
+    cdef bint one(
+        self,
+        const uint8_t *packet,
+        Py_ssize_t size,
+        Py_ssize_t padding,
+        uint32_t receiver,
+        uint64_t counter,
+        uint8_t *datagram,
+    ) noexcept:
+        """Lays down one datagram; whoever calls has checked all there is to check."""
+        cdef uint8_t zeros[16]
+        cdef uint8_t nonce[NONCE]
+        cdef Py_ssize_t padded = size + padding
+        cdef int length = 0
+        cdef int rest = 0
+        cdef int last = 0
+        memset(zeros, 0, 16)
+        _put(datagram, TRANSPORT_DATA, 4)
+        _put(datagram + 4, receiver, 4)
+        _put(datagram + 8, counter, 8)
+        _nonce(nonce, counter)
+        return (
+            EVP_EncryptInit_ex(self.context, NULL, NULL, NULL, nonce) == 1
+            and (size == 0 or EVP_EncryptUpdate(self.context, datagram + HEADER, &length, packet, <int> size) == 1)
+            and (
+                padding == 0
+                or EVP_EncryptUpdate(self.context, datagram + HEADER + length, &rest, zeros, <int> padding) == 1
+            )
+            and EVP_EncryptFinal_ex(self.context, datagram + HEADER + length + rest, &last) == 1
+            and length + rest + last == padded
+            and EVP_CIPHER_CTX_ctrl(self.context, EVP_CTRL_AEAD_GET_TAG, TAG, datagram + HEADER + padded) == 1
+        )
+
 
 cdef class Opener:
     """See loops.py; as ``Sealer``."""
-
-    cdef EVP_CIPHER_CTX *context
 
     def __cinit__(self, const uint8_t[::1] key not None):
         if key.shape[0] != KEY:
@@ -191,12 +194,7 @@ cdef class Opener:
         """See loops.py."""
         cdef Py_ssize_t plain
         cdef Py_ssize_t i
-        cdef uint8_t nonce[NONCE]
-        cdef uint8_t tag[TAG]
         cdef uint8_t nowhere[1]
-        cdef uint8_t *target
-        cdef const uint8_t *body
-        cdef int length, last
         _check_run(start, size, count, untrusted.shape[0])
         plain = size - OVERHEAD
         _check_run(to, plain, count, out.shape[0])
@@ -204,28 +202,38 @@ cdef class Opener:
         cdef bytes result = PyBytes_FromStringAndSize(NULL, count)
         cdef uint8_t *authentic = <uint8_t *> PyBytes_AS_STRING(result)
         for i in range(count):
-            body = &untrusted[start] + HEADER
-            target = &out[to] if plain else nowhere
-            memcpy(tag, body + plain, TAG)
-            _nonce(nonce, counter)
-            length = last = 0
-            if not (
-                EVP_DecryptInit_ex(self.context, NULL, NULL, NULL, nonce) == 1
-                and EVP_CIPHER_CTX_ctrl(self.context, EVP_CTRL_AEAD_SET_TAG, TAG, tag) == 1
-            ):
+            if not self.begin(&untrusted[start], plain, counter):
                 raise RuntimeError("OpenSSL cannot open")
-            authentic[i] = (
-                (plain == 0 or EVP_DecryptUpdate(self.context, target, &length, body, <int> plain) == 1)
-                and EVP_DecryptFinal_ex(self.context, target + length, &last) == 1
-                and length + last == plain
-            )
+            authentic[i] = self.one(&untrusted[start], plain, &out[to] if plain else nowhere)
             start += size
             if authentic[i]:
                 to += plain
-            elif plain:
-                memset(target, 0, plain)  # what is not authentic is nobody's to see
             counter += 1
         return result
+
+    cdef bint begin(self, const uint8_t *datagram, Py_ssize_t plain, uint64_t counter) noexcept:
+        """Gives the cipher the nonce and the tag of one datagram. False: OpenSSL is out of order."""
+        cdef uint8_t nonce[NONCE]
+        cdef uint8_t tag[TAG]
+        memcpy(tag, datagram + HEADER + plain, TAG)
+        _nonce(nonce, counter)
+        return (
+            EVP_DecryptInit_ex(self.context, NULL, NULL, NULL, nonce) == 1
+            and EVP_CIPHER_CTX_ctrl(self.context, EVP_CTRL_AEAD_SET_TAG, TAG, tag) == 1
+        )
+
+    cdef bint one(self, const uint8_t *datagram, Py_ssize_t plain, uint8_t *packet) noexcept:
+        """Opens what was begun; whether it is authentic. What is not is nobody's to see."""
+        cdef int length = 0
+        cdef int last = 0
+        cdef bint authentic = (
+            (plain == 0 or EVP_DecryptUpdate(self.context, packet, &length, datagram + HEADER, <int> plain) == 1)
+            and EVP_DecryptFinal_ex(self.context, packet + length, &last) == 1
+            and length + last == plain
+        )
+        if plain and not authentic:
+            memset(packet, 0, plain)
+        return authentic
 
 
 def succession(const uint8_t[::1] untrusted not None, Py_ssize_t start, Py_ssize_t size, Py_ssize_t most):

@@ -33,12 +33,15 @@ def _check_counters(counter: int, count: int) -> None:
 
 
 class Sealer:
-    """A send key of 32 bytes. It lives in the cipher, whose memory OpenSSL clears when it is dropped."""
+    """A send key of 32 bytes, and the next ``counter`` under it, for whoever seals. The key lives in the cipher, whose
+    memory OpenSSL clears when it is dropped.
+    """
 
-    __slots__ = ("_encrypt_into",)
+    __slots__ = ("_encrypt_into", "counter")
 
     def __init__(self, key: bytes) -> None:
         self._encrypt_into = ChaCha20Poly1305(key).encrypt_into
+        self.counter = 0
 
     def seal(
         self,

@@ -49,6 +49,10 @@ class Pacing:
         """Whether there is something of ``number`` that was not reported yet."""
         return number in self._when
 
+    def when(self, number: int) -> float:
+        """When the next report of ``number`` is due, if there is something to report; else minus infinity."""
+        return self._when.get(number, float("-inf"))
+
     def due(self) -> float | None:
         """When ``pop`` has something to give, at the earliest."""
         return self._heap[0][0] if self._heap else None

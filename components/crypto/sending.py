@@ -7,7 +7,7 @@ packet is to seal it for the peer that the packet's destination belongs to.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 from septum.v1.sending import SendEndpoint, SendForget, SendKeepalive, SendOnly, SendOrder, SendPeer, SendSession
 from septum.v1.sent import SendReport
@@ -48,16 +48,25 @@ _LAST_REPORTS: Final = 1024
 class _Session:
     """A send key and its counter."""
 
-    __slots__ = ("born", "bytes", "counter", "data_packets", "number", "receiver", "seal")
+    __slots__ = ("born", "bytes", "data_packets", "number", "receiver", "seal", "sealer")
 
     def __init__(self, order: SendSession, now: float) -> None:
         self.number = order.session
         self.receiver = order.receiver
-        self.seal = twin.Sealer(order.key).seal
+        self.sealer = twin.Sealer(order.key)
+        self.seal = self.sealer.seal
         self.born = now
-        self.counter = 0
         self.data_packets = 0
         self.bytes = 0
+
+    @property
+    def counter(self) -> int:
+        """The next one under this key."""
+        return self.sealer.counter
+
+    @counter.setter
+    def counter(self, value: int) -> None:
+        self.sealer.counter = value
 
     def allows(self, count: int, now: float) -> bool:
         """Whether ``count`` more messages may be sent (section 6.1)."""
@@ -103,6 +112,8 @@ class Sender:
         self._staged_bytes = 0
         self._grouping: Grouping[_Peer] = Grouping(GROUP_DATAGRAM_BYTES)
         self._out = memoryview(bytearray(_OUT_BYTES))
+        self.shorter: Any = None
+        """The short way that packets may be leased to (short.pyx), if there is one."""
         self.counts = dict.fromkeys(("packets", "bytes", "groups", "no_peer", "no_session", "queued", "malformed"), 0)
 
     # packets ----------------------------------------------------------------------------------------------------------
@@ -153,6 +164,8 @@ class Sender:
         else:
             self._seal_run(peer, session, packets, starts.start, starts.step, len(starts))
             self._pacing.note(number, now)
+            if self.shorter is not None and starts.step == len(packets):
+                self._lease(peer, session, packets)
 
     def _seal_run(self, peer: _Peer, session: _Session, packets: memoryview, start: int, size: int, count: int) -> None:
         """Lays down the datagrams of the ``count`` packets of ``size`` bytes from ``start`` on."""
@@ -171,6 +184,27 @@ class Sender:
             packets, start, size, count, padded - size, session.receiver, counter, self._out, self._grouping.end
         )
         self._grouping.add(peer, stride, count)
+
+    # the short way ----------------------------------------------------------------------------------------------------
+
+    def _lease(self, peer: _Peer, session: _Session, packet: memoryview) -> None:
+        """The next lone packets to where this one goes need not come by here, until there is something to report."""
+        until = min(session.born + REJECT_AFTER_TIME, self._pacing.when(peer.number))
+        shape = DESTINATION.v4 if packet[0] >> 4 == 4 else DESTINATION.v6
+        destination = packet[shape.address : shape.address + shape.width]
+        self.shorter.lease(destination, session, session.sealer, session.receiver, peer.address, peer.port, until)
+
+    def _revoke(self) -> None:
+        if self.shorter is not None:
+            self.shorter.revoke()
+
+    def went(self, session: _Session, packets: int, octets: int) -> None:
+        """So much of ``session`` went the short way."""
+        session.data_packets += packets
+        session.bytes += octets
+        self.counts["packets"] += packets
+        self.counts["bytes"] += octets
+        self.counts["groups"] += packets
 
     def _made(self, groups: list[tuple[_Peer, int, int, int]]) -> list[Datagrams]:
         out = self._out
@@ -210,6 +244,7 @@ class Sender:
 
         Errors: Refused, with nothing of the order done.
         """
+        self._revoke()
         self._grouping.begin(self._out)
         match order.WhichOneof("order"):
             case "peer":
@@ -310,6 +345,7 @@ class Sender:
         session = peer.session
         if session is None:
             return
+        self._revoke()
         if self._pacing.pending(peer.number):
             self._ended.append(self._totals(peer, session))
         peer.session = None

@@ -41,6 +41,7 @@ from components.filter.headers import (
     Malformed,
     parse,
 )
+from components.filter.leases import Lease, lease
 from components.filter.limits import Bucket, Conditions
 from components.filter.listing import FlowRow, Talker, ends_of, list_flows, talkers, told
 from components.filter.lookup import UNTRACKED, Facts, Found, Lookup, Step, facts_of
@@ -134,6 +135,7 @@ class Engine:
         self._answer_rates = {side: Bucket(_ANSWERS, _ANSWERS_AT_ONCE) for side in Side}
         self._answers: list[tuple[Side, Packets]] = []
         self._generation = 0  # of the rules
+        self._latest: Flow | None = None  # that a packet was seen of, in the group judged last
         self.unjudged: list[bytes] = []  # keys of flows that older rules let open, for ``review``
         self._kept = self._ended = 0
         self._seed = hash(b"ports")  # differs from one start to the next, as hashes of bytes do
@@ -153,7 +155,9 @@ class Engine:
         zone = _zone(link)
         # What is most of the traffic: all of one flow
         living = self._living(blob, 0, min(size, length), side, group.peer, zone, now)
+        self._latest = None
         if living is not None and living[0].nat is None and living[1] * size >= length:
+            self._latest = living[0]
             self.passed += living[1]
             return Outcome([(living[0].far if side is _RED else _RED, group)], _NOTHING)
         passed: list[tuple[Side, Packets]] = []
@@ -233,7 +237,7 @@ class Engine:
         compiled, records = ready or Compiled(ruleset, self.ways), Records(ruleset)
         keys = list(self.flows.by_key)
         for flow in self.flows.by_key.values():
-            flow.near_rule = flow.far_rule = UNKNOWN  # the quick way takes none that is not judged
+            self.flows.forget_rules(flow)  # the quick way takes none that is not judged
         for fragments in self.fragments.values():
             fragments.clear()
         records.take_over(self.records)
@@ -290,6 +294,22 @@ class Engine:
     def tick(self, now: float) -> None:
         """To be called about once a second: forgets what has expired."""
         self.flows.sweep(now)
+
+    # the short way ----------------------------------------------------------------------------------------------------
+
+    def lease(self, packet: memoryview, side: Side, peer: int, now: float) -> Lease | None:
+        """Packets like this one, which has just been judged and passed, may pass unasked for a moment: see leases.py."""
+        flow = self._latest
+        return None if flow is None else lease(flow, packet, side, peer, now)
+
+    def went(self, flow: Flow, side: Side, packets: int, octets: int, last: float) -> None:
+        """So much of ``flow`` passed by a lease, from ``side``, ``last`` at that time."""
+        rule = flow.near_rule if side is _RED else flow.far_rule
+        self.passed += packets
+        flow.packets += packets
+        flow.octets += octets
+        flow.expires = max(flow.expires, last + _PATIENCE[flow.state])
+        self.records.hit(rule, packets, octets, last)
 
     # the quick way ----------------------------------------------------------------------------------------------------
 
@@ -614,6 +634,7 @@ class Engine:
         if made.seen is not None and not header.fragment:
             tcp.opened(flow, made.seen)
         self.flows.open(flow, now)
+        self._latest = flow
         self._keep(made, flow, side)
 
     def _seen(self, made: Decision, header: Header, side: Side, peer: int, octets: int, count: int, now: float) -> None:
@@ -622,6 +643,7 @@ class Engine:
         """
         flow, turn = made.flow, made.turn
         assert flow is not None
+        self._latest = flow
         if not made.why:
             flow.packets += count
             flow.octets += octets
@@ -638,12 +660,12 @@ class Engine:
             return  # a SYN from the other side, which a rule lets through: the connection's own is not changed by it
         if side is Side.TUNNEL and flow.peer != peer:
             flow.peer = peer
-            flow.far_rule = UNKNOWN
+            self.flows.forget_rules(flow)
         if side is not flow.opener and not flow.is_answered:
             state = _ANSWERED.get(state, state)
             self.flows.was_answered(flow)
         elif state is not flow.state:
-            flow.forget_rules()  # the quick way makes no turns
+            self.flows.forget_rules(flow)  # the quick way makes no turns
         self.flows.has_come(flow, state, now)
         self._keep(made, flow, side)
 

@@ -109,10 +109,6 @@ class Flow:
         self.far_rule = UNKNOWN
         self.packets = self.octets = 0
 
-    def forget_rules(self) -> None:
-        """What its packets go by has to be asked anew."""
-        self.near_rule = self.far_rule = UNKNOWN
-
 
 def first_state(protocol: int, echo: bool) -> State:
     """The state of a flow with its first packet."""
@@ -202,6 +198,8 @@ class FlowTable:
         self.by_alias: dict[bytes, Flow] = {}
         self._sweeping: Iterator[bytes] = iter(())
         self.evicted = 0
+        self.changes = 0
+        """Goes up whenever what is known of some flow holds no more: it has ended, or its packets go by other rules."""
 
     def __len__(self) -> int:
         return len(self.by_key)
@@ -248,7 +246,7 @@ class FlowTable:
     def was_answered(self, flow: Flow) -> None:
         """The side that did not open it has spoken."""
         flow.is_answered = True
-        flow.forget_rules()
+        self.forget_rules(flow)
         self._endures(flow)
 
     def _endures(self, flow: Flow) -> None:
@@ -268,7 +266,13 @@ class FlowTable:
             if flow is not None and flow.expires <= now:
                 self.forget(flow)
 
+    def forget_rules(self, flow: Flow) -> None:
+        """What its packets go by has to be asked anew."""
+        flow.near_rule = flow.far_rule = UNKNOWN
+        self.changes += 1
+
     def forget(self, flow: Flow) -> None:
+        self.changes += 1
         del self.by_key[flow.key]
         if flow.nat is not None:
             del self.by_alias[flow.nat.alias]

@@ -9,6 +9,7 @@ from septum.v1.handshakes import Handshake
 from septum.v1.identity import Identity
 from septum.v1.nonces import NonceReply, NonceRequest
 
+from appliance.guest import shortly
 from appliance.guest.loop import Guest
 from appliance.guest.ports import PeerClosed, PeerStalled
 from appliance.vchan.messages import Datagrams
@@ -39,6 +40,7 @@ def build(guest: Guest) -> None:
     guest.on_open("nonces", black.on_rng)
     if guest.is_joined("identity"):
         guest.receive("identity", black.on_identity)
+    black.shorten()
     guest.timer(black.on_time)
 
 
@@ -78,6 +80,20 @@ class Black:
             return True
 
         self._guest.readable(device, on_readable, into=self._decrypts)
+
+    def shorten(self) -> None:
+        """A lone datagram goes the short way, where there is one."""
+        guest, short = self._guest, shortly.module("components.net.short")
+        departing = guest.short_end("departing")
+        if short is None or departing is None:
+            return
+        counters = [guest.counter(name) for name in ("groups_out", "datagrams_out", "bytes_out")]
+        fds = [self._sockets[length].fd if length in self._sockets else -1 for length in (4, 16)]
+        guest.shorten(short.ToUdp(*fds, departing, counters))
+        if len(self._decrypts) == 1:
+            counters = [guest.counter(name) for name in ("groups_in", "datagrams_in", "bytes_in")]
+            for udp in self._sockets.values():
+                guest.shorten(short.FromUdp(udp, guest.short_end("arrived"), counters))
 
     # in ---------------------------------------------------------------------------------------------------------------
 

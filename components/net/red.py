@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from appliance.guest import shortly
 from appliance.guest.loop import Guest
 from appliance.vchan.messages import Packets
 from components.net import virtio
@@ -21,8 +22,19 @@ class Red(Face[Packets, bytes]):
     def __init__(self, guest: Guest, settings: RedSettings, device: str = "tun", port: str = "plain_out") -> None:
         grouper, tun = Grouper(), Tun(guest.devices[device])
         super().__init__(guest, port, "packets", grouper, coalesce, tun.write)
+        self._tun = tun
         self._read, self._add = tun.read, grouper.add
         self._mtu = settings.mtu
+
+    def shorten(self, guest: Guest) -> None:
+        """A lone packet goes the short way, where there is one."""
+        short = shortly.module("components.net.short")
+        inward, outward = guest.short_end("plain_in"), guest.short_end("plain_out")
+        if short is not None and inward is not None and outward is not None:
+            counters = [guest.counter(name) for name in ("groups_in", "packets_in", "bytes_in")]
+            guest.shorten(short.FromTun(self._tun, outward, self._mtu, counters))
+            counters = [guest.counter(name) for name in ("groups_out", "packets_out", "bytes_out")]
+            guest.shorten(short.ToTun(self._tun.fd, inward, counters))
 
     def _take(self) -> bool:
         read = self._read()
@@ -52,3 +64,4 @@ def build(guest: Guest) -> None:
     red = Red(guest, settings)
     guest.readable("tun", red.arrived, into=(guest.out("plain_out"),))
     guest.receive("plain_in", red.depart)
+    red.shorten(guest)

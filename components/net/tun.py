@@ -20,22 +20,26 @@ class Tun:
     """
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self.fd = fd
         os.set_blocking(fd, False)
-        self._buffer = memoryview(bytearray(virtio.HEADER.size + LARGEST + 1))
-        self._vector = [self._buffer]
+        self.buffer = memoryview(bytearray(virtio.HEADER.size + LARGEST + 1))
+        self.held = 0  # bytes in ``buffer`` that the short way has read and left
+        self._vector = [self.buffer]
 
     def read(self) -> memoryview | None:
         """The next read, valid until the one after it; None if nothing waits."""
+        if self.held:
+            length, self.held = self.held, 0
+            return self.buffer[:length]
         try:
-            return self._buffer[: os.readv(self._fd, self._vector)]
+            return self.buffer[: os.readv(self.fd, self._vector)]
         except BlockingIOError:
             return None
 
     def write(self, buffer: bytes) -> int:
         """Writes one packet or superpacket with its virtio_net_hdr: 0, or the errno with which it was refused."""
         try:
-            os.write(self._fd, buffer)
+            os.write(self.fd, buffer)
         except OSError as error:
             if error.errno not in _REFUSALS:
                 raise

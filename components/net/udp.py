@@ -82,10 +82,14 @@ class UdpSocket:
         if self._family == socket.AF_INET6 and not self._socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
             raise ValueError(f"descriptor {fd} takes IPv4 too: make it with IPV6_V6ONLY")
         self._socket.setblocking(False)
-        self._buffer = memoryview(bytearray(2 * MOST_BYTES))  # a group, and behind it what may belong to the next
+        self.buffer = memoryview(bytearray(2 * MOST_BYTES))  # a group, and behind it what may belong to the next
         self._held: _Read | None = None  # read, and not of the group before it
         self.segments = True  # whether the kernel takes groups
         self.is_drained = False  # whether the last ``receive`` left nothing behind: what comes next is a new event
+
+    @property
+    def fd(self) -> int:
+        return self._socket.fileno()
 
     @property
     def address_bytes(self) -> int:
@@ -105,7 +109,7 @@ class UdpSocket:
             if first is None:
                 return None
         if first.at:
-            self._buffer[: first.length] = self._buffer[first.at : first.at + first.length]
+            self.buffer[: first.length] = self.buffer[first.at : first.at + first.length]
         if not first.length:
             return _NOTHING
         end, size, source = first.length, first.size, first.source
@@ -119,14 +123,20 @@ class UdpSocket:
                 self._held = more
                 break
             end += more.length
-        return Arrival(self._buffer[:end], size, socket.inet_pton(self._family, source[0]), source[1])
+        return Arrival(self.buffer[:end], size, socket.inet_pton(self._family, source[0]), source[1])
+
+    def hold(self, length: int, size: int, address: bytes, port: int) -> None:
+        """The short way has read so many bytes into ``buffer``, and left them."""
+        self._held = _Read(0, length, size, (socket.inet_ntop(self._family, address), port))
+
+    def hold_loss(self) -> None:
+        """The same of something that was lost."""
+        self._held = _LOST
 
     def _read(self, at: int) -> _Read | None:
         """One call of the kernel, into the buffer from ``at``; None if nothing waits, a count of 0 if it was lost."""
         try:
-            count, ancillary, flags, source = self._socket.recvmsg_into(
-                [self._buffer[at : at + MOST_BYTES]], _ANCILLARY
-            )
+            count, ancillary, flags, source = self._socket.recvmsg_into([self.buffer[at : at + MOST_BYTES]], _ANCILLARY)
         except OSError as error:
             if error.errno == errno.EAGAIN:
                 return None

@@ -1,0 +1,127 @@
+# cython: language_level=3, boundscheck=True, wraparound=False
+"""The sleep of a domain, in which a lone packet takes the short way (appliance/vchan/short.pyx) from where it woke the
+domain to where it goes on, and the domain sleeps again.
+
+Nothing of the interpreter runs meanwhile, and nothing is left for it to guess: before it wakes, each way that was used
+settles with it, so that it finds all it knows as if it had done the work itself.
+"""
+
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport uint32_t, uint64_t
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        int fd
+    cdef struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_wait(int epoll, epoll_event *events, int most, int milliseconds)
+
+cdef extern from "<time.h>" nogil:
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    int CLOCK_MONOTONIC
+    int clock_gettime(int clock, timespec *now)
+
+cdef enum:
+    EVENTS = 64
+    MOST_FD = 1024
+
+
+cdef double monotonic() noexcept:
+    """As time.monotonic()."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec + now.tv_nsec * 1e-9
+
+
+cdef class Tally:
+    """A Counter of the status page."""
+
+    def __init__(self, counter):
+        self.words = counter.words
+        self.index = counter.index
+        self.words[self.index]  # errors: IndexError now, not later
+
+    cdef void add(self, uint64_t count) noexcept:
+        self.words[self.index] += count
+
+
+cdef class Way:
+    """One way through the domain, from what wakes it by ``fd``."""
+
+    cdef int go(self, double now) except -1:
+        """Takes all that waits: 1. What it does not take is the interpreter's, which finds all as it was: 0."""
+        return 0
+
+    cpdef object begin(self):
+        """The domain is about to sleep: the interpreter may have done anything since the last time."""
+
+    cpdef object settle(self):
+        """Tells the interpreter's side what went this way since the last time."""
+
+
+cdef class Ways:
+    """The ways of a domain that sleeps on the descriptor ``epoll``."""
+
+    def __init__(self, int epoll):
+        self.epoll = epoll
+        self.ways = []
+        self.by_fd = [None] * MOST_FD
+
+    def add(self, Way way):
+        """Errors: IndexError for a descriptor that no domain has."""
+        if not 0 <= way.fd < MOST_FD:
+            raise IndexError(f"descriptor {way.fd}")
+        self.ways.append(way)
+        self.by_fd[way.fd] = way
+
+    def wait(self, double seconds):
+        """Sleeps for so long at most, and until the interpreter is needed; the events that it is needed for, as of
+        ``select.epoll.poll``.
+        """
+        cdef epoll_event events[EVENTS]
+        cdef double now = monotonic()
+        cdef double until = now + seconds
+        cdef int count, i, fd
+        cdef list left
+        cdef object way
+        for way in self.ways:
+            (<Way> way).begin()
+        while True:
+            # Rounded up, or the last millisecond would be spent awake
+            count = _sleep(self.epoll, events, <int> (max(0.0, until - now) * 1000 + 0.999))
+            now = monotonic()
+            left = None
+            for i in range(count):
+                fd = events[i].data.fd
+                way = self.by_fd[fd] if 0 <= fd < MOST_FD else None
+                if way is None or (<Way> way).go(now) != 1:
+                    if left is None:
+                        left = []
+                    left.append((fd, events[i].events))
+            if left is not None:
+                return self.settled(left)
+            if count <= 0 or now >= until:
+                return self.settled([])
+
+    cdef object settled(self, object events):
+        cdef Way way
+        for way in self.ways:
+            if way.used:
+                way.used = False
+                way.settle()
+        return events
+
+
+cdef int _sleep(int epoll, epoll_event *events, int milliseconds) except -1:
+    """Errors: OSError. A signal ends the sleep."""
+    cdef int count
+    with nogil:
+        count = epoll_wait(epoll, events, EVENTS, milliseconds)
+    if count < 0:
+        if errno == EINTR:
+            return 0
+        raise OSError(errno, "epoll_wait")
+    return count
