@@ -1,4 +1,4 @@
-"""The short way (short.pyx) as the loop and components ask for it: none where it was not compiled, nor over Xen's wires."""
+"""The short way (short.pyx) as the loop and components ask for it: none where it was not compiled, nor over grants."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 
@@ -14,9 +15,7 @@ class Serials:
 
 
 if not TYPE_CHECKING:
-    try:
+    with suppress(ImportError):
         from appliance.vchan.short import Indices, Serials
-    except ImportError:
-        pass  # the above
 
 __all__ = ["Indices", "Serials"]

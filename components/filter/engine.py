@@ -298,7 +298,7 @@ class Engine:
     # the short way ----------------------------------------------------------------------------------------------------
 
     def lease(self, packet: memoryview, side: Side, peer: int, now: float) -> Lease | None:
-        """Packets like this one, which has just been judged and passed, may pass unasked for a moment: see leases.py."""
+        """Packets like this one, which was just judged and passes, may pass unasked for a moment: see leases.py."""
         flow = self._latest
         return None if flow is None else lease(flow, packet, side, peer, now)
 

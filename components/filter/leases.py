@@ -1,8 +1,8 @@
 """What of a flow the engine may lease to the short way (short.pyx): packets that come alone, and change nothing.
 
 They are those of which the quick way would know all there is to know (engine.py): one rule stands for all of them in
-their direction, and their flow is neither translated nor followed by its sequence numbers, which leaves out TCP. A lease
-is the bytes by which such a packet is told, and a time; whatever ends or changes any flow ends all leases.
+their direction, and their flow is neither translated nor followed by its sequence numbers, which leaves out TCP. A
+lease is the bytes by which such a packet is told, and a time; whatever ends or changes any flow ends all leases.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Lease(NamedTuple):
 
 
 def lease(flow: Flow, packet: memoryview, side: Side, peer: int, now: float) -> Lease | None:
-    """The lease of what comes from ``side`` like ``packet``, a whole one of ``flow`` that passed; None if there is none."""
+    """The lease of what comes from ``side`` like ``packet``, a whole one of ``flow`` that has passed, if there is one."""
     rule = flow.near_rule if side is Side.RED else flow.far_rule
     if rule < 0 or flow.nat is not None or flow.near_end is not None or flow.far_end is not None:
         return None
