@@ -5,10 +5,12 @@ can fail to open is opened here, before the seal; the first byte of input is rea
 """
 
 import sys
+from contextlib import suppress
 
 BOOT_FD = 3
 STATUS_FD = 4
 LAST_WORDS_FD = 2
+LONE = ("packets", "datagrams")  # schemas of channels through which a lone packet may go the short way
 
 
 def _read_description() -> dict[str, object]:
@@ -35,6 +37,9 @@ def main() -> None:
     description = _read_description()
     # -I -S left only the standard library; the monitor says where the rest lies, and nothing else is looked at.
     sys.path.extend(description["path"])  # type: ignore[arg-type]
+    if not {entry["schema"] for entry in description["ports"]}.isdisjoint(LONE):  # type: ignore[attr-defined]
+        with suppress(ImportError):  # it was not compiled
+            import appliance.vchan.short  # noqa: F401 - before whoever looks for it: reach.py
     from appliance.guest import domain
 
     domain.live(description)

@@ -6,12 +6,13 @@ import importlib
 from typing import Any
 
 from appliance.vchan.endpoint import Endpoint
+from appliance.vchan.reach import IS_SHORT
 
 
 def module(name: str) -> Any:
     """The compiled module of that name, or None."""
     try:
-        return importlib.import_module(name)
+        return importlib.import_module(name) if IS_SHORT else None
     except ImportError:
         return None
 

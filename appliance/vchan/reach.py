@@ -1,8 +1,11 @@
-"""What a Vchan and an Endpoint count lies within reach of the short way (short.pyx), where that was compiled."""
+"""What a Vchan and an Endpoint count lies within reach of the short way, if short.pyx was imported before them.
+
+Domains through which no packet goes do without: it would be code to trust for nothing.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import sys
 from typing import TYPE_CHECKING
 
 
@@ -14,8 +17,8 @@ class Serials:
     """Base of Endpoint."""
 
 
-if not TYPE_CHECKING:
-    with suppress(ImportError):
-        from appliance.vchan.short import Indices, Serials
+IS_SHORT = "appliance.vchan.short" in sys.modules
+if IS_SHORT and not TYPE_CHECKING:
+    from appliance.vchan.short import Indices, Serials
 
-__all__ = ["Indices", "Serials"]
+__all__ = ["IS_SHORT", "Indices", "Serials"]

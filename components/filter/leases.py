@@ -38,7 +38,7 @@ class Lease(NamedTuple):
 
 
 def lease(flow: Flow, packet: memoryview, side: Side, peer: int, now: float) -> Lease | None:
-    """The lease of what comes from ``side`` like ``packet``, a whole one of ``flow`` that has passed, if there is one."""
+    """The lease of what comes from ``side`` like ``packet``, a whole one of ``flow`` that passed, if there is one."""
     rule = flow.near_rule if side is Side.RED else flow.far_rule
     if rule < 0 or flow.nat is not None or flow.near_end is not None or flow.far_end is not None:
         return None

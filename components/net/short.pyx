@@ -62,7 +62,6 @@ cdef extern from "<sys/socket.h>" nogil:
     size_t CMSG_LEN(size_t length)
 
 cdef enum:
-    READS = 4  # in a row: what has more waiting is not alone
     VNET = 10  # bytes of a virtio_net_hdr
     NEEDS_CSUM = 1
     SHORTEST = 20  # an IPv4 header
@@ -136,14 +135,14 @@ cdef class FromTun(_Face):
         cdef ssize_t got
         cdef int i
         vector.iov_base, vector.iov_len = &self.buffer[0], self.buffer.shape[0]
-        for i in range(READS):
+        for i in range(2):  # until nothing waits, for the next event is an edge; what follows the first is not alone
             with nogil:
                 got = readv(self.fd, &vector, 1)
             if got < 0:
                 return errno == EAGAIN
-            if not self.passes(got):
+            if i or not self.passes(got):
                 self.tun.held = got
-                return 0
+                break
         return 0
 
     cdef bint passes(self, Py_ssize_t got) noexcept:
@@ -266,7 +265,7 @@ cdef class FromUdp(_Face):
         cdef uint8_t control[64]
         cdef ssize_t got
         cdef int i
-        for i in range(READS):
+        for i in range(2):  # as above
             vector.iov_base, vector.iov_len = &self.buffer[0], min(self.buffer.shape[0], 65535)
             memset(&message, 0, sizeof(message))
             message.msg_name, message.msg_namelen = &source, sizeof(source)
@@ -281,9 +280,9 @@ cdef class FromUdp(_Face):
                     return 0
                 self.udp.hold_loss()  # an error about an earlier datagram, told once
                 return 0
-            if not self.passes(got, &message, &source):
+            if i or not self.passes(got, &message, &source):
                 self.hold(got, &message, &source)
-                return 0
+                break
         return 0
 
     cdef Py_ssize_t segment(self, Py_ssize_t got, msghdr *message) noexcept:

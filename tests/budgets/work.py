@@ -30,6 +30,8 @@ from typing import Any
 # late, so that the kernel's own, by which the short way goes, never comes to the end of a lease
 time.monotonic = itertools.count(1e9, 1e-6).__next__  # type: ignore[assignment]
 
+import appliance.vchan.short  # noqa: E402, F401 - first, as boot.py does
+
 from appliance.vchan.messages import Datagrams  # noqa: E402
 from bench import trace  # noqa: E402
 from components.crypto.sending import Sender  # noqa: E402
