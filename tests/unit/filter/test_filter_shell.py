@@ -53,6 +53,9 @@ class FakeGuest:
         self.tick: Callable[[float], float]
         main.build(self)  # type: ignore[arg-type]
 
+    def short_end(self, port: str) -> None:
+        """No message goes the short way here."""
+
     def info(self, event: str, text: str) -> None:
         self.lines.append((event, text))
 
