@@ -97,7 +97,8 @@ cdef class Ways:
             for i in range(count):
                 fd = events[i].data.fd
                 way = self.by_fd[fd] if 0 <= fd < MOST_FD else None
-                if way is None or (<Way> way).go(now) != 1:
+                # What comes behind something that is the interpreter's must not overtake it
+                if left is not None or way is None or (<Way> way).go(now) != 1:
                     if left is None:
                         left = []
                     left.append((fd, events[i].events))
