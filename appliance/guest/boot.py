@@ -38,7 +38,7 @@ def main() -> None:
     # -I -S left only the standard library; the monitor says where the rest lies, and nothing else is looked at.
     sys.path.extend(description["path"])  # type: ignore[arg-type]
     if not {entry["schema"] for entry in description["ports"]}.isdisjoint(LONE):  # type: ignore[attr-defined]
-        with suppress(ImportError):  # it was not compiled
+        with suppress(ModuleNotFoundError):  # it was not compiled
             import appliance.vchan.short  # noqa: F401 - before whoever looks for it: reach.py
     from appliance.guest import domain
 

@@ -70,7 +70,7 @@ cdef class Ways:
         self.ways = []
         self.by_fd = [None] * MOST_FD
 
-    def add(self, Way way):
+    def add(self, Way way not None):
         """Errors: IndexError for a descriptor that no domain has."""
         if not 0 <= way.fd < MOST_FD:
             raise IndexError(f"descriptor {way.fd}")

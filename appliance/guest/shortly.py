@@ -13,7 +13,7 @@ def module(name: str) -> Any:
     """The compiled module of that name, or None."""
     try:
         return importlib.import_module(name) if IS_SHORT else None
-    except ImportError:
+    except ModuleNotFoundError:
         return None
 
 

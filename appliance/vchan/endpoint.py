@@ -62,6 +62,32 @@ class Endpoint(Serials):
     where ring indices start, for tests.
     """
 
+    __slots__ = (
+        "_decode",
+        "_dropped",
+        "_encode",
+        "_has_read",
+        "_has_written",
+        "_hear",
+        "_is_callee",
+        "_is_caller",
+        "_is_stream",
+        "_largest_in",
+        "_largest_out",
+        "_received",
+        "_received_bytes",
+        "_sent",
+        "_sent_bytes",
+        "_stale",
+        "_unanswered",
+        "_vchan",
+        "_violation",
+        "_wire",
+        "schema",
+        "side",
+        "unflushed",
+    )
+
     def __init__(self, wire: Wire, side: Side, schema: Schema, first: int = 0) -> None:
         self.schema = schema
         self.side = side
@@ -313,5 +339,10 @@ class Endpoint(Serials):
     def statistics(self) -> Statistics:
         """A snapshot."""
         return Statistics(
-            self._sent, self._received, self._sent_bytes, self._received_bytes, self._dropped, self._stale
+            self._sent + self.shortly_sent,
+            self._received + self.shortly_received,
+            self._sent_bytes + self.shortly_sent_bytes,
+            self._received_bytes + self.shortly_received_bytes,
+            self._dropped,
+            self._stale,
         )

@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING
 
 
 class Indices:
-    """Base of Vchan: nothing, so that Python keeps the counts."""
+    """Base of Vchan: nothing but room for the counts, so that Python keeps them."""
+
+    __slots__ = ("_cons", "_is_partial", "_is_up", "_prod")
 
 
 class Serials:
     """Base of Endpoint."""
+
+    __slots__ = ("_next_in", "_next_out")
+
+    shortly_sent = shortly_received = shortly_sent_bytes = shortly_received_bytes = 0
 
 
 IS_SHORT = "appliance.vchan.short" in sys.modules

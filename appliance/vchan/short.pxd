@@ -7,18 +7,16 @@ cdef enum:
 cdef class Indices:
     cdef public uint32_t _cons
     cdef public uint32_t _prod
-    cdef public uint32_t _seen_cons
-    cdef public uint32_t _seen_prod
-    cdef public object _header
-    cdef public object state
+    cdef public bint _is_up
+    cdef public bint _is_partial
 
 cdef class Serials:
     cdef public uint32_t _next_in
     cdef public uint32_t _next_out
-    cdef public uint64_t _sent
-    cdef public uint64_t _received
-    cdef public uint64_t _sent_bytes
-    cdef public uint64_t _received_bytes
+    cdef readonly uint64_t shortly_sent
+    cdef readonly uint64_t shortly_received
+    cdef readonly uint64_t shortly_sent_bytes
+    cdef readonly uint64_t shortly_received_bytes
 
 cdef class End:
     cdef Indices ring
@@ -38,7 +36,7 @@ cdef class End:
     cdef bint is_open(self) noexcept
     cdef void copy(self, uint8_t *into, uint32_t start, uint32_t count) noexcept
     cdef void lay(self, uint32_t start, const uint8_t *data, uint32_t count) noexcept
-    cdef Py_ssize_t peek(self, uint8_t *into) noexcept
+    cdef Py_ssize_t peek(self, uint8_t *into, Py_ssize_t room) noexcept
     cdef void took(self, Py_ssize_t length) noexcept
     cdef bint fits(self, Py_ssize_t length) noexcept
     cdef void put(self, const uint8_t *message, Py_ssize_t length) noexcept

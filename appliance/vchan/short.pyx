@@ -14,7 +14,6 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from appliance.vchan import layout
-from appliance.vchan.live import State
 
 cdef extern from *:
     """
@@ -32,7 +31,6 @@ cdef extern from *:
     void septum_fence() nogil
     void septum_notify(int fd) nogil
 
-cdef object OPEN = State.OPEN
 cdef uint8_t LIVE = layout.LIVE
 cdef uint8_t NOTIFY_READ = layout.NOTIFY_READ
 cdef uint8_t NOTIFY_WRITE = layout.NOTIFY_WRITE
@@ -66,20 +64,20 @@ cdef class End:
             raise ValueError("a vchan whose rings are not of the sizes it says")
 
     cdef bint is_open(self) noexcept:
-        return self.ring.state is OPEN and septum_load8(&self.shared[self.peer_live]) == LIVE
+        return self.ring._is_up and septum_load8(&self.shared[self.peer_live]) == LIVE
 
     # reading
 
-    cdef Py_ssize_t peek(self, uint8_t *into) noexcept:
-        """Copies the message that waits alone to ``into``, which has room for MOST bytes: its length. 0: declined."""
+    cdef Py_ssize_t peek(self, uint8_t *into, Py_ssize_t room) noexcept:
+        """Copies the message that waits alone to ``into``, if it has room for it: its length. 0: declined."""
         cdef uint32_t size = <uint32_t> self.inward.shape[0]
         cdef uint32_t cons = self.ring._cons
         cdef uint32_t ready
         cdef uint32_t field[2]
-        if not self.is_open() or self.ring._header is not None:
+        if not self.is_open() or self.ring._is_partial:
             return 0
         ready = septum_load32(&self.shared[self.peer_prod]) - cons
-        if ready <= FRAME or ready > size or ready > FRAME + MOST:
+        if ready <= FRAME or ready > size or ready > FRAME + room:
             return 0
         self.copy(<uint8_t *> field, cons, FRAME)
         if field[0] != ready - FRAME or field[1] != self.serials._next_in:
@@ -99,11 +97,10 @@ cdef class End:
     cdef void took(self, Py_ssize_t length) noexcept:
         """The message that ``peek`` found is used up: the peer has its place back."""
         self.ring._cons += <uint32_t> (FRAME + length)
-        self.ring._seen_prod = self.ring._cons  # it was alone
         septum_store32(&self.shared[self.cons], self.ring._cons)
         self.serials._next_in += 1
-        self.serials._received += 1
-        self.serials._received_bytes += length
+        self.serials.shortly_received += 1
+        self.serials.shortly_received_bytes += length
         self.notify(NOTIFY_READ)
 
     # writing
@@ -112,17 +109,10 @@ cdef class End:
         """Whether a message of ``length`` bytes goes out now; False as well for a peer that is none."""
         cdef uint32_t size = <uint32_t> self.outward.shape[0]
         cdef uint32_t used
-        cdef uint32_t untrusted_cons
         if not self.is_open() or not 0 < length <= MOST:
             return False
-        used = self.ring._prod - self.ring._seen_cons
-        if size - used < FRAME + length:
-            untrusted_cons = septum_load32(&self.shared[self.peer_cons])
-            used = self.ring._prod - untrusted_cons
-            if used > size:
-                return False
-            self.ring._seen_cons = untrusted_cons
-        return size - used >= FRAME + length
+        used = self.ring._prod - septum_load32(&self.shared[self.peer_cons])
+        return used <= size and size - used >= FRAME + length
 
     cdef void put(self, const uint8_t *message, Py_ssize_t length) noexcept:
         """Sends a message that ``fits``, and wakes the peer if it sleeps."""
@@ -134,8 +124,8 @@ cdef class End:
         self.ring._prod += <uint32_t> (FRAME + length)
         septum_store32(&self.shared[self.prod], self.ring._prod)
         self.serials._next_out += 1
-        self.serials._sent += 1
-        self.serials._sent_bytes += length
+        self.serials.shortly_sent += 1
+        self.serials.shortly_sent_bytes += length
         self.notify(NOTIFY_WRITE)
 
     cdef void lay(self, uint32_t start, const uint8_t *data, uint32_t count) noexcept:

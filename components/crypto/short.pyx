@@ -151,7 +151,7 @@ cdef class Sealing(_Leasing):
         cdef _Sending lease
         if not self.leases:
             return 0
-        length = self.inward.peek(self.message)
+        length = self.inward.peek(self.message, sizeof(self.message))
         if not length or not read_packets(self.message, length, &found) or found.peer:
             return 0
         packet = self.message + found.at
@@ -230,7 +230,7 @@ cdef class Opening(_Leasing):
         cdef _Receiving lease
         if not self.leases:
             return 0
-        length = self.inward.peek(self.message)
+        length = self.inward.peek(self.message, sizeof(self.message))
         if not length or not read_datagrams(self.message, length, &found):
             return 0
         datagram = self.message + found.at

@@ -100,7 +100,7 @@ cdef class Passing(Way):
         cdef _Lease lease
         if not self.leases:
             return 0
-        length = self.inward.peek(self.message)
+        length = self.inward.peek(self.message, sizeof(self.message))
         if not length or not read_packets(self.message, length, &found) or found.length > LONGEST:
             return 0
         packet = self.message + found.at

@@ -181,7 +181,7 @@ cdef class ToTun(_Face):
     cdef int go(self, double now) except -1:
         cdef Lone found
         cdef ssize_t done
-        cdef Py_ssize_t length = self.end.peek(self.message)
+        cdef Py_ssize_t length = self.end.peek(self.message, sizeof(self.message))
         if not length or not read_packets(self.message, length, &found):
             return 0
         memcpy(self.out + VNET, self.message + found.at, found.length)
@@ -215,7 +215,7 @@ cdef class ToUdp(_Face):
         cdef sockaddr_in6 to6
         cdef ssize_t done
         cdef int udp
-        cdef Py_ssize_t length = self.end.peek(self.message)
+        cdef Py_ssize_t length = self.end.peek(self.message, sizeof(self.message))
         if not length or not read_datagrams(self.message, length, &found):
             return 0
         memset(&message, 0, sizeof(message))
@@ -278,7 +278,7 @@ cdef class FromUdp(_Face):
                     return 1
                 if errno == EINTR:
                     return 0
-                self.udp.hold_loss()  # an error about an earlier datagram, told once
+                self.udp.hold_loss(errno)  # about an earlier datagram, told once
                 return 0
             if i or not self.passes(got, &message, &source):
                 self.hold(got, &message, &source)

@@ -8,6 +8,7 @@ not gather, is made up for here: what waits already is joined. What is left to d
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import sys
 from struct import Struct
@@ -118,7 +119,8 @@ class UdpSocket:
             if more is None:
                 self.is_drained = True
                 break
-            joins = more.source == source and (more.size == size or more.length < size)
+            # A group of smaller ones is no shorter datagram, even if it is shorter
+            joins = more.source == source and (more.size == size or more.size == more.length < size)
             if not more.length or not joins or end + more.length > min(MOST_BYTES, MOST_DATAGRAMS * size):
                 self._held = more
                 break
@@ -129,8 +131,10 @@ class UdpSocket:
         """The short way has read so many bytes into ``buffer``, and left them."""
         self._held = _Read(0, length, size, (socket.inet_ntop(self._family, address), port))
 
-    def hold_loss(self) -> None:
-        """The same of something that was lost."""
+    def hold_loss(self, error: int = 0) -> None:
+        """The same of something that was lost, with that errno. Errors: OSError if the socket itself is broken."""
+        if error and error not in LOSSES:
+            raise OSError(error, os.strerror(error))
         self._held = _LOST
 
     def _read(self, at: int) -> _Read | None:
