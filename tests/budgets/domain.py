@@ -24,13 +24,23 @@ COMPONENTS = Path(__file__).parents[2] / "components"
 
 
 class Domain:
-    """Role ``role`` of ``component``. ``far``: the other ends of its streams, by the name of the port."""
+    """Role ``role`` of ``component``. ``far``: the other ends of its streams, by the name of the port; ``near``: its
+    own ends, which are of ``kind``. Without ``short`` all that it does goes the long way.
+    """
 
     def __init__(
-        self, component: str, role: str, settings: dict[str, Any] | None = None, devices: dict[str, int] | None = None
+        self,
+        component: str,
+        role: str,
+        settings: dict[str, Any] | None = None,
+        devices: dict[str, int] | None = None,
+        short: bool = True,
+        kind: type[Endpoint] = Endpoint,
     ) -> None:
         declared = tomllib.loads((COMPONENTS / component / "component.toml").read_text())["roles"][role]
         self.far: dict[str, Endpoint] = {}
+        self.near: dict[str, Endpoint] = {}
+        self._fds: list[int] = []
         ports: list[Port] = []
         patience = Patience()
         joined = {name: port for name, port in declared["ports"].items() if not port.get("optional")}
@@ -39,13 +49,16 @@ class Domain:
             fds = memfd.create(shape.orders)
             events = (fds.client_event_fd, fds.server_event_fd)
             mine, theirs = (events, events[::-1]) if side is Side.CLIENT else (events[::-1], events)
-            endpoint = Endpoint(memfd.attach(fds.memory_fd, *mine, shape.orders), side, shape)
+            self._fds += fds
+            endpoint = self.near[name] = kind(memfd.attach(fds.memory_fd, *mine, shape.orders), side, shape)
             ports.append(_port_kind(port["end"], shape)(index, name, "far", endpoint, patience))
             if port["end"] in ("in", "out") and name != "log":
                 self.far[name] = Endpoint(memfd.attach(fds.memory_fd, *theirs, shape.orders), side.other, shape)
-        page = StatusPage(memoryview(bytearray(SIZE)), declared["counters"])
+        self.page = page = StatusPage(memoryview(bytearray(SIZE)), declared["counters"])
         self._control = os.eventfd(0, os.EFD_NONBLOCK)
         self._guest = Guest(role, settings or {}, devices or {}, ports, page, patience, control_fd=self._control)
+        if not short:
+            self._guest._shorter = None
         importlib.import_module(declared["main"]).build(self._guest)
         for _ in range(6):
             for far in self.far.values():
@@ -83,3 +96,9 @@ class Domain:
         far.flush()
         far.arm(space=False)  # asleep, so that the domain must wake it for the next
         return found
+
+    def close(self) -> None:
+        """It is not given another turn."""
+        self._guest._epoll.close()
+        for fd in (self._control, *self._fds):
+            os.close(fd)
