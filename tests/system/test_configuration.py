@@ -464,6 +464,7 @@ class Writer(threading.Thread):
         return self.tried[len(done) - 1] if done else None
 
 
+@pytest.mark.timeout(300 + 3 * CUTS)  # the history that is read after each grows
 def test_the_power_goes_at_random_moments_of_commits(box: Box, report: list[tuple[str, str]]) -> None:
     """The whole box is killed, again and again, while commits go on: always the old or the new, whole."""
     chance, last = random.Random(3), Configuration(1)
