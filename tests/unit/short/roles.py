@@ -11,7 +11,7 @@ from appliance.vchan.messages import Datagrams, Packets
 from bench import trace
 from components.filter.ruleset import encode
 from tests.unit.crypto.wire import datagram
-from tests.unit.short import cryptography as to
+from tests.unit.short import orders as to
 from tests.unit.short import traffic
 from tests.unit.short.twins import Twins
 

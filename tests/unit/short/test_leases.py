@@ -20,7 +20,7 @@ from components.filter.flows import State
 from components.filter.model import Action, Quota, Rule, RuleSet, Side
 from components.filter.ruleset import encode
 from tests.budgets.domain import Domain
-from tests.unit.short import cryptography as to
+from tests.unit.short import orders as to
 from tests.unit.short import roles, traffic
 from tests.unit.short.test_same import made_by
 from tests.unit.short.twins import Counted

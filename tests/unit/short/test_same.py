@@ -21,7 +21,7 @@ from components.filter.model import Action, Quota, Range, Rule, RuleSet, Side, T
 from components.filter.ruleset import encode
 from components.net import virtio
 from tests.unit.crypto.wire import datagram
-from tests.unit.short import cryptography as to
+from tests.unit.short import orders as to
 from tests.unit.short import traffic
 from tests.unit.short.twins import Clock, Twins
 
