@@ -6,13 +6,12 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from appliance.monitor import links, netns
 from appliance.monitor.links import Json, LinkError
 from appliance.monitor.rtnetlink import IPRoute
-
-_SYSCTLS: Final = Path("/proc/sys/net/ipv6/conf")
+from appliance.monitor.xen.bridges import SYSCTLS, silence
 
 
 def make(interfaces: Mapping[str, str], bridges: Mapping[str, str], record: Path, home: int) -> Json:
@@ -42,7 +41,7 @@ def make(interfaces: Mapping[str, str], bridges: Mapping[str, str], record: Path
             netlink.link("add", ifname=bridge, kind="bridge", br_forward_delay=0, br_stp_state=0, br_mcast_snooping=0)
             index = links.index_of(netlink, state["name"])
             for name in (bridge, state["name"]):
-                _silence(name)
+                silence(name)
             netlink.flush_addr(index=index)
             netlink.link("set", index=index, master=links.index_of(netlink, bridge), state="up")
             netlink.link("set", index=links.index_of(netlink, bridge), state="up")
@@ -59,17 +58,9 @@ def make(interfaces: Mapping[str, str], bridges: Mapping[str, str], record: Path
 
 def _mode(name: str) -> str:
     try:
-        return (_SYSCTLS / name / "disable_ipv6").read_text().strip()
+        return (SYSCTLS / name / "disable_ipv6").read_text().strip()
     except OSError:
         return ""
-
-
-def _silence(name: str) -> None:
-    """No address of dom0's own making: not even a link-local one, by which it could be spoken to."""
-    try:
-        (_SYSCTLS / name / "disable_ipv6").write_text("1")
-    except FileNotFoundError:
-        return  # a kernel without IPv6
 
 
 def _save(record: Path, state: Json) -> None:
@@ -81,16 +72,6 @@ def _save(record: Path, state: Json) -> None:
     new.replace(record)
 
 
-def enslave(interface: str, bridge: str) -> None:
-    """Puts ``interface`` into ``bridge``, without an address. Errors: LinkError, NetlinkError."""
-    with IPRoute() as netlink:
-        index, master = links.index_of(netlink, interface), links.index_of(netlink, bridge)
-        if index is None or master is None:
-            raise LinkError(f"there is no {interface if index is None else bridge}: is the module xen-netback loaded?")
-        _silence(interface)
-        netlink.link("set", index=index, master=master, state="up")
-
-
 def undo(netlink: IPRoute, found: Any, errors: list[str]) -> None:
     """Of ``plumbing.undo``: bridges go, and the interfaces may have IPv6 again, before they get back what they had."""
     for name in found.get("bridges", ()):
@@ -100,6 +81,6 @@ def undo(netlink: IPRoute, found: Any, errors: list[str]) -> None:
     for name, mode in found.get("switches", ()):
         if mode:
             try:
-                (_SYSCTLS / name / "disable_ipv6").write_text(mode)
+                (SYSCTLS / name / "disable_ipv6").write_text(mode)
             except OSError as error:
                 errors.append(f"{name}: {error.strerror}")
