@@ -31,7 +31,7 @@ class Backend(Protocol):
 
     @property
     def news(self) -> int | None:
-        """A descriptor that is readable when ``turn`` has something to do before the next look; None if it never has."""
+        """A descriptor that is readable when ``turn`` has something to do before the next look; None if never."""
 
     @property
     def neighbours(self) -> Mapping[str, Sequence[str]]:

@@ -138,7 +138,7 @@ class XenBackend:
         return gone
 
     def _kernel(self, image: Boot) -> int:
-        """The kernel of ``image`` in sealed memory, which many guests boot from, and later lives. Errors: ImageError."""
+        """The kernel of ``image`` in sealed memory, from which many guests boot, and later lives. Errors: OSError."""
         found = self._kernels.get(image.kernel_sha256)
         if found is None:
             found = ramdisk.sealed("septum-kernel", ramdisk.checked(image.kernel, image.kernel_sha256))
@@ -146,7 +146,7 @@ class XenBackend:
         return found
 
     def _begin(self, name: str, guest: Guest) -> None:
-        """Starts xl with what it needs: in sealed memory, read and checked right before. Errors: OSError, ValueError."""
+        """Starts xl; what it needs is in sealed memory, read and checked right before. Errors: OSError, ValueError."""
         plan, image = self._plans[name], self._images[name]
         kernel = self._kernel(image)
         own: list[int] = []  # xl has descriptors of its own once it runs

@@ -130,7 +130,7 @@ def _routes(net: Network) -> list[Any]:
 def join(bridge: str, domid: int) -> None:
     """Puts the other end of a guest's interface into its bridge. Errors: NetworkError.
 
-    By the monitor itself, in a few messages: the helper that made the bridges has a library to import, which takes longer
+    By the monitor itself, in one message: the helper that made the bridges has a library to import, which takes longer
     than all else that is done for a guest that is built anew.
     """
     name = f"vif{domid}.0"
