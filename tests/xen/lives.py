@@ -91,7 +91,8 @@ def life(backend: XenBackend, name: str) -> dict[str, float]:
                 over("built")
             if state >= State.SEALED and "released" not in seen:
                 over("sealed")
-                if amiss := backend.check(name):
+                # Xen's own example policy gives a label to a guest that asks for none
+                if amiss := [what for what in backend.check(name) if not what.startswith("label:")]:
                     raise RuntimeError(f"{name}: {'; '.join(amiss)}")
                 over("checked")
                 backend.release(name)
