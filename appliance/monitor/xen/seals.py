@@ -49,7 +49,9 @@ def seen(domid: int, xl: Xl, store: Permissions) -> dict[str, str]:
     answer = json.loads(xl.run("list", "-l", str(domid)))
     if not isinstance(answer, list) or len(answer) != 1 or answer[0].get("domid") != domid:
         raise XlError(f"xl does not know domain {domid}")
-    said: Mapping[str, Any] = answer[0]["config"]
+    said: Mapping[str, Any] = answer[0].get("config", {})
+    if not {"c_info", "b_info"} <= set(said):
+        raise XlError(f"xl does not say how domain {domid} was configured")
     create, build = said["c_info"], said["b_info"]
     devices = {
         kind: len(said[kind])
@@ -83,16 +85,19 @@ def _label(domid: int, xl: Xl) -> str:
 
 def _writable(domid: int, store: Permissions) -> str:
     home = store.home(domid)
-    own, leaves = 0, 0
+    own, leaves, open_to_all = 0, 0, 0
     pending = [home]
     while pending:
         path = pending.pop()
         owner, *others = store.permissions(path)
         own += owner[1:] == str(domid)
+        open_to_all += owner[0] != "n"  # the owner's letter is what everybody else may
         leaves += any(entry in (f"b{domid}", f"w{domid}") for entry in others)
         pending += [f"{path}/{entry}" for entry in store.directory(path)]
     if own:
         return f"{own} nodes are the guest's own"
+    if open_to_all:
+        return f"{open_to_all} nodes are open to everybody"
     return f"dom0's; writes {leaves} leaves"
 
 
