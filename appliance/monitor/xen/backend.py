@@ -1,14 +1,16 @@
 """The Xen back end: a domain is a guest, created paused by xl, wired in the xenstore, let go; rebuilt when it dies.
 
 What the monitor does here it does between two looks: creating a guest takes xl a second and more, and meanwhile the
-others are supervised. A death is seen by the xenstore's @releaseDomain; a guest that has shut down or crashed stays
-until then, so that its last words can be read, and is destroyed here and nowhere else.
+others are supervised, and those that are wired already start. A death is seen by the xenstore's @releaseDomain; a guest
+that has shut down or crashed stays until then, so that its last words can be read, and is destroyed here and nowhere
+else.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -45,7 +47,7 @@ def pace() -> Pace:
     """Of this machine. xl creates one guest after the other, and each then has a kernel and an interpreter to start."""
     factor = max(1.0, float(os.environ.get(PATIENCE) or 1))
     limits = LIMITS._replace(start=60.0 * factor, heartbeat=LIMITS.heartbeat * factor, reset=1.0)
-    return Pace(quick=min(1.0, 0.1 * factor), slow=min(1.0, 0.25 * factor), limits=limits)
+    return Pace(quick=0.1, slow=min(1.0, 0.25 * factor), limits=limits)
 
 
 class XenError(OSError):
@@ -109,44 +111,63 @@ class XenBackend:
         self._journal = journal
         self._store = store or Xenstore()
         self._store.watch(_RELEASE, "death")
+        self._news = select.epoll()
+        self._news.register(self._store.fileno(), select.EPOLLIN)
         self._grants = gntdev.open_device()
         self._views = {name: StatusPages(self._grants, plan.status_pages) for name, plan in self._plans.items()}
         self._guests: dict[str, Guest] = {}
-        self._all_built = False
         self._somebody_died = False
+        self._kernels: dict[str, int] = {}  # by digest: sealed, checked once, for as long as the box lives
+        self._seals = seals.Survey(self._xl)
         self.neighbours = {name: tuple(link.peer for link in plan.links) for name, plan in self._plans.items()}
         _record(directory, [plan.title for plan in self._plans.values()])
 
     # building -------------------------------------------------------------------------------------------------------
 
+    @property
+    def news(self) -> int:
+        """Readable when an xl is done, or the xenstore has something to say."""
+        return self._news.fileno()
+
     def start(self, name: str) -> int:
         """Has ``name`` created, as soon as xl is done with those before it: it takes one at a time anyway."""
+        gone = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        image = self._images[name]
+        self._guests[name] = Guest(
+            str(uuid.uuid4()), self._views[name], gone, memory_mib=image.memory_mib, image_sha256=image.ramdisk_sha256
+        )
+        return gone
+
+    def _kernel(self, image: Boot) -> int:
+        """The kernel of ``image`` in sealed memory, from which many guests boot, and later lives. Errors: OSError."""
+        found = self._kernels.get(image.kernel_sha256)
+        if found is None:
+            found = ramdisk.sealed("septum-kernel", ramdisk.checked(image.kernel, image.kernel_sha256))
+            self._kernels[image.kernel_sha256] = found
+        return found
+
+    def _begin(self, name: str, guest: Guest) -> None:
+        """Starts xl; what it needs is in sealed memory, read and checked right before. Errors: OSError, ValueError."""
         plan, image = self._plans[name], self._images[name]
-        identity = str(uuid.uuid4())
-        fds: list[int] = []
+        kernel = self._kernel(image)
+        own: list[int] = []  # xl has descriptors of its own once it runs
         try:
-            kernel = ramdisk.checked(image.kernel, image.kernel_sha256)
             base = ramdisk.checked(image.ramdisk, image.ramdisk_sha256)
-            fds.append(ramdisk.sealed("septum-kernel", kernel))
-            fds.append(ramdisk.sealed("septum-ramdisk", ramdisk.archive(ramdisk.NAME, describe(plan)), base))
+            own.append(ramdisk.sealed("septum-ramdisk", ramdisk.archive(ramdisk.NAME, describe(plan)), base))
             written = config.of(
                 plan,
-                uuid=identity,
-                kernel=f"/proc/self/fd/{fds[0]}",
-                ramdisk=f"/proc/self/fd/{fds[1]}",
+                uuid=guest.uuid,
+                kernel=f"/proc/self/fd/{kernel}",
+                ramdisk=f"/proc/self/fd/{own[0]}",
                 extra=image.extra,
                 memory_mib=image.memory_mib,
             )
-            fds.append(ramdisk.sealed("septum-config", config.render(written)))
-            gone = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        except _FAILURES:
-            for fd in fds:
+            own.append(ramdisk.sealed("septum-config", config.render(written)))
+            guest.job = self._xl.create(own[1], (kernel, own[0]))
+        finally:
+            for fd in own:
                 os.close(fd)
-            raise
-        guest = Guest(identity, tuple(fds), self._views[name], gone)
-        guest.memory_mib, guest.image_sha256 = image.memory_mib, image.ramdisk_sha256
-        self._guests[name] = guest
-        return gone
+        self._news.register(guest.job.fileno(), select.EPOLLIN)
 
     def turn(self) -> None:
         """Goes on with those that are being created, and sees who has died."""
@@ -158,14 +179,10 @@ class XenBackend:
                     guest.dies(f"could not be built: {error}")
             if guest.console is not None:
                 self._listen(name, guest)
-        if not self._all_built:
-            self._all_built = all(
-                name in self._guests and self._guests[name].stage is Stage.PAUSED for name in self._plans
-            )
-        if self._all_built:
-            for name, guest in self._guests.items():
-                if guest.stage is Stage.PAUSED and not guest.is_dead:
-                    self._let_go(name, guest)
+        # After the next xl was started: what it takes longest for, it does meanwhile
+        for name, guest in self._guests.items():
+            if guest.stage is Stage.PAUSED and not guest.is_dead:
+                self._let_go(name, guest)
         self._mourn()
 
     def _create(self, name: str, guest: Guest) -> None:
@@ -177,9 +194,7 @@ class XenBackend:
         if guest.domid is not None:
             self._built(name, guest, guest.domid)
         elif not any(other.job is not None for other in self._guests.values()):
-            kernel, image, configuration = guest.fds
-            guest.job = self._xl.create(configuration, (kernel, image))
-            guest.let_go_of_fds()
+            self._begin(name, guest)
 
     def _built(self, name: str, guest: Guest, domid: int) -> None:
         """xl is done: the guest is there, paused. Wires it, and tells those peers that are there."""
@@ -287,7 +302,7 @@ class XenBackend:
         guest = self._guests[name]
         assert guest.domid is not None
         wanted = seals.wanted(self._plans[name], guest.memory_mib)
-        return seals.compare(wanted, seals.seen(guest.domid, self._xl, self._store))
+        return seals.compare(wanted, self._seals.seen(guest.domid, self._store, self._domids().values()))
 
     def release(self, name: str) -> None:
         guest = self._guests[name]
@@ -407,6 +422,9 @@ class XenBackend:
                 self.bury(name)
         finally:
             os.close(self._grants)
+            for fd in self._kernels.values():
+                os.close(fd)
+            self._news.close()
             self._store.close()
         if all(self._find(plan.title) is None for plan in self._plans.values()):
             (self._directory / GUESTS).unlink(missing_ok=True)

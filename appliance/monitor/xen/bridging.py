@@ -18,10 +18,9 @@ from typing import Any, Final
 from appliance.monitor import links, netns
 from appliance.monitor.links import Json, LinkError
 from appliance.monitor.rtnetlink import IPRoute
+from appliance.monitor.xen.bridges import SYSCTLS, forward_all, silence
 
-_SYSCTLS: Final = Path("/proc/sys/net/ipv6/conf")
 _UNTAGGED: Final = 1  # the VLAN that bridge and ports are in from the start
-_RESERVED: Final = 0xFFFD  # 01:80:c2:00:00:00 to 0f, a bit each; 01 is a PAUSE frame, which ends here by itself
 
 
 def make(interfaces: Mapping[str, str], bridges: Mapping[str, str], record: Path, home: int) -> Json:
@@ -60,9 +59,11 @@ def make(interfaces: Mapping[str, str], bridges: Mapping[str, str], record: Path
             index, master = links.index_of(netlink, state["name"]), links.index_of(netlink, bridge)
             netlink.vlan_filter("del", index=master, vlan_info={"vid": _UNTAGGED}, vlan_flags="self")
             for name in (bridge, state["name"]):
-                _silence(name)
+                silence(name)
             netlink.flush_addr(index=index)
-            _join(netlink, index, master)
+            netlink.link("set", index=index, master=master)
+            forward_all(state["name"])
+            netlink.link("set", index=index, state="up")
             netlink.link("set", index=master, state="up")
             seen[side] = {
                 "addresses": [
@@ -77,17 +78,9 @@ def make(interfaces: Mapping[str, str], bridges: Mapping[str, str], record: Path
 
 def _mode(name: str) -> str:
     try:
-        return (_SYSCTLS / name / "disable_ipv6").read_text().strip()
+        return (SYSCTLS / name / "disable_ipv6").read_text().strip()
     except OSError:
         return ""
-
-
-def _silence(name: str) -> None:
-    """No address of dom0's own making: not even a link-local one, by which it could be spoken to."""
-    try:
-        (_SYSCTLS / name / "disable_ipv6").write_text("1")
-    except FileNotFoundError:
-        return  # a kernel without IPv6
 
 
 def _save(record: Path, state: Json) -> None:
@@ -99,22 +92,6 @@ def _save(record: Path, state: Json) -> None:
     new.replace(record)
 
 
-def enslave(interface: str, bridge: str) -> None:
-    """Puts ``interface`` into ``bridge``, without an address. Errors: LinkError, NetlinkError."""
-    with IPRoute() as netlink:
-        index, master = links.index_of(netlink, interface), links.index_of(netlink, bridge)
-        if index is None or master is None:
-            raise LinkError(f"there is no {interface if index is None else bridge}: is the module xen-netback loaded?")
-        _silence(interface)
-        _join(netlink, index, master)
-
-
-def _join(netlink: IPRoute, index: int | None, master: int | None) -> None:
-    netlink.link("set", index=index, master=master)
-    netlink.brport("set", index=index, group_fwd_mask=_RESERVED)
-    netlink.link("set", index=index, state="up")
-
-
 def undo(netlink: IPRoute, found: Any, errors: list[str]) -> None:
     """Of ``plumbing.undo``: bridges go, and the interfaces may have IPv6 again, before they get back what they had."""
     for name in found.get("bridges", ()):
@@ -124,6 +101,6 @@ def undo(netlink: IPRoute, found: Any, errors: list[str]) -> None:
     for name, mode in found.get("switches", ()):
         if mode:
             try:
-                (_SYSCTLS / name / "disable_ipv6").write_text(mode)
+                (SYSCTLS / name / "disable_ipv6").write_text(mode)
             except OSError as error:
                 errors.append(f"{name}: {error.strerror}")

@@ -22,15 +22,19 @@ class FakeStore:
         self.events: deque[Event] = deque()
         self.done: list[tuple[str, str]] = []
         self.alive: set[int] = set()
+        self._never = os.eventfd(0)
 
     def watch(self, path: str, token: str) -> None:
         self.events.append(Event(path, token))
+
+    def fileno(self) -> int:
+        return self._never
 
     def hear(self) -> None:
         pass
 
     def close(self) -> None:
-        pass
+        os.close(self._never)
 
     def home(self, domid: int) -> str:
         return f"/local/domain/{domid}"
@@ -72,6 +76,10 @@ class FakeJob:
 
     def __init__(self, effect: Any) -> None:
         self._effect = effect
+        self._over = os.eventfd(1)
+
+    def fileno(self) -> int:
+        return self._over
 
     @property
     def is_over(self) -> bool:
@@ -79,6 +87,7 @@ class FakeJob:
 
     def wait(self, seconds: float = 0) -> str:
         self._effect()
+        os.close(self._over)
         return ""
 
 
@@ -96,6 +105,7 @@ class FakeXl:
         self.has_consoles = True
         self.configurations: dict[str, dict[str, Any]] = {}
         self.ramdisks: dict[str, bytes] = {}
+        self.kernels: list[int] = []
         self.asked: list[tuple[str, ...]] = []
 
     def enforces(self) -> bool:
@@ -107,6 +117,7 @@ class FakeXl:
             key, _, value = line.partition(" = ")
             said[key] = eval(value, {}, {})  # noqa: S307 - the syntax of these values is Python's as well
         assert said["kernel"] == f"/proc/self/fd/{fds[0]}" and said["ramdisk"] == f"/proc/self/fd/{fds[1]}"
+        self.kernels.append(fds[0])
         name = said["name"]
         assert name not in self._names.values(), f"two guests called {name}"
         self.configurations[name], self.ramdisks[name] = said, os.pread(fds[1], 1 << 28, 0)
