@@ -116,6 +116,7 @@ class XenBackend:
         self._grants = gntdev.open_device()
         self._views = {name: StatusPages(self._grants, plan.status_pages) for name, plan in self._plans.items()}
         self._guests: dict[str, Guest] = {}
+        self._somebody_died = False
         self._kernels: dict[str, int] = {}  # by digest: sealed, checked once, for as long as the box lives
         self._seals = seals.Survey(self._xl)
         self.neighbours = {name: tuple(link.peer for link in plan.links) for name, plan in self._plans.items()}
@@ -186,22 +187,25 @@ class XenBackend:
 
     def _create(self, name: str, guest: Guest) -> None:
         """The next step of the creation of ``guest``, if it is due."""
-        if guest.job is None:
-            if not any(other.job is not None for other in self._guests.values()):
-                self._begin(name, guest)
-        elif guest.job.is_over:
+        if guest.job is not None and guest.job.is_over:
             job, guest.job = guest.job, None
             job.wait()
-            self._built(name, guest)
+            guest.domid = self._domid_of(guest.uuid)
+        if guest.domid is not None:
+            self._built(name, guest, guest.domid)
+        elif not any(other.job is not None for other in self._guests.values()):
+            self._begin(name, guest)
 
-    def _built(self, name: str, guest: Guest) -> None:
+    def _built(self, name: str, guest: Guest, domid: int) -> None:
         """xl is done: the guest is there, paused. Wires it, and tells those peers that are there."""
-        domid = guest.domid = self._domid_of(guest.uuid)
         plan, domids = self._plans[name], self._domids(besides=name)
         home = self._store.home(domid)
+        terminal = self._store.read(f"{home}/console/tty")
+        if not terminal:
+            return  # xenconsoled, which nobody waits for, has not come to it yet: at the next look again
         self._own(home, domid)
         self._write([(domid, node) for node in wiring.home(plan, domid, domids)])
-        guest.console = Console(self._store.read(f"{home}/console/tty") or "")
+        guest.console = Console(terminal)
         if plan.side is not None:
             self._plug(plan.side, domid)
         self._write(wiring.arrival(plan, domid, self._plans, domids))
@@ -270,10 +274,16 @@ class XenBackend:
     def _mourn(self) -> None:
         """Who has died since the last look."""
         self._store.hear()
-        if not self._store.events:
+        if self._store.events:
+            self._store.events.clear()
+            self._somebody_died = True
+        if not self._somebody_died:
             return
-        self._store.events.clear()
-        over = {row.domid for row in self._xl.list() if row.is_over}
+        try:
+            over = {row.domid for row in self._xl.list() if row.is_over}
+            self._somebody_died = False
+        except OSError:  # that is no reason to end the box: at the next look again
+            over = set()
         for guest in self._guests.values():
             if guest.domid is not None and (guest.domid in over or not self._store.is_introduced(guest.domid)):
                 guest.dies("is gone" if guest.domid not in over else "has ended")
@@ -317,11 +327,19 @@ class XenBackend:
             guest.console.drain()
             untrusted_words = guest.console.untrusted_words
         guest.status.close()
-        if domid is not None and self._store.is_introduced(domid):
-            with suppress(OSError):  # somebody else's destroy was quicker
-                self._xl.run("destroy", str(domid))
+        if domid is not None:
+            self._destroy(domid)
         guest.close()
         return "\n  ".join([guest.why or "is gone", *_last_lines(untrusted_words)])
+
+    def _destroy(self, domid: int) -> None:
+        home = self._store.home(domid)
+        if self._store.is_introduced(domid):
+            with suppress(OSError):  # somebody else's destroy was quicker
+                self._xl.run("destroy", str(domid))
+        # Whoever destroys a guest takes its home away first; what we wrote there before we heard of it made a new one
+        if self._store.read(f"{home}/name") is None:
+            self._store.remove(home)
 
     def _find(self, title: str) -> int | None:
         with suppress(OSError):

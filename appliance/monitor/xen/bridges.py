@@ -23,6 +23,9 @@ from appliance.monitor.network import NetworkError
 from appliance.monitor.xen.plan import Side
 
 SYSCTLS: Final = Path("/proc/sys/net/ipv6/conf")
+INTERFACES: Final = Path("/sys/class/net")
+# 01:80:c2:00:00:00 to 0f, a bit each, but 01: a PAUSE frame ends at the interface anyway
+_RESERVED: Final = "0xfffd"
 # Of the 15 characters of an interface's name; the suffix takes the rest
 _BOX_PART: Final = 9
 # Xen's own range, of which the last three bytes are to be had by anybody
@@ -142,6 +145,7 @@ def join(bridge: str, domid: int) -> None:
     netlink = rtnl.Rtnetlink()
     try:
         netlink.tell(rtnl.link_up(index, {rtnl.MASTER: master}))
+        forward_all(name)
     except OSError as error:
         raise NetworkError(f"{name} cannot be put into {bridge}: {error}") from None
     finally:
@@ -156,8 +160,15 @@ def silence(name: str) -> None:
         return  # a kernel without IPv6
 
 
+def forward_all(name: str) -> None:
+    """Frames that 802.1D has for bridges alone go through like any other: else the port ``name`` would hand them to
+    dom0. Errors: OSError.
+    """
+    (INTERFACES / name / "brport" / "group_fwd_mask").write_text(_RESERVED)
+
+
 def is_bridged(bridge: str, domid: int) -> bool:
     """Whether it is still there."""
     with suppress(OSError):
-        return (Path("/sys/class/net") / bridge / "brif" / f"vif{domid}.0").exists()
+        return (INTERFACES / bridge / "brif" / f"vif{domid}.0").exists()
     return False

@@ -1,4 +1,11 @@
-"""The netlink work behind bridges.py. Runs in a helper process; plumbing.undo() takes it all back by the record."""
+"""The netlink work behind bridges.py. Runs in a helper process; plumbing.undo() takes it all back by the record.
+
+That dom0 has no address on a bridge does not make it deaf there: Linux takes a packet for any of its addresses on any
+of its interfaces. So the bridges filter by VLAN, their ports have the one of untagged frames, and the bridge itself,
+which is dom0's way in and out, has none: nothing is passed up and nothing comes down (linux, net/bridge/br_input.c:
+br_pass_frame_up, br_device.c: br_dev_xmit). Frames to 802.1D's reserved addresses never get that far: the port passes
+them up itself, but those that it is to forward (br_handle_frame).
+"""
 
 from __future__ import annotations
 
@@ -6,12 +13,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from appliance.monitor import links, netns
 from appliance.monitor.links import Json, LinkError
 from appliance.monitor.rtnetlink import IPRoute
-from appliance.monitor.xen.bridges import SYSCTLS, silence
+from appliance.monitor.xen.bridges import SYSCTLS, forward_all, silence
+
+_UNTAGGED: Final = 1  # the VLAN that bridge and ports are in from the start
 
 
 def make(interfaces: Mapping[str, str], bridges: Mapping[str, str], record: Path, home: int) -> Json:
@@ -38,13 +47,24 @@ def make(interfaces: Mapping[str, str], bridges: Mapping[str, str], record: Path
             bridge = bridges[side]
             # No learning of what nobody says: two ports, and frames go from one to the other. No multicast snooping:
             # IPv6 neighbour discovery would wait for a querier that is not there
-            netlink.link("add", ifname=bridge, kind="bridge", br_forward_delay=0, br_stp_state=0, br_mcast_snooping=0)
-            index = links.index_of(netlink, state["name"])
+            netlink.link(
+                "add",
+                ifname=bridge,
+                kind="bridge",
+                br_forward_delay=0,
+                br_stp_state=0,
+                br_mcast_snooping=0,
+                br_vlan_filtering=1,
+            )
+            index, master = links.index_of(netlink, state["name"]), links.index_of(netlink, bridge)
+            netlink.vlan_filter("del", index=master, vlan_info={"vid": _UNTAGGED}, vlan_flags="self")
             for name in (bridge, state["name"]):
                 silence(name)
             netlink.flush_addr(index=index)
-            netlink.link("set", index=index, master=links.index_of(netlink, bridge), state="up")
-            netlink.link("set", index=links.index_of(netlink, bridge), state="up")
+            netlink.link("set", index=index, master=master)
+            forward_all(state["name"])
+            netlink.link("set", index=index, state="up")
+            netlink.link("set", index=master, state="up")
             seen[side] = {
                 "addresses": [
                     f"{one.get('local', one['address'])}/{one['prefixlen']}"

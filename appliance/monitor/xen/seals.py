@@ -110,16 +110,19 @@ def _labels(said: str) -> dict[int, str]:
 
 def _writable(domid: int, store: Permissions) -> str:
     home = store.home(domid)
-    own, leaves = 0, 0
+    own, leaves, open_to_all = 0, 0, 0
     pending = [home]
     while pending:
         path = pending.pop()
         owner, *others = store.permissions(path)
         own += owner[1:] == str(domid)
+        open_to_all += owner[0] != "n"  # the owner's letter is what everybody else may
         leaves += any(entry in (f"b{domid}", f"w{domid}") for entry in others)
         pending += [f"{path}/{entry}" for entry in store.directory(path)]
     if own:
         return f"{own} nodes are the guest's own"
+    if open_to_all:
+        return f"{open_to_all} nodes are open to everybody"
     return f"dom0's; writes {leaves} leaves"
 
 

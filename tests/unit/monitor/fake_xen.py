@@ -12,7 +12,9 @@ from appliance.xen.xswire import Event
 
 
 class FakeStore:
-    """The xenstore as dom0 sees it: everything may be read and written. ``done`` is what was written, in order."""
+    """The xenstore as dom0 sees it: everything may be read and written, and what is not there is made, a home of nobody
+    too. ``done`` is what was written, in order.
+    """
 
     def __init__(self) -> None:
         self.nodes: dict[str, str] = {"/local/domain": ""}
@@ -42,8 +44,6 @@ class FakeStore:
 
     def write(self, path: str, value: str) -> None:
         parts = path.split("/")
-        if parts[1:3] == ["local", "domain"] and parts[3] != "0" and int(parts[3]) not in self.alive:
-            raise FileNotFoundError(path)
         above = ""
         for part in parts[1:-1]:
             above += f"/{part}"
@@ -54,6 +54,10 @@ class FakeStore:
     def directory(self, path: str) -> list[str]:
         depth = path.count("/") + 1
         return sorted({p.split("/")[depth] for p in self.nodes if p.startswith(path + "/")})
+
+    def remove(self, path: str) -> None:
+        self.nodes = {p: v for p, v in self.nodes.items() if not f"{p}/".startswith(f"{path}/")}
+        self.owners = {p: v for p, v in self.owners.items() if not f"{p}/".startswith(f"{path}/")}
 
     def permissions(self, path: str) -> list[str]:
         while path and path not in self.owners:
@@ -97,6 +101,8 @@ class FakeXl:
         self._names: dict[int, str] = {}
         self._next = 1
         self.shut_down: set[int] = set()
+        self.fails = 0  # so many times `xl list` does not know what to say
+        self.has_consoles = True
         self.configurations: dict[str, dict[str, Any]] = {}
         self.ramdisks: dict[str, bytes] = {}
         self.kernels: list[int] = []
@@ -123,11 +129,13 @@ class FakeXl:
         self.asked.append(("create", said["name"]))
         store, home = self._store, f"/local/domain/{domid}"
         store.alive.add(domid)
+        store.write(f"{home}/name", said["name"])
         store.write(f"{home}/vm", f"/vm/{said['uuid']}")
         store.owners[home] = ["n0", f"r{domid}"]
         store.write(f"{home}/data", "")
         store.owners[f"{home}/data"] = [f"n{domid}"]
-        store.write(f"{home}/console/tty", self._terminal)
+        if self.has_consoles:
+            store.write(f"{home}/console/tty", self._terminal)
         if said["vif"]:
             store.write(f"{home}/device/vif/0/state", "1")
             store.owners[f"{home}/device/vif/0"] = [f"n{domid}", "r0"]
@@ -145,12 +153,14 @@ class FakeXl:
         del self._names[domid]
         store = self._store
         store.alive.discard(domid)
-        store.nodes = {p: v for p, v in store.nodes.items() if not f"{p}/".startswith(f"/local/domain/{domid}/")}
-        store.owners = {p: v for p, v in store.owners.items() if not f"{p}/".startswith(f"/local/domain/{domid}/")}
+        store.remove(f"/local/domain/{domid}")
         store.events.append(Event("@releaseDomain", "death"))
 
     def domid(self, name: str) -> int:
         return next(domid for domid, known in self._names.items() if known == name)
 
     def list(self) -> list[Row]:
+        if self.fails:
+            self.fails -= 1
+            raise XlError("libxl: a guest went away while it was looked at")
         return [Row(name, domid, 48, domid in self.shut_down) for domid, name in self._names.items()]

@@ -25,6 +25,7 @@ from appliance.monitor.xen.images import INDEX, Boot, boots_of
 from appliance.monitor.xen.pages import references
 from appliance.monitor.xen.plan import Plan, Side, plans_of, with_sides
 from appliance.monitor.xen.ramdisk import ImageError
+from appliance.xen.xswire import Event
 from tests.unit.monitor.fake_xen import FakeStore, FakeXl
 
 PRIVATE = "QEJOrY0UzBWGZ0bIcDmEnYxFu4DWN7sWAIvdPm4bYnw="
@@ -67,7 +68,8 @@ class Machine:
     def __init__(self, assembly: ValidatedAssembly, where: Path, mode: str = "Enforcing", amiss: str = "") -> None:
         self.store = FakeStore()
         self._pty = os.openpty()
-        self.xl = FakeXl(self.store, os.ttyname(self._pty[1]), mode)
+        self.terminal = os.ttyname(self._pty[1])
+        self.xl = FakeXl(self.store, self.terminal, mode)
         self.journal = os.memfd_create("journal")
         arguments: Any = (assembly, "wg0", where, images(assembly, where), SIDES, self.journal, self.xl, self.store)
         self.backend = XenBackend(*arguments, amiss=lambda _: [amiss] if amiss else [])
@@ -271,6 +273,46 @@ def test_one_that_has_shut_down_is_destroyed_by_the_monitor(machine: Machine) ->
     assert "log" not in machine.backend.living
     assert machine.backend.bury("log").startswith("has ended")
     assert ("destroy", str(domid)) in machine.xl.asked
+
+
+def test_an_xl_that_fails_ends_nothing_and_hides_no_death(machine: Machine) -> None:
+    machine.up()
+    machine.xl.shut_down.add(machine.xl.domid("wg0-log"))
+    machine.store.events.append(Event("@releaseDomain", "death"))
+    machine.xl.fails = 2
+    for _ in range(2):
+        machine.backend.turn()
+        assert len(machine.backend.living) == 9
+    machine.backend.turn()
+    assert "log" not in machine.backend.living
+
+
+def test_a_console_that_comes_late_is_waited_for(machine: Machine) -> None:
+    machine.xl.has_consoles = False
+    machine.backend.start("rng")
+    for _ in range(3):
+        machine.backend.turn()
+    assert machine.backend.living == ("rng",)
+    home = f"/local/domain/{machine.xl.domid('wg0-rng')}"
+    assert f"{home}/septum/go" not in machine.store.nodes  # not before all of it is there
+    machine.store.nodes[f"{home}/console/tty"] = machine.terminal
+    machine.backend.turn()
+    assert machine.store.nodes[f"{home}/septum/go"] == ""
+    assert machine.backend.living == ("rng",)
+
+
+def test_what_was_written_to_one_that_was_just_going_is_not_left_behind(machine: Machine) -> None:
+    machine.up()
+    red, filter_ = machine.xl.domid("wg0-red"), machine.xl.domid("wg0-filter")
+    machine.xl.vanish(filter_)
+    machine.backend.turn()
+    machine.backend.bury("filter")
+    machine.xl.vanish(red)  # and the monitor has not heard of it
+    machine.backend.reset("filter")
+    assert f"/local/domain/{red}" in machine.store.nodes
+    machine.backend.turn()
+    machine.backend.bury("red")
+    assert f"/local/domain/{red}" not in machine.store.nodes
 
 
 def test_one_that_writes_nonsense_for_its_status_page_is_ended(machine: Machine) -> None:
