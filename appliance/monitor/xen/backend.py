@@ -256,7 +256,8 @@ class XenBackend:
 
     def _let_go(self, name: str, guest: Guest) -> None:
         try:
-            self._xl.run("unpause", str(guest.domid))
+            assert guest.domid is not None
+            self._xl.unpause(guest.domid)
             guest.stage = Stage.LET_GO
         except _FAILURES as error:
             guest.dies(f"could not be let go: {error}")
@@ -276,7 +277,8 @@ class XenBackend:
         self._store.hear()
         if self._store.events:
             self._store.events.clear()
-            self._somebody_died = True
+            # A watch speaks once when it is set: then nobody is there yet
+            self._somebody_died = any(guest.domid is not None for guest in self._guests.values())
         if not self._somebody_died:
             return
         try:
@@ -425,6 +427,7 @@ class XenBackend:
             for fd in self._kernels.values():
                 os.close(fd)
             self._news.close()
+            self._xl.close()
             self._store.close()
         if all(self._find(plan.title) is None for plan in self._plans.values()):
             (self._directory / GUESTS).unlink(missing_ok=True)
