@@ -10,13 +10,13 @@ Whatever fails ends the guest, with its last words on the console.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterable
 from typing import Any, Final
 
 from appliance.guest import domain, lastwords
+from appliance.guest.boot import described
 from appliance.guest.loop import Guest
 from appliance.guest.neighbours import Neighbour, Neighbours
 from appliance.guest.status import State, StatusPage
@@ -45,9 +45,8 @@ def _mount() -> None:
 def _read_description() -> dict[str, Any]:
     """The boot description, which is in no file any more once it is read: it may hold a key."""
     with open(DESCRIPTION, "rb") as file:
-        description = json.loads(file.read())
+        description: dict[str, Any] = described(file.read())
     os.unlink(DESCRIPTION)
-    assert isinstance(description, dict)
     return description
 
 

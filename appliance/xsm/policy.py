@@ -71,6 +71,15 @@ create_channel({client}, {server}, {client}_channel)
 create_channel({server}, {client}, {server}_channel)
 """
 
+# What dom0's rights over every domain make possible anyway (console, xenstore, status page), said of those that it calls
+# as of any client
+_CALLED_BY_DOM0: Final = """
+# {client} calls {server}
+allow dom0_t {server}:grant {{ map_read map_write unmap }};
+create_channel(dom0_t, {server}, dom0_t_channel)
+create_channel({server}, dom0_t, {server}_channel)
+"""
+
 _WALLS: Final = """
 # Nobody maps, or puts pages into, a domain that runs; a guest does not even do that to one being built
 neverallow * septum_domain:mmu *;
@@ -129,6 +138,8 @@ def _channels(assembly: ValidatedAssembly) -> Iterator[str]:
     pairs = {(channel.client.domain, channel.server.domain) for channel in assembly.wired}
     for client, server in sorted(pairs):
         yield _CHANNEL.format(client=kind(client), server=kind(server))
+    for channel in assembly.operated:
+        yield _CALLED_BY_DOM0.format(client=channel.client, server=kind(channel.server.domain))
 
 
 def _undeclared(assembly: ValidatedAssembly) -> Iterator[str]:

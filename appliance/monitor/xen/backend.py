@@ -16,10 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.assembly.model import ValidatedAssembly
+from appliance.assembly.model import End, ValidatedAssembly
 from appliance.assembly.settings import to_json
+from appliance.guest.outside import OPERATOR
 from appliance.guest.status import PeerRow
-from appliance.monitor.backend import Pace
+from appliance.monitor import replaced
+from appliance.monitor.backend import Away, Lent, Pace
 from appliance.monitor.control import GUESTS
 from appliance.monitor.process import printable
 from appliance.monitor.status import Report
@@ -39,6 +41,8 @@ PATIENCE: Final = "SEPTUM_PATIENCE"
 _RELEASE: Final = "@releaseDomain"
 _CONNECTED: Final = "connected"
 _FAILURES: Final = (OSError, ValueError)
+_SHARE_OF_A_SETTING: Final = 16
+"""Of a guest's memory, a setting that is replaced may be the so many-th part: it is there as text, and then as values."""
 
 
 def pace() -> Pace:
@@ -111,6 +115,8 @@ class XenBackend:
         self._store.watch(_RELEASE, "death")
         self._grants = gntdev.open_device()
         self._views = {name: StatusPages(self._grants, plan.status_pages) for name, plan in self._plans.items()}
+        self._channels = assembly.channels
+        self._replaced: dict[str, bytes] = {}
         self._guests: dict[str, Guest] = {}
         self._all_built = False
         self.neighbours = {name: tuple(link.peer for link in plan.links) for name, plan in self._plans.items()}
@@ -121,13 +127,14 @@ class XenBackend:
     def start(self, name: str) -> int:
         """Has ``name`` created, as soon as xl is done with those before it: it takes one at a time anyway."""
         plan, image = self._plans[name], self._images[name]
+        description = describe(plan) + self._replaced.get(name, b"")
         identity = str(uuid.uuid4())
         fds: list[int] = []
         try:
             kernel = ramdisk.checked(image.kernel, image.kernel_sha256)
             base = ramdisk.checked(image.ramdisk, image.ramdisk_sha256)
             fds.append(ramdisk.sealed("septum-kernel", kernel))
-            fds.append(ramdisk.sealed("septum-ramdisk", ramdisk.archive(ramdisk.NAME, describe(plan)), base))
+            fds.append(ramdisk.sealed("septum-ramdisk", ramdisk.archive(ramdisk.NAME, description), base))
             written = config.of(
                 plan,
                 uuid=identity,
@@ -371,17 +378,34 @@ class XenBackend:
         guest = self._guests.get(name)
         return [None] * count if guest is None else guest.status.rows(count)
 
-    # the end of all -------------------------------------------------------------------------------------------------
+    # who is outside -------------------------------------------------------------------------------------------------
 
-    def lend(self, port: str) -> None:
-        """The operator's ends are not joined yet: dom0 would be a peer of the filter."""
+    def lend(self, port: str) -> Lent | None:
+        """Where the tool that holds the operator's end next meets the domain, as a client in dom0; None if this box
+        has no such end. Errors: Away.
+        """
+        for number, channel in enumerate(self._channels):
+            if channel.client == End(OPERATOR, port):
+                server = channel.server.domain
+                domid = self._domids().get(server)
+                if domid is None:
+                    raise Away(f"{server} is being built")
+                return Lent(server, channel.schema, place=(domid, number))
+        return None
 
     def hang_up(self, port: str) -> None:
-        """Nobody holds one."""
+        """Nothing: who held it lets the guest's pages go, or Linux does it for him and tells the guest."""
 
     def replace_setting(self, domain: str, name: str, untrusted_fd: int) -> None:
-        """Only who holds an end may ask for it. Errors: ValueError, always."""
-        raise ValueError("is nobody's to replace on Xen")
+        """Later lives of ``domain`` get what is in this memfd as the JSON of setting ``name``. It is copied unread.
+
+        Errors: ValueError saying what is wrong with it; OSError.
+        """
+        most = min(replaced.MOST, (self._images[domain].memory_mib << 20) // _SHARE_OF_A_SETTING)
+        size = replaced.size_of(untrusted_fd, most)
+        self._replaced[domain] = replaced.mark(name) + os.pread(untrusted_fd, size, 0)
+
+    # the end of all -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         try:

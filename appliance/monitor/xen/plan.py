@@ -107,10 +107,12 @@ class Plan:
 
 
 def links_of(assembly: ValidatedAssembly, domain: Domain) -> tuple[Link, ...]:
-    """The ends of ``domain``, in the order of the file: that of its ports' numbers."""
+    """The ends of ``domain``, in the order of the file: that of its ports' numbers. What the operator calls is among
+    them: it is granted, bound and counted as all else, to dom0.
+    """
     return tuple(
         _link(number, channel, domain)
-        for number, channel in enumerate(assembly.wired)
+        for number, channel in enumerate(assembly.channels)
         if domain.name in (channel.client.domain, channel.server.domain)
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +17,8 @@ import pytest
 from appliance.assembly.model import Network, ValidatedAssembly, Xen
 from appliance.assembly.wgquick import from_wgquick
 from appliance.cli.septum import plain_up
+from appliance.guest.boot import described
+from appliance.monitor.backend import Away
 from appliance.monitor.network import NetworkError
 from appliance.monitor.xen import backend as module
 from appliance.monitor.xen import bridges, config, ramdisk, seals, wiring
@@ -124,7 +127,8 @@ def test_grants_and_events_are_counted(plans: dict[str, Plan]) -> None:
     assert ring in (packets, packets - 1)
     assert red.granted == 1 + ring  # it serves plain_in, and has its status page
     assert red.mapped == ring + next(link.pages for link in red.links if link.port == "log")
-    assert filter_.granted == 1 + 2 * ring
+    asked = next(link.pages for link in filter_.links if link.peer == "operator")
+    assert filter_.granted == 1 + 2 * ring + asked  # what the operator calls is granted and counted as all else
     assert plans["log"].mapped == 0 and made(plans["log"])["max_maptrack_frames"] == 0
     assert plans["log"].granted == 1 + 8 * next(link.pages for link in plans["log"].links)
     assert next(link.pages for link in plans["log"].links) in (records, records + 1)
@@ -152,13 +156,11 @@ def test_the_description_stands_before_the_image(assembly: ValidatedAssembly, ma
     whole = machine.xl.ramdisks["wg0-keymgr"]
     assert whole.endswith(b"an image") and whole.startswith(b"070701")
     assert len(whole.removesuffix(b"an image")) % 4 == 0
-    name_size, size = int(whole[94:102], 16), int(whole[54:62], 16)
-    start = -(-(110 + name_size) // 4) * 4
-    assert whole[110 : 110 + name_size] == b"description.json\0" and int(whole[14:22], 16) == 0o100400
-    description = json.loads(whole[start : start + size])
+    assert whole[110:].startswith(b"description.json\0") and int(whole[14:22], 16) == 0o100400
+    description = ramdisk_description(whole)
     assert description["settings"]["private_key"] == PRIVATE and description["status_pages"] == 2
     assert {port["channel"] for port in description["ports"]} == {
-        n for n, c in enumerate(assembly.wired) if "keymgr" in (c.client.domain, c.server.domain)
+        n for n, c in enumerate(assembly.channels) if "keymgr" in (c.client.domain, c.server.domain)
     }
     assert PRIVATE.encode() not in b"".join(
         ramdisk for title, ramdisk in machine.xl.ramdisks.items() if title != "wg0-keymgr"
@@ -182,9 +184,11 @@ def test_a_guest_writes_its_offers_and_its_status_and_owns_nothing(plans: dict[s
         for link in served:
             for path in wiring.offers(link.number):
                 (node,) = (node for node in nodes if node.path == path)
-                assert node.permissions == ("n0", f"b{own}", f"r{domids[link.peer]}")
+                reader = () if link.peer == "operator" else (f"r{domids[link.peer]}",)
+                assert node.permissions == ("n0", f"b{own}", *reader)
         told = {node.path: node.value for node in nodes if node.path.endswith("/peer")}
-        assert told == {wiring.peer_path(link.number): str(domids[link.peer]) for link in plan.links}
+        peers = {**domids, "operator": 0}
+        assert told == {wiring.peer_path(link.number): str(peers[link.peer]) for link in plan.links}
 
 
 def test_a_guest_that_is_back_may_read_what_is_offered_before_the_server_is_told(plans: dict[str, Plan]) -> None:
@@ -267,6 +271,76 @@ def test_one_that_has_shut_down_is_destroyed_by_the_monitor(machine: Machine) ->
     assert "log" not in machine.backend.living
     assert machine.backend.bury("log").startswith("has ended")
     assert ("destroy", str(domid)) in machine.xl.asked
+
+
+# who is outside ------------------------------------------------------------------------------------------------------
+
+
+def test_dom0_is_told_where_to_meet_the_filter_and_is_its_peer_from_the_start(
+    assembly: ValidatedAssembly, machine: Machine
+) -> None:
+    machine.up()
+    number = next(n for n, one in enumerate(assembly.channels) if one.client.domain == "operator")
+    domid = machine.xl.domid("wg0-filter")
+    assert machine.backend.lend("filter") == ("filter", "filtering", (), (domid, number))
+    assert machine.store.nodes[f"/local/domain/{domid}/{wiring.peer_path(number)}"] == "0"
+    assert machine.backend.lend("red") is None
+    assert not any(path.startswith("/local/domain/0/septum") for path in machine.store.nodes)
+
+
+def test_nobody_is_met_while_the_filter_is_built(machine: Machine) -> None:
+    with pytest.raises(Away, match="filter is being built"):
+        machine.backend.lend("filter")
+    machine.up()
+    machine.xl.vanish(machine.xl.domid("wg0-filter"))
+    machine.backend.turn()
+    with pytest.raises(Away, match="filter is being built"):
+        machine.backend.lend("filter")
+    machine.backend.bury("filter")
+    machine.backend.reset("filter")
+    machine.backend.start("filter")
+    machine.backend.turn()
+    assert machine.backend.lend("filter") is not None
+
+
+def memory(content: bytes, seals: int = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE) -> int:
+    fd = os.memfd_create("test", os.MFD_ALLOW_SEALING)
+    os.write(fd, content)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    return fd
+
+
+def test_what_the_operator_replaced_is_in_the_next_life(machine: Machine) -> None:
+    machine.up()
+    fd = memory(b'{"rules": ["new"]}')
+    machine.backend.replace_setting("filter", "ruleset", fd)
+    os.close(fd)
+    machine.xl.vanish(machine.xl.domid("wg0-filter"))
+    machine.backend.turn()
+    machine.backend.bury("filter")
+    before = ramdisk_description(machine.xl.ramdisks["wg0-filter"])
+    machine.backend.start("filter")
+    machine.backend.turn()
+    after = ramdisk_description(machine.xl.ramdisks["wg0-filter"])
+    assert before["settings"]["ruleset"] != {"rules": ["new"]} == after["settings"]["ruleset"]
+    assert {**after, "settings": {}} == {**before, "settings": {}}
+
+
+def ramdisk_description(whole: bytes) -> dict[str, Any]:
+    """The description that stands before an image, as a guest reads it."""
+    name_size, size = int(whole[94:102], 16), int(whole[54:62], 16)
+    start = -(-(110 + name_size) // 4) * 4
+    return dict(described(whole[start : start + size]))
+
+
+@pytest.mark.parametrize(
+    ("content", "seals", "why"), [(b"{}", 0, "could still change"), (b"x" * (3 << 20 | 1), 7 << 1, "has 3145729 bytes")]
+)
+def test_what_is_no_setting_is_not_kept(machine: Machine, content: bytes, seals: int, why: str) -> None:
+    fd = memory(content, seals)
+    with pytest.raises(ValueError, match=why):
+        machine.backend.replace_setting("filter", "ruleset", fd)
+    os.close(fd)
 
 
 def test_one_that_writes_nonsense_for_its_status_page_is_ended(machine: Machine) -> None:

@@ -36,6 +36,11 @@ def test_events_are_for_the_two_ends_of_a_channel_and_dom0(assembly: ValidatedAs
     assert all(channel == f"{one}_channel" for one, _, channel in rules)
 
 
+def test_who_is_called_from_dom0_is_said(assembly: ValidatedAssembly) -> None:
+    said = re.findall(r"^# (\S+) calls (\w+)$", policy(assembly), re.MULTILINE)
+    assert said == [(str(one.client), kind(one.server.domain)) for one in assembly.operated]
+
+
 def test_every_undeclared_pair_is_a_wall(assembly: ValidatedAssembly) -> None:
     walls = re.findall(r"^neverallow septum_(\w+?)_t \{ ([\w ]+) \}:grant \*;", policy(assembly), re.MULTILINE)
     walled = {(one, other.removeprefix("septum_")[:-2]) for one, others in walls for other in others.split()}
@@ -72,6 +77,9 @@ class _Enforced:
             copy = {"copy"} if _has_network(domain) else set()
             self.rules[DOM0, label(domain.name), "grant"] = {"map_read", "map_write", "unmap"} | copy
             self.rules[label(domain.name), DOM0, "grant"] = copy
+            # Of every domain, for its console and the xenstore
+            self.rules["system_u:object_r:dom0_t_channel", label(domain.name), "event"] = {"bind"}
+            self.rules[f"system_u:object_r:{kind(domain.name)}_channel", DOM0, "event"] = {"bind"}
 
     def allowed(self, source: str, target: str, klass: str) -> frozenset[str]:
         return frozenset(self.rules.get((source, target, klass), ()))
@@ -102,6 +110,10 @@ def test_each_permission_too_many_or_too_few_is_one_difference(assembly: Validat
             ((label(domain.name), DOM0, "grant"), copy),
             ((DOM0, label(domain.name), "grant"), {"map_read", "map_write", "unmap"} | copy),
         ]
+    for channel in assembly.operated:
+        events = f"system_u:object_r:{kind(channel.server.domain)}_channel"
+        dom0_events = "system_u:object_r:dom0_t_channel"
+        changes += [((events, DOM0, "event"), set()), ((dom0_events, label(channel.server.domain), "event"), set())]
     for rule, permissions in changes:
         xen = _Enforced(assembly)
         xen.rules[rule] = permissions
