@@ -34,7 +34,7 @@ DESCRIPTION: Final = "/description.json"
 STATUS: Final = "data/status"
 _MONITOR: Final = 0  # domain 0
 _CONSOLE: Final = "/dev/console"
-_STORE: Final = "/store"
+_STORE: Final = "store"  # a disk is dom0's, and comes by a channel
 
 
 def _mount() -> None:
@@ -69,11 +69,9 @@ def _devices(description: dict[str, Any]) -> dict[str, int]:
         from appliance.guest import xennet  # only images of roles with an interface have it
 
         held |= xennet.open_devices(description["network"], wanted)
-    if "store" in wanted:
-        held["store"] = os.open(_STORE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if "journal" in wanted:
         held["journal"] = os.open(_CONSOLE, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    if missing := set(wanted) - set(held) - {"udp6"}:
+    if missing := set(wanted) - set(held) - {"udp6", _STORE}:
         raise ValueError(f"nobody can open the devices {', '.join(sorted(missing))} in this guest")
     return held
 
@@ -90,9 +88,7 @@ def _seal(
 ) -> None:
     events = {port.endpoint.fileno() for port in guest.ports}
     keep = {lastwords.LAST_WORDS_FD, *events, *page_fds, *store.file_descriptors(), *guest.file_descriptors()}
-    plan = xenguest.plan_for(
-        description["domain"], description["seal"]["syscalls"], description["devices"], sorted(keep)
-    )
+    plan = xenguest.plan_for(description["domain"], description["seal"]["syscalls"], sorted(keep))
     sealed = xenguest.seal_guest(plan, xenguest.channel_rules(store.fileno(), page_fds))
     page.sealed(time.monotonic_ns(), sealed.landlock_abi, sealed.refuses_exec_gain)
 

@@ -42,7 +42,7 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _LAST_WORDS_SIZE: Final = 4096
 _SEALED: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
-_PATH: Final = tuple(
+PATH: Final = tuple(
     dict.fromkeys(
         [
             str(Path(appliance.__file__).resolve().parent.parent),
@@ -138,7 +138,7 @@ class ProcessBackend:
             "role": domain.role.name,
             "component": domain.role.component,
             "main": domain.role.main,
-            "path": _PATH,
+            "path": PATH,
             "imports": domain.role.imports,
             "ports": ports,
             "devices": held,

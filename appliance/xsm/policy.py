@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance.assembly.model import Domain, ValidatedAssembly
+from appliance.guest.outside import DOM0
 from appliance.xsm.compile import PolicyError, compiled, module
 from appliance.xsm.labels import kind
 
@@ -138,8 +139,14 @@ def _channels(assembly: ValidatedAssembly) -> Iterator[str]:
     pairs = {(channel.client.domain, channel.server.domain) for channel in assembly.wired}
     for client, server in sorted(pairs):
         yield _CHANNEL.format(client=kind(client), server=kind(server))
-    for channel in assembly.operated:
-        yield _CALLED_BY_DOM0.format(client=channel.client, server=kind(channel.server.domain))
+    for client, server in from_dom0(assembly):
+        yield _CALLED_BY_DOM0.format(client=client, server=kind(server))
+
+
+def from_dom0(assembly: ValidatedAssembly) -> list[tuple[str, str]]:
+    """(who, domain): the channels whose client is a program of dom0. A tool of the operator, or who keeps a disk."""
+    tools = [(str(channel.client), channel.server.domain) for channel in assembly.operated]
+    return tools + [(f"{DOM0}.disk", domain.name) for domain in assembly.domains if "store" in domain.role.devices]
 
 
 def _undeclared(assembly: ValidatedAssembly) -> Iterator[str]:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from appliance.assembly.model import End, ValidatedAssembly
 from appliance.assembly.settings import to_json
-from appliance.guest.outside import OPERATOR
+from appliance.guest.outside import DOM0, OPERATOR
 from appliance.guest.status import PeerRow
 from appliance.monitor import replaced
 from appliance.monitor.backend import Away, Lent, Pace
@@ -28,6 +28,7 @@ from appliance.monitor.status import Report
 from appliance.monitor.supervisor import LIMITS
 from appliance.monitor.xen import bridges, config, ramdisk, seals, wiring
 from appliance.monitor.xen.console import Console
+from appliance.monitor.xen.disk import NOWHERE, Disk, place_of
 from appliance.monitor.xen.guest import Guest, Stage
 from appliance.monitor.xen.images import Boot
 from appliance.monitor.xen.pages import StatusPages, references
@@ -35,6 +36,7 @@ from appliance.monitor.xen.plan import Plan, Side, plans_of, with_sides
 from appliance.monitor.xen.xl import Xl, XlError
 from appliance.xen import gntdev
 from appliance.xen.xenstore import Xenstore
+from appliance.xen.xswire import number
 
 PATIENCE: Final = "SEPTUM_PATIENCE"
 """An environment variable: how many times as long as on a real machine everything may take (on an emulated one)."""
@@ -86,7 +88,8 @@ def _see_enforced(assembly: ValidatedAssembly, xl: Xl, amiss: Callable[[Validate
 class XenBackend:
     """Builds and ends the domains of ``assembly`` as Xen guests. ``images`` and ``sides`` by domain and by side.
 
-    ``journal`` is a descriptor for the lines of the domain that holds the journal. Errors: OSError, ValueError.
+    ``journal`` is a descriptor for the lines of the domain that holds the journal; ``disk`` is kept for the one that
+    holds the store, and the back end's to close. Errors: OSError, ValueError.
     """
 
     name: Final = "xen"
@@ -102,6 +105,7 @@ class XenBackend:
         xl: Xl | None = None,
         store: Xenstore | None = None,
         amiss: Callable[[ValidatedAssembly], list[str]] = policy_amiss,
+        disk: Disk | None = None,
     ) -> None:
         self._xl = xl or Xl()
         if assembly.xen.xsm == "enforcing":
@@ -116,6 +120,10 @@ class XenBackend:
         self._grants = gntdev.open_device()
         self._views = {name: StatusPages(self._grants, plan.status_pages) for name, plan in self._plans.items()}
         self._channels = assembly.channels
+        self._disk = disk
+        self._disks = {
+            name: link.number for name, plan in self._plans.items() for link in plan.links if link.peer == DOM0
+        }
         self._replaced: dict[str, bytes] = {}
         self._guests: dict[str, Guest] = {}
         self._all_built = False
@@ -173,6 +181,23 @@ class XenBackend:
                 if guest.stage is Stage.PAUSED and not guest.is_dead:
                     self._let_go(name, guest)
         self._mourn()
+        if self._disk is not None:
+            for name, channel in self._disks.items():
+                self._tell_disk(self._disk, name, channel)
+            self._disk.turn(time.monotonic())
+
+    def _tell_disk(self, disk: Disk, name: str, channel: int) -> None:
+        """Where the store's guest is, as it says itself, for who keeps its disk."""
+        guest = self._guests.get(name)
+        if guest is None or guest.is_dead or guest.domid is None or guest.stage is not Stage.LET_GO:
+            disk.tell(NOWHERE)
+            return
+        home = self._store.home(guest.domid)
+        try:
+            offered = [number(self._store.read(f"{home}/{leaf}")) for leaf in wiring.offers(channel)]
+        except OSError:  # it is just going
+            offered = [None, None]
+        disk.tell(place_of(guest.domid, offered))
 
     def _create(self, name: str, guest: Guest) -> None:
         """The next step of the creation of ``guest``, if it is due."""
@@ -299,6 +324,8 @@ class XenBackend:
 
     def bury(self, name: str) -> str:
         guest = self._guests.pop(name)
+        if self._disk is not None and name in self._disks:
+            self._disk.tell(NOWHERE)  # which lets its pages go
         if guest.job is not None:
             # An xl that is ended half way leaves a guest without a name. What it has made in the end goes the usual way
             with suppress(OSError):
@@ -412,6 +439,8 @@ class XenBackend:
             for name in tuple(self._guests):
                 self.bury(name)
         finally:
+            if self._disk is not None:
+                self._disk.close()
             os.close(self._grants)
             self._store.close()
         if all(self._find(plan.title) is None for plan in self._plans.values()):

@@ -53,9 +53,7 @@ class Bridges:
         self.devices: dict[str, int] = {}
         # Any will do where none is named: in black's guest nobody else has one. A new life of black gets it again
         self.port = net.listen_port or _FIRST_PORT + secrets.randbelow(1 << 14)
-        self.notes: list[str] = [
-            "the store keeps its blobs in its guest's memory: they are gone with that guest (docs/xen.md)"
-        ]
+        self.notes: list[str] = []
         self.sides: dict[str, Side] = {}
 
     def open(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from appliance.assembly.model import Channel, Domain, EndKind, ValidatedAssembly
+from appliance.guest import outside
 from appliance.guest.status import ROW_SIZE
 from appliance.vchan import layout
 from appliance.vchan.schema import schema
@@ -28,6 +29,7 @@ _MAPS_A_PAGE: Final = 2
 # sends itself (xen/events, xen/smp)
 _OWN_EVENTS: Final = 16
 
+STORE: Final = "store"
 NETWORK_DEVICES: Final = frozenset({"tun", "udp4", "udp6"})
 
 
@@ -110,11 +112,22 @@ def links_of(assembly: ValidatedAssembly, domain: Domain) -> tuple[Link, ...]:
     """The ends of ``domain``, in the order of the file: that of its ports' numbers. What the operator calls is among
     them: it is granted, bound and counted as all else, to dom0.
     """
-    return tuple(
+    found = [
         _link(number, channel, domain)
         for number, channel in enumerate(assembly.channels)
         if domain.name in (channel.client.domain, channel.server.domain)
-    )
+    ]
+    if STORE in domain.role.devices:
+        # A device has one holder in a box, so the number is nobody else's
+        found.append(_served("disk", outside.DOM0, len(assembly.channels), domain))
+    return tuple(found)
+
+
+def _served(port: str, peer: str, number: int, domain: Domain) -> Link:
+    """A channel by which a program of dom0 reaches ``domain``: what another back end hands over as a descriptor."""
+    declared = domain.role.ports[port]
+    pages = layout.size(schema(declared.schema).orders) // layout.PAGE
+    return Link(number, port, peer, declared.schema, declared.end, True, pages)
 
 
 def _link(number: int, channel: Channel, domain: Domain) -> Link:

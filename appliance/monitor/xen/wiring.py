@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from appliance.guest.outside import OPERATOR
+from appliance.guest.outside import OUTSIDE
 from appliance.monitor.xen.plan import Link, Plan
 
 DOM0: Final = 0
@@ -56,10 +56,10 @@ def writes(domid: int, reader: int | None = None) -> tuple[str, ...]:
 
 
 def _peer(link: Link, domids: Mapping[str, int]) -> int | None:
-    """Who is at the other end now. The operator's tools run in dom0, which is always there: each maps in its turn what
-    was granted once.
+    """Who is at the other end now. The operator's tools, and who keeps a disk, are programs of dom0, which is always
+    there: each maps in its turn what was granted once.
     """
-    return DOM0 if link.peer == OPERATOR else domids.get(link.peer)
+    return DOM0 if link.peer in OUTSIDE else domids.get(link.peer)
 
 
 def home(plan: Plan, domid: int, domids: Mapping[str, int]) -> list[Node]:

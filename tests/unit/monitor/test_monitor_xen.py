@@ -18,12 +18,14 @@ from appliance.assembly.model import Network, ValidatedAssembly, Xen
 from appliance.assembly.wgquick import from_wgquick
 from appliance.cli.septum import plain_up
 from appliance.guest.boot import described
+from appliance.guest.outside import OUTSIDE
 from appliance.monitor.backend import Away
 from appliance.monitor.network import NetworkError
 from appliance.monitor.xen import backend as module
 from appliance.monitor.xen import bridges, config, ramdisk, seals, wiring
 from appliance.monitor.xen.backend import XenBackend, XenError
 from appliance.monitor.xen.bridges import Bridges
+from appliance.monitor.xen.disk import NOWHERE, Place
 from appliance.monitor.xen.images import INDEX, Boot, boots_of
 from appliance.monitor.xen.pages import references
 from appliance.monitor.xen.plan import Plan, Side, plans_of, with_sides
@@ -73,7 +75,8 @@ class Machine:
         self.xl = FakeXl(self.store, os.ttyname(self._pty[1]), mode)
         self.journal = os.memfd_create("journal")
         arguments: Any = (assembly, "wg0", where, images(assembly, where), SIDES, self.journal, self.xl, self.store)
-        self.backend = XenBackend(*arguments, amiss=lambda _: [amiss] if amiss else [])
+        self.disk = FakeDisk()
+        self.backend = XenBackend(*arguments, amiss=lambda _: [amiss] if amiss else [], disk=self.disk)
 
     def up(self) -> None:
         for name in self.backend.neighbours:
@@ -184,10 +187,10 @@ def test_a_guest_writes_its_offers_and_its_status_and_owns_nothing(plans: dict[s
         for link in served:
             for path in wiring.offers(link.number):
                 (node,) = (node for node in nodes if node.path == path)
-                reader = () if link.peer == "operator" else (f"r{domids[link.peer]}",)
+                reader = () if link.peer in OUTSIDE else (f"r{domids[link.peer]}",)
                 assert node.permissions == ("n0", f"b{own}", *reader)
         told = {node.path: node.value for node in nodes if node.path.endswith("/peer")}
-        peers = {**domids, "operator": 0}
+        peers = {**domids, "operator": 0, "dom0": 0}
         assert told == {wiring.peer_path(link.number): str(peers[link.peer]) for link in plan.links}
 
 
@@ -301,6 +304,58 @@ def test_nobody_is_met_while_the_filter_is_built(machine: Machine) -> None:
     machine.backend.start("filter")
     machine.backend.turn()
     assert machine.backend.lend("filter") is not None
+
+
+class FakeDisk:
+    def __init__(self) -> None:
+        self.places: list[Place] = []
+        self.is_closed = False
+
+    def tell(self, place: Place) -> None:
+        if [place] != self.places[-1:]:
+            self.places.append(place)
+
+    def turn(self, now: float) -> None:
+        pass
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_the_stores_disk_is_a_channel_of_dom0s(assembly: ValidatedAssembly, plans: dict[str, Plan]) -> None:
+    link = plans["store"].links[-1]
+    number = len(assembly.channels)
+    assert (link.peer, link.port, link.is_server, link.number) == ("dom0", "disk", True, number)
+    assert all(one.peer != "dom0" for name, plan in plans.items() if name != "store" for one in plan.links)
+    nodes = {node.path: node for node in wiring.home(plans["store"], 5, {})}
+    assert nodes[wiring.peer_path(number)].value == "0"
+    assert all(nodes[path].permissions == ("n0", "b5") for path in wiring.offers(number))
+    assert plans["store"].granted >= link.pages
+
+
+def test_who_keeps_the_disk_is_told_where_the_store_is(assembly: ValidatedAssembly, machine: Machine) -> None:
+    disk = machine.disk
+    machine.up()
+    assert disk.places == [NOWHERE]
+    home = f"/local/domain/{machine.xl.domid('wg0-store')}"
+    ring_ref, port = wiring.offers(len(assembly.channels))
+    machine.store.write(f"{home}/{port}", "9")
+    machine.store.write(f"{home}/{ring_ref}", "x")  # its own word
+    machine.backend.turn()
+    assert disk.places == [NOWHERE]
+    machine.store.write(f"{home}/{ring_ref}", "44")
+    machine.backend.turn()
+    domid = machine.xl.domid("wg0-store")
+    assert disk.places == [NOWHERE, (domid, 44, 9)]
+    machine.xl.vanish(domid)
+    machine.backend.turn()
+    assert disk.places[-1] == NOWHERE
+    machine.backend.bury("store")
+    machine.backend.reset("store")
+    machine.backend.start("store")
+    machine.backend.turn()
+    machine.backend.turn()
+    assert disk.places[-1] == NOWHERE  # it has offered nothing yet
 
 
 def memory(content: bytes, seals: int = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE) -> int:
