@@ -44,6 +44,10 @@ class Backend(Protocol):
     def pace(self) -> Pace: ...
 
     @property
+    def news(self) -> int | None:
+        """A descriptor that is readable when ``turn`` has something to do before the next look; None if never."""
+
+    @property
     def neighbours(self) -> Mapping[str, Sequence[str]]:
         """For each domain, the domain at the other end of each of its ports."""
 

@@ -90,6 +90,7 @@ class ProcessBackend:
 
     name: Final = "process"
     pace: Final = Pace(quick=0.002, slow=0.25, limits=LIMITS)
+    news: Final = None
 
     def __init__(
         self,

@@ -1,14 +1,16 @@
 """The Xen back end: a domain is a guest, created paused by xl, wired in the xenstore, let go; rebuilt when it dies.
 
 What the monitor does here it does between two looks: creating a guest takes xl a second and more, and meanwhile the
-others are supervised. A death is seen by the xenstore's @releaseDomain; a guest that has shut down or crashed stays
-until then, so that its last words can be read, and is destroyed here and nowhere else.
+others are supervised, and those that are wired already start. A death is seen by the xenstore's @releaseDomain; a guest
+that has shut down or crashed stays until then, so that its last words can be read, and is destroyed here and nowhere
+else.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -51,7 +53,7 @@ def pace() -> Pace:
     """Of this machine. xl creates one guest after the other, and each then has a kernel and an interpreter to start."""
     factor = max(1.0, float(os.environ.get(PATIENCE) or 1))
     limits = LIMITS._replace(start=60.0 * factor, heartbeat=LIMITS.heartbeat * factor, reset=1.0)
-    return Pace(quick=min(1.0, 0.1 * factor), slow=min(1.0, 0.25 * factor), limits=limits)
+    return Pace(quick=0.1, slow=min(1.0, 0.25 * factor), limits=limits)
 
 
 class XenError(OSError):
@@ -117,6 +119,8 @@ class XenBackend:
         self._journal = journal
         self._store = store or Xenstore()
         self._store.watch(_RELEASE, "death")
+        self._news = select.epoll()
+        self._news.register(self._store.fileno(), select.EPOLLIN)
         self._grants = gntdev.open_device()
         self._views = {name: StatusPages(self._grants, plan.status_pages) for name, plan in self._plans.items()}
         self._channels = assembly.channels
@@ -126,41 +130,59 @@ class XenBackend:
         }
         self._replaced: dict[str, bytes] = {}
         self._guests: dict[str, Guest] = {}
-        self._all_built = False
+        self._somebody_died = False
+        self._kernels: dict[str, int] = {}  # by digest: sealed, checked once, for as long as the box lives
+        self._seals = seals.Survey(self._xl)
         self.neighbours = {name: tuple(link.peer for link in plan.links) for name, plan in self._plans.items()}
         _record(directory, [plan.title for plan in self._plans.values()])
 
     # building -------------------------------------------------------------------------------------------------------
 
+    @property
+    def news(self) -> int:
+        """Readable when an xl is done, or the xenstore has something to say."""
+        return self._news.fileno()
+
     def start(self, name: str) -> int:
         """Has ``name`` created, as soon as xl is done with those before it: it takes one at a time anyway."""
+        gone = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        image = self._images[name]
+        self._guests[name] = Guest(
+            str(uuid.uuid4()), self._views[name], gone, memory_mib=image.memory_mib, image_sha256=image.ramdisk_sha256
+        )
+        return gone
+
+    def _kernel(self, image: Boot) -> int:
+        """The kernel of ``image`` in sealed memory, from which many guests boot, and later lives. Errors: OSError."""
+        found = self._kernels.get(image.kernel_sha256)
+        if found is None:
+            found = ramdisk.sealed("septum-kernel", ramdisk.checked(image.kernel, image.kernel_sha256))
+            self._kernels[image.kernel_sha256] = found
+        return found
+
+    def _begin(self, name: str, guest: Guest) -> None:
+        """Starts xl; what it needs is in sealed memory, read and checked right before. Errors: OSError, ValueError."""
         plan, image = self._plans[name], self._images[name]
-        description = describe(plan) + self._replaced.get(name, b"")
-        identity = str(uuid.uuid4())
-        fds: list[int] = []
+        kernel = self._kernel(image)
+        own: list[int] = []  # xl has descriptors of its own once it runs
         try:
-            kernel = ramdisk.checked(image.kernel, image.kernel_sha256)
             base = ramdisk.checked(image.ramdisk, image.ramdisk_sha256)
-            fds.append(ramdisk.sealed("septum-kernel", kernel))
-            fds.append(ramdisk.sealed("septum-ramdisk", ramdisk.archive(ramdisk.NAME, description), base))
+            description = describe(plan) + self._replaced.get(name, b"")
+            own.append(ramdisk.sealed("septum-ramdisk", ramdisk.archive(ramdisk.NAME, description), base))
             written = config.of(
                 plan,
-                uuid=identity,
-                kernel=f"/proc/self/fd/{fds[0]}",
-                ramdisk=f"/proc/self/fd/{fds[1]}",
+                uuid=guest.uuid,
+                kernel=f"/proc/self/fd/{kernel}",
+                ramdisk=f"/proc/self/fd/{own[0]}",
                 extra=image.extra,
                 memory_mib=image.memory_mib,
             )
-            fds.append(ramdisk.sealed("septum-config", config.render(written)))
-        except OSError:
-            for fd in fds:
+            own.append(ramdisk.sealed("septum-config", config.render(written)))
+            guest.job = self._xl.create(own[1], (kernel, own[0]))
+        finally:
+            for fd in own:
                 os.close(fd)
-            raise
-        gone = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        guest = Guest(identity, tuple(fds), self._views[name], gone)
-        guest.memory_mib, guest.image_sha256 = image.memory_mib, image.ramdisk_sha256
-        self._guests[name] = guest
-        return gone
+        self._news.register(guest.job.fileno(), select.EPOLLIN)
 
     def turn(self) -> None:
         """Goes on with those that are being created, and sees who has died."""
@@ -172,14 +194,10 @@ class XenBackend:
                     guest.dies(f"could not be built: {error}")
             if guest.console is not None:
                 self._listen(name, guest)
-        if not self._all_built:
-            self._all_built = all(
-                name in self._guests and self._guests[name].stage is Stage.PAUSED for name in self._plans
-            )
-        if self._all_built:
-            for name, guest in self._guests.items():
-                if guest.stage is Stage.PAUSED and not guest.is_dead:
-                    self._let_go(name, guest)
+        # After the next xl was started: what it takes longest for, it does meanwhile
+        for name, guest in self._guests.items():
+            if guest.stage is Stage.PAUSED and not guest.is_dead:
+                self._let_go(name, guest)
         self._mourn()
         if self._disk is not None:
             for name, channel in self._disks.items():
@@ -201,24 +219,25 @@ class XenBackend:
 
     def _create(self, name: str, guest: Guest) -> None:
         """The next step of the creation of ``guest``, if it is due."""
-        if guest.job is None:
-            if not any(other.job is not None for other in self._guests.values()):
-                kernel, image, configuration = guest.fds
-                guest.job = self._xl.create(configuration, (kernel, image))
-                guest.let_go_of_fds()
-        elif guest.job.is_over:
+        if guest.job is not None and guest.job.is_over:
             job, guest.job = guest.job, None
             job.wait()
-            self._built(name, guest)
+            guest.domid = self._domid_of(guest.uuid)
+        if guest.domid is not None:
+            self._built(name, guest, guest.domid)
+        elif not any(other.job is not None for other in self._guests.values()):
+            self._begin(name, guest)
 
-    def _built(self, name: str, guest: Guest) -> None:
+    def _built(self, name: str, guest: Guest, domid: int) -> None:
         """xl is done: the guest is there, paused. Wires it, and tells those peers that are there."""
-        domid = guest.domid = self._domid_of(guest.uuid)
         plan, domids = self._plans[name], self._domids(besides=name)
         home = self._store.home(domid)
+        terminal = self._store.read(f"{home}/console/tty")
+        if not terminal:
+            return  # xenconsoled, which nobody waits for, has not come to it yet: at the next look again
         self._own(home, domid)
         self._write([(domid, node) for node in wiring.home(plan, domid, domids)])
-        guest.console = Console(self._store.read(f"{home}/console/tty") or "")
+        guest.console = Console(terminal)
         if plan.side is not None:
             self._plug(plan.side, domid)
         self._write(wiring.arrival(plan, domid, self._plans, domids))
@@ -287,10 +306,16 @@ class XenBackend:
     def _mourn(self) -> None:
         """Who has died since the last look."""
         self._store.hear()
-        if not self._store.events:
+        if self._store.events:
+            self._store.events.clear()
+            self._somebody_died = True
+        if not self._somebody_died:
             return
-        self._store.events.clear()
-        over = {row.domid for row in self._xl.list() if row.is_over}
+        try:
+            over = {row.domid for row in self._xl.list() if row.is_over}
+            self._somebody_died = False
+        except OSError:  # that is no reason to end the box: at the next look again
+            over = set()
         for guest in self._guests.values():
             if guest.domid is not None and (guest.domid in over or not self._store.is_introduced(guest.domid)):
                 guest.dies("is gone" if guest.domid not in over else "has ended")
@@ -309,7 +334,7 @@ class XenBackend:
         guest = self._guests[name]
         assert guest.domid is not None
         wanted = seals.wanted(self._plans[name], guest.memory_mib)
-        return seals.compare(wanted, seals.seen(guest.domid, self._xl, self._store))
+        return seals.compare(wanted, self._seals.seen(guest.domid, self._store, self._domids().values()))
 
     def release(self, name: str) -> None:
         guest = self._guests[name]
@@ -336,11 +361,19 @@ class XenBackend:
             guest.console.drain()
             untrusted_words = guest.console.untrusted_words
         guest.status.close()
-        if domid is not None and self._store.is_introduced(domid):
-            with suppress(OSError):  # somebody else's destroy was quicker
-                self._xl.run("destroy", str(domid))
+        if domid is not None:
+            self._destroy(domid)
         guest.close()
         return "\n  ".join([guest.why or "is gone", *_last_lines(untrusted_words)])
+
+    def _destroy(self, domid: int) -> None:
+        home = self._store.home(domid)
+        if self._store.is_introduced(domid):
+            with suppress(OSError):  # somebody else's destroy was quicker
+                self._xl.run("destroy", str(domid))
+        # Whoever destroys a guest takes its home away first; what we wrote there before we heard of it made a new one
+        if self._store.read(f"{home}/name") is None:
+            self._store.remove(home)
 
     def _find(self, title: str) -> int | None:
         with suppress(OSError):
@@ -442,6 +475,9 @@ class XenBackend:
             if self._disk is not None:
                 self._disk.close()
             os.close(self._grants)
+            for fd in self._kernels.values():
+                os.close(fd)
+            self._news.close()
             self._store.close()
         if all(self._find(plan.title) is None for plan in self._plans.values()):
             (self._directory / GUESTS).unlink(missing_ok=True)

@@ -10,16 +10,22 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from appliance.assembly.model import Interface, Network
+from appliance.guest import rtnl
 from appliance.monitor import netns, network
 from appliance.monitor.helper import Helper, HelperError
 from appliance.monitor.network import NetworkError
 from appliance.monitor.xen.plan import Side
 
+SYSCTLS: Final = Path("/proc/sys/net/ipv6/conf")
+INTERFACES: Final = Path("/sys/class/net")
+# 01:80:c2:00:00:00 to 0f, a bit each, but 01: a PAUSE frame ends at the interface anyway
+_RESERVED: Final = "0xfffd"
 # Of the 15 characters of an interface's name; the suffix takes the rest
 _BOX_PART: Final = 9
 # Xen's own range, of which the last three bytes are to be had by anybody
@@ -123,21 +129,44 @@ def _routes(net: Network) -> list[Any]:
 
 
 def join(bridge: str, domid: int) -> None:
-    """Puts the other end of a guest's interface into its bridge. Errors: NetworkError."""
+    """Puts the other end of a guest's interface into its bridge. Errors: NetworkError.
 
-    def work() -> Any:
-        from appliance.monitor.xen.bridging import enslave
-
-        enslave(f"vif{domid}.0", bridge)
-
+    By the monitor itself, in one message: the helper that made the bridges has a library to import, which takes longer
+    than all else that is done for a guest that is built anew.
+    """
+    name = f"vif{domid}.0"
     try:
-        Helper(work).result()
-    except HelperError as error:
-        raise NetworkError(str(error)) from None
+        index, master = socket.if_nametoindex(name), socket.if_nametoindex(bridge)
+    except OSError:
+        raise NetworkError(f"there is no {name}, or no {bridge}: is the module xen-netback loaded?") from None
+    silence(name)
+    netlink = rtnl.Rtnetlink()
+    try:
+        netlink.tell(rtnl.link_up(index, {rtnl.MASTER: master}))
+        forward_all(name)
+    except OSError as error:
+        raise NetworkError(f"{name} cannot be put into {bridge}: {error}") from None
+    finally:
+        netlink.close()
+
+
+def silence(name: str) -> None:
+    """No address of dom0's own making: not even a link-local one, by which it could be spoken to."""
+    try:
+        (SYSCTLS / name / "disable_ipv6").write_text("1")
+    except FileNotFoundError:
+        return  # a kernel without IPv6
+
+
+def forward_all(name: str) -> None:
+    """Frames that 802.1D has for bridges alone go through like any other: else the port ``name`` would hand them to
+    dom0. Errors: OSError.
+    """
+    (INTERFACES / name / "brport" / "group_fwd_mask").write_text(_RESERVED)
 
 
 def is_bridged(bridge: str, domid: int) -> bool:
     """Whether it is still there."""
     with suppress(OSError):
-        return (Path("/sys/class/net") / bridge / "brif" / f"vif{domid}.0").exists()
+        return (INTERFACES / bridge / "brif" / f"vif{domid}.0").exists()
     return False

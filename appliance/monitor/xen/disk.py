@@ -54,7 +54,7 @@ class Disk(Protocol):
         """The store's guest offers its channel there now; NOWHERE: it is gone."""
 
     def turn(self, now: float) -> None:
-        """Called at every look. Errors: OSError."""
+        """Called at every look."""
 
     def close(self) -> None: ...
 
@@ -100,11 +100,16 @@ class DiskProcess:
                 self._life.child.kill()
 
     def turn(self, now: float) -> None:
-        """Starts it if it is due; sees whether it has ended. Errors: OSError if it cannot be started."""
+        """Starts it if it is due; sees whether it has ended."""
         if self._life is not None and _has_ended(self._life.child.pidfd):
             self._bury(self._life, now)
         if self._life is None and now >= self._not_before:
-            self._life = self._start(now)
+            try:
+                self._life = self._start(now)
+            except OSError as error:  # no memory, no process: that passes
+                self._try_again(now)
+                self._log(WARNING, f"who keeps the store's disk cannot be started: {error}")
+                return
             if self._place != NOWHERE:
                 self._pass_on()
 
@@ -130,9 +135,12 @@ class DiskProcess:
         self._life = None
         if now - life.began >= _CALM:
             self._rest = _FIRST_REST
-        self._not_before, self._rest = now + self._rest, min(_LONGEST_REST, 2 * self._rest)
+        self._try_again(now)
         words = self._end(life)
         self._log(WARNING, f"who keeps the store's disk has ended: {words}; another one follows")
+
+    def _try_again(self, now: float) -> None:
+        self._not_before, self._rest = now + self._rest, min(_LONGEST_REST, 2 * self._rest)
 
     @staticmethod
     def _end(life: _Life) -> str:

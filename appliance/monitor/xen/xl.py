@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Container, Sequence
+from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 from appliance.monitor.process import printable
@@ -37,19 +38,24 @@ class Job:
 
     def __init__(self, program: str, arguments: Sequence[str], fds: Sequence[int] = ()) -> None:
         self.arguments = tuple(arguments)
-        self._output = os.memfd_create("septum-xl", os.MFD_CLOEXEC)
-        try:
+        with ExitStack() as stack:
+            self._output, self._complaints = (_memory(stack) for _ in range(2))
             self._process = subprocess.Popen(
                 [program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
-                stderr=self._output,
+                stderr=self._complaints,
                 pass_fds=fds,
                 close_fds=True,
             )
-        except OSError:
-            os.close(self._output)
-            raise
+            stack.callback(self._process.wait)
+            stack.callback(self._process.kill)
+            self._end = os.pidfd_open(self._process.pid)
+            stack.pop_all()
+
+    def fileno(self) -> int:
+        """Readable once it is over."""
+        return self._end
 
     @property
     def is_over(self) -> bool:
@@ -62,14 +68,23 @@ class Job:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-            os.close(self._output)
             raise XlError(f"`xl {self.arguments[0]}` was not done after {seconds:g} s") from None
-        said = os.pread(self._output, _MOST, 0)
-        os.close(self._output)
-        if status not in good:
-            quoted = " ".join(printable(said[-_QUOTED:]).split())
-            raise XlError(f"`xl {' '.join(self.arguments[:2])}` failed ({status}): {quoted or 'it said nothing'}")
-        return said.decode("ascii", "replace")
+        else:
+            said = os.pread(self._output, _MOST, 0)
+            if status not in good:
+                words = printable((os.pread(self._complaints, _MOST, 0) + said)[-_QUOTED:]).split()
+                quoted = " ".join(words) or "it said nothing"
+                raise XlError(f"`xl {' '.join(self.arguments[:2])}` failed ({status}): {quoted}")
+            return said.decode("ascii", "replace")
+        finally:
+            for fd in (self._output, self._complaints, self._end):
+                os.close(fd)
+
+
+def _memory(stack: ExitStack) -> int:
+    fd = os.memfd_create("septum-xl", os.MFD_CLOEXEC)
+    stack.callback(os.close, fd)
+    return fd
 
 
 class Xl:

@@ -30,6 +30,7 @@ from appliance.monitor.xen.images import INDEX, Boot, boots_of
 from appliance.monitor.xen.pages import references
 from appliance.monitor.xen.plan import Plan, Side, plans_of, with_sides
 from appliance.monitor.xen.ramdisk import ImageError
+from appliance.xen.xswire import Event
 from tests.unit.monitor.fake_xen import FakeStore, FakeXl
 
 PRIVATE = "QEJOrY0UzBWGZ0bIcDmEnYxFu4DWN7sWAIvdPm4bYnw="
@@ -72,7 +73,8 @@ class Machine:
     def __init__(self, assembly: ValidatedAssembly, where: Path, mode: str = "Enforcing", amiss: str = "") -> None:
         self.store = FakeStore()
         self._pty = os.openpty()
-        self.xl = FakeXl(self.store, os.ttyname(self._pty[1]), mode)
+        self.terminal = os.ttyname(self._pty[1])
+        self.xl = FakeXl(self.store, self.terminal, mode)
         self.journal = os.memfd_create("journal")
         arguments: Any = (assembly, "wg0", where, images(assembly, where), SIDES, self.journal, self.xl, self.store)
         self.disk = FakeDisk()
@@ -223,10 +225,14 @@ def test_what_was_offered_to_a_dead_guest_is_withdrawn(plans: dict[str, Plan]) -
 # a life --------------------------------------------------------------------------------------------------------------
 
 
-def test_all_are_created_and_wired_before_one_runs(machine: Machine) -> None:
+def test_each_is_created_and_wired_before_it_runs_and_none_reads_input(machine: Machine) -> None:
     machine.up()
-    verbs = [words[0] for words in machine.xl.asked]
-    assert verbs == ["create"] * 9 + ["unpause"] * 9
+    ids = {name: str(machine.xl.domid(f"wg0-{name}")) for name in machine.backend.neighbours}
+    assert [words for words in machine.xl.asked if words[0] == "create"] == [("create", f"wg0-{name}") for name in ids]
+    assert [words for words in machine.xl.asked if words[0] == "unpause"] == [("unpause", ids[name]) for name in ids]
+    for name, domid in ids.items():
+        assert machine.xl.asked.index(("create", f"wg0-{name}")) < machine.xl.asked.index(("unpause", domid))
+    assert not any(value for path, value in machine.store.done if path.endswith(wiring.GO))
     for name in machine.backend.neighbours:
         domid = machine.xl.domid(f"wg0-{name}")
         home = f"/local/domain/{domid}"
@@ -276,6 +282,44 @@ def test_one_that_has_shut_down_is_destroyed_by_the_monitor(machine: Machine) ->
     assert ("destroy", str(domid)) in machine.xl.asked
 
 
+def test_an_xl_that_fails_ends_nothing_and_hides_no_death(machine: Machine) -> None:
+    machine.up()
+    machine.xl.shut_down.add(machine.xl.domid("wg0-log"))
+    machine.store.events.append(Event("@releaseDomain", "death"))
+    machine.xl.fails = 2
+    for _ in range(2):
+        machine.backend.turn()
+        assert len(machine.backend.living) == 9
+    machine.backend.turn()
+    assert "log" not in machine.backend.living
+
+
+def test_a_console_that_comes_late_is_waited_for(machine: Machine) -> None:
+    machine.xl.has_consoles = False
+    machine.backend.start("rng")
+    for _ in range(3):
+        machine.backend.turn()
+    assert machine.backend.living == ("rng",)
+    home = f"/local/domain/{machine.xl.domid('wg0-rng')}"
+    assert f"{home}/septum/go" not in machine.store.nodes  # not before all of it is there
+    machine.store.nodes[f"{home}/console/tty"] = machine.terminal
+    machine.backend.turn()
+    assert machine.store.nodes[f"{home}/septum/go"] == ""
+    assert machine.backend.living == ("rng",)
+
+
+def test_what_was_written_to_one_that_was_just_going_is_not_left_behind(machine: Machine) -> None:
+    machine.up()
+    red, filter_ = machine.xl.domid("wg0-red"), machine.xl.domid("wg0-filter")
+    machine.xl.vanish(filter_)
+    machine.backend.turn()
+    machine.backend.bury("filter")
+    machine.xl.vanish(red)  # and the monitor has not heard of it
+    machine.backend.reset("filter")
+    assert f"/local/domain/{red}" in machine.store.nodes
+    machine.backend.turn()
+    machine.backend.bury("red")
+    assert f"/local/domain/{red}" not in machine.store.nodes
 # who is outside ------------------------------------------------------------------------------------------------------
 
 
@@ -454,8 +498,51 @@ def test_unless_the_assembly_says_so(assembly: ValidatedAssembly, tmp_path: Path
 
 def test_an_image_that_was_changed_does_not_boot(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(b"an imagE")
-    with pytest.raises(ImageError, match="is not what was built"):
-        machine.backend.start("rng")
+    gone = machine.backend.start("rng")
+    machine.backend.turn()
+    assert os.eventfd_read(gone) == 1 and machine.backend.living == ()
+    assert "is not what was built" in machine.backend.bury("rng")
+    assert machine.xl.asked == []
+
+
+def test_what_was_hashed_of_a_kernel_boots_every_later_life(machine: Machine, tmp_path: Path) -> None:
+    machine.up()
+    (tmp_path / "kernel").write_bytes(b"another")
+    machine.xl.vanish(machine.xl.domid("wg0-log"))
+    machine.backend.turn()
+    machine.backend.bury("log")
+    machine.backend.start("log")
+    machine.backend.turn()
+    assert len(machine.xl.kernels) == 10 and len(set(machine.xl.kernels)) == 1
+    kernel = machine.xl.kernels[0]
+    assert os.pread(kernel, 100, 0) == b"a kernel"
+    with pytest.raises(PermissionError):
+        os.write(kernel, b"x")
+
+
+def test_one_question_for_all_guests_and_none_that_xl_is_not_done_with() -> None:
+    asked: list[tuple[str, ...]] = []
+    configured = {"c_info": {"type": "pv"}, "b_info": {"max_memkb": 49152, "disable_migrate": "True"}}
+
+    class Tool:
+        def run(self, *words: str) -> str:
+            asked.append(words)
+            if words[1] == "-l":
+                return json.dumps([{"domid": 0}, *({"domid": n, "config": configured} for n in (1, 2, 3))])
+            return "Name ID Mem VCPUs State Time(s) Security Label\n" + "".join(
+                f"wg0-{n} {n} 48 1 -b---- 0.1 system_u:system_r:d{n}_t\n" for n in (1, 2, 3)
+            )
+
+    survey, store = seals.Survey(Tool()), FakeStore()  # type: ignore[arg-type]
+    for domid in (1, 2):
+        found = survey.seen(domid, store, {1, 2})
+        assert (found["label"], found["memory"]) == (f"system_u:system_r:d{domid}_t", "48 MiB")
+    assert asked == [("list", "-l"), ("list", "-Z")]
+    survey.seen(3, store, {1, 2, 3})  # it was being built before
+    assert len(asked) == 4
+    with pytest.raises(OSError, match="does not know"):
+        survey.seen(4, store)
+    store.close()
 
 
 def test_a_box_on_xen_is_inline(tmp_path: Path) -> None:
