@@ -57,10 +57,10 @@ class Disk:
         if offset not in self._heads:
             order = DiskOrder(act=DISK_READ, offset=offset, length=HEAD, count=HEADS, every=SLOT)
             pieces = self._done(order, PIECE)
-            self._heads = {
-                offset + number * SLOT: pieces[number * HEAD : (number + 1) * HEAD][: max(0, self._size - offset - number * SLOT)]
-                for number in range(HEADS)
-            }
+            self._heads.clear()
+            for number in range(HEADS):
+                start = offset + number * SLOT
+                self._heads[start] = pieces[number * HEAD : (number + 1) * HEAD][: max(0, self._size - start)]
         return self._heads[offset]
 
     def write(self, offset: int, data: bytes) -> None:

@@ -37,6 +37,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from appliance.monitor.sandbox import capabilities, landlock, namespaces, seccomp
+from appliance.monitor.sandbox.allowlist import Rule
 from appliance.monitor.sandbox.kernel import (
     PR_GET_DUMPABLE,
     PR_GET_NO_NEW_PRIVS,
@@ -49,7 +50,6 @@ from appliance.monitor.sandbox.kernel import (
     call,
     prctl,
 )
-from appliance.monitor.sandbox.allowlist import Rule
 from appliance.monitor.sandbox.plan import SealPlan
 
 _HIGHEST_FD: Final = 0x7FFF_FFFF

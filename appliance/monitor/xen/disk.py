@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import select
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol

@@ -320,6 +320,8 @@ def test_what_was_written_to_one_that_was_just_going_is_not_left_behind(machine:
     machine.backend.turn()
     machine.backend.bury("red")
     assert f"/local/domain/{red}" not in machine.store.nodes
+
+
 # who is outside ------------------------------------------------------------------------------------------------------
 
 
