@@ -4,7 +4,8 @@ Only the user the monitor runs as, and root, are heard. A client gets one answer
 two to take the answer, which is sent as far as there is room: nobody can make the monitor wait.
 
 One question is answered with descriptors: ``borrow`` lends the operator's end of a channel for as long as the
-connection lasts (of a channel to a Xen guest, with the place to meet it at). Who holds it asks a domain itself, and the monitor only one thing more: to ``keep`` a setting.
+connection lasts (of a channel to a Xen guest, the place to meet it at). Who holds it asks a domain itself, and the
+monitor only one thing more: to ``keep`` a setting.
 """
 
 from __future__ import annotations
@@ -298,7 +299,8 @@ _KINDS: Final[dict[str, type[ControlError]]] = {"busy": Busy, "unjoined": Unjoin
 
 class Loan:
     """The operator's end of a channel, borrowed for as long as this object is not closed. ``descriptors``: memory, the
-    event to wait on, the event to notify; or ``place``: the number of the guest, and of the channel. The connection (``fileno``) ends when the monitor takes the end back.
+    event to wait on, the event to notify; or else ``place``: the number of the guest, and of the channel. The
+    connection (``fileno``) ends when the monitor takes the end back.
     """
 
     def __init__(self, name: str, connection: socket.socket, answer: Json, descriptors: tuple[int, ...]) -> None:

@@ -72,8 +72,8 @@ create_channel({client}, {server}, {client}_channel)
 create_channel({server}, {client}, {server}_channel)
 """
 
-# What dom0's rights over every domain make possible anyway (console, xenstore, status page), said of those that it calls
-# as of any client
+# What dom0's rights over every domain make possible anyway (console, xenstore, status page) is said once more of those
+# whose client it is
 _CALLED_BY_DOM0: Final = """
 # {client} calls {server}
 allow dom0_t {server}:grant {{ map_read map_write unmap }};

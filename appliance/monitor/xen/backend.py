@@ -46,7 +46,7 @@ _RELEASE: Final = "@releaseDomain"
 _CONNECTED: Final = "connected"
 _FAILURES: Final = (OSError, ValueError)
 _SHARE_OF_A_SETTING: Final = 16
-"""Of a guest's memory, a setting that is replaced may be the so many-th part: it is there as text, and then as values."""
+"""A setting that is replaced is at most so small a part of the guest's memory: it is there as text, then as values."""
 
 
 def pace() -> Pace:
@@ -444,13 +444,13 @@ class XenBackend:
         """Where the tool that holds the operator's end next meets the domain, as a client in dom0; None if this box
         has no such end. Errors: Away.
         """
-        for number, channel in enumerate(self._channels):
+        for place, channel in enumerate(self._channels):
             if channel.client == End(OPERATOR, port):
                 server = channel.server.domain
                 domid = self._domids().get(server)
                 if domid is None:
                     raise Away(f"{server} is being built")
-                return Lent(server, channel.schema, place=(domid, number))
+                return Lent(server, channel.schema, place=(domid, place))
         return None
 
     def hang_up(self, port: str) -> None:

@@ -70,7 +70,7 @@ class _Life(NamedTuple):
 
 
 class DiskProcess:
-    """Keeps ``image``, a descriptor of the caller's, by a process with the ids ``outer_id``. ``log(priority, text)``."""
+    """Keeps ``image``, the caller's descriptor, by a process with the ids ``outer_id``. ``log(priority, text)``."""
 
     def __init__(
         self, image: int, outer_id: int | None, log: Callable[[int, str], None], program: Path = PROGRAM
