@@ -80,10 +80,10 @@ def test_orders_are_carried_out_one_after_the_other() -> None:
 def test_its_heart_beats_while_it_waits() -> None:
     world, orderer, other = made()
     asked(world, other)
-    before = int(world.guest._page._words[WORD_HEARTBEAT])
+    before = int(world.page.words[WORD_HEARTBEAT])
     with pytest.raises(PeerStalled):
         orderer.order(SYNC, 1.2)
-    assert int(world.guest._page._words[WORD_HEARTBEAT]) - before >= 2
+    assert int(world.page.words[WORD_HEARTBEAT]) - before >= 2
 
 
 def test_who_goes_away_with_an_order_is_told_of_at_once() -> None:
@@ -112,7 +112,7 @@ def test_who_asks_twice_breaks_the_protocol() -> None:
     assert other.send(DiskDone(outcome=DISK_DONE))
     other.flush()
     world.turn(2)
-    assert world.guest._page._words[WORD_VIOLATIONS] & 1 and not orderer.is_ready
+    assert world.page.words[WORD_VIOLATIONS] & 1 and not orderer.is_ready
 
 
 def test_a_bent_answer_goes_through() -> None:

@@ -349,6 +349,7 @@ def test_nobody_is_met_while_the_filter_is_built(machine: Machine) -> None:
     machine.backend.reset("filter")
     machine.backend.start("filter")
     machine.backend.turn()
+    machine.backend.turn()
     assert machine.backend.lend("filter") is not None
 
 
