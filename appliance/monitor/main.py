@@ -113,7 +113,9 @@ def _on_xen(
 
     def make(devices: Mapping[str, int]) -> XenBackend:
         disk = DiskProcess(devices["store"], first_id, log) if "store" in assembly.devices else None
-        return XenBackend(assembly, name, directory, images, place.sides, devices["journal"], disk=disk)
+        return XenBackend(
+            assembly, name, directory, images, place.sides, devices["journal"], disk=disk, devices=devices
+        )
 
     return place, make
 

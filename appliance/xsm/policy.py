@@ -132,7 +132,7 @@ def _domain(domain: Domain) -> str:
 
 def is_networked(domain: Domain) -> bool:
     """Whether a backend in dom0 carries packets for it."""
-    return bool({"tun", "udp4", "udp6"} & set(domain.role.devices))
+    return bool({"tun", "udp4", "udp6", "management"} & set(domain.role.devices))
 
 
 def _channels(assembly: ValidatedAssembly) -> Iterator[str]:

@@ -61,8 +61,8 @@ def channel_rules(xenstore_fd: int, page_fds: Iterable[int]) -> dict[str, Rule]:
     }
 
 
-def plan_for(domain: str, syscalls: Iterable[str], keep_fds: Iterable[int]) -> SealPlan:
-    """The plan of a guest's seal, made in the guest.
+def plan_for(domain: str, syscalls: Iterable[str], keep_fds: Iterable[int], descriptors: int = 0) -> SealPlan:
+    """The plan of a guest's seal, made in the guest. ``descriptors``: connections that it may accept.
 
     The address space is bounded by what is mapped now and what memory there is. Errors: ValueError, OSError.
     """
@@ -75,6 +75,7 @@ def plan_for(domain: str, syscalls: Iterable[str], keep_fds: Iterable[int]) -> S
         outer_uid=namespaces.INNER_ID,
         outer_gid=namespaces.INNER_ID,
         foreign=tuple((name, 0) for name in NAMESPACES),
+        descriptors=descriptors,
     )
 
 

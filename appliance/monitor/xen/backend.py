@@ -34,7 +34,8 @@ from appliance.monitor.xen.disk import NOWHERE, Disk, place_of
 from appliance.monitor.xen.guest import Guest, Stage
 from appliance.monitor.xen.images import Boot
 from appliance.monitor.xen.pages import StatusPages, references
-from appliance.monitor.xen.plan import Plan, Side, plans_of, with_sides
+from appliance.monitor.xen.plan import TOLD, Plan, Side, plans_of, with_sides
+from appliance.monitor.xen.told import Told
 from appliance.monitor.xen.xl import Xl, XlError
 from appliance.xen import gntdev
 from appliance.xen.xenstore import Xenstore
@@ -91,7 +92,8 @@ class XenBackend:
     """Builds and ends the domains of ``assembly`` as Xen guests. ``images`` and ``sides`` by domain and by side.
 
     ``journal`` is a descriptor for the lines of the domain that holds the journal; ``disk`` is kept for the one that
-    holds the store, and the back end's to close. Errors: OSError, ValueError.
+    holds the store, and the back end's to close. Of ``devices`` the one that speaks for the box gets what is in its
+    identity, box and orders. Errors: OSError, ValueError.
     """
 
     name: Final = "xen"
@@ -108,6 +110,7 @@ class XenBackend:
         store: Xenstore | None = None,
         amiss: Callable[[ValidatedAssembly], list[str]] = policy_amiss,
         disk: Disk | None = None,
+        devices: Mapping[str, int] | None = None,
     ) -> None:
         self._xl = xl or Xl()
         if assembly.xen.xsm == "enforcing":
@@ -129,6 +132,10 @@ class XenBackend:
             name: link.number for name, plan in self._plans.items() for link in plan.links if link.peer == DOM0
         }
         self._replaced: dict[str, bytes] = {}
+        held = devices or {}
+        self._identity = _content(held["identity"]) if "identity" in held else ""
+        self._told = Told(self._grants, held) if held.keys() >= TOLD else None
+        self._speaker = next((name for name, plan in self._plans.items() if plan.told_pages), "")
         self._guests: dict[str, Guest] = {}
         self._somebody_died = False
         self._kernels: dict[str, int] = {}  # by digest: sealed, checked once, for as long as the box lives
@@ -167,7 +174,7 @@ class XenBackend:
         own: list[int] = []  # xl has descriptors of its own once it runs
         try:
             base = ramdisk.checked(image.ramdisk, image.ramdisk_sha256)
-            description = describe(plan) + self._replaced.get(name, b"")
+            description = describe(plan, self._identity) + self._replaced.get(name, b"")
             own.append(ramdisk.sealed("septum-ramdisk", ramdisk.archive(ramdisk.NAME, description), base))
             written = config.of(
                 plan,
@@ -203,6 +210,20 @@ class XenBackend:
             for name, channel in self._disks.items():
                 self._tell_disk(self._disk, name, channel)
             self._disk.turn(time.monotonic())
+        if self._told is not None and self._speaker in self._guests:
+            self._tell(self._told, self._guests[self._speaker])
+
+    def _tell(self, told: Told, guest: Guest) -> None:
+        """Tells the domain that speaks for the box, once it has lent the pages for that."""
+        if not told.pages.is_mapped and guest.stage is Stage.LET_GO and guest.domid is not None and not guest.is_dead:
+            try:
+                untrusted = self._store.read(f"{self._store.home(guest.domid)}/{wiring.TOLD}")
+                found = references(untrusted or "", told.pages.pages, "what it is told")
+                if found is not None:
+                    told.map(guest.domid, found)
+            except _FAILURES as error:
+                guest.dies(str(error))
+        told.turn()
 
     def _tell_disk(self, disk: Disk, name: str, channel: int) -> None:
         """Where the store's guest is, as it says itself, for who keeps its disk."""
@@ -351,6 +372,8 @@ class XenBackend:
         guest = self._guests.pop(name)
         if self._disk is not None and name in self._disks:
             self._disk.tell(NOWHERE)  # which lets its pages go
+        if self._told is not None and name == self._speaker:
+            self._told.close()
         if guest.job is not None:
             # An xl that is ended half way leaves a guest without a name. What it has made in the end goes the usual way
             with suppress(OSError):
@@ -483,8 +506,15 @@ class XenBackend:
             (self._directory / GUESTS).unlink(missing_ok=True)
 
 
-def describe(plan: Plan) -> bytes:
-    """The boot description (docs/xen.md). The settings may hold secrets and are put in as the bytes they are."""
+def _content(fd: int) -> str:
+    return os.pread(fd, os.fstat(fd).st_size, 0).decode()
+
+
+def describe(plan: Plan, identity: str = "") -> bytes:
+    """The boot description (docs/xen.md). The settings may hold secrets and are put in as the bytes they are.
+
+    ``identity`` is for the domain that holds that device.
+    """
     role = plan.domain.role
     described: dict[str, Any] = {
         "domain": plan.domain.name,
@@ -499,8 +529,10 @@ def describe(plan: Plan) -> bytes:
         "devices": role.devices,
         "counters": role.counters,
         "status_pages": plan.status_pages,
-        "seal": {"syscalls": role.syscalls, "memory_mib": plan.domain.memory_mib},
+        "seal": {"syscalls": role.syscalls, "memory_mib": plan.domain.memory_mib, "descriptors": role.descriptors},
     }
+    if "identity" in role.devices:
+        described["identity"] = identity
     if plan.side is not None:
         described["network"] = plan.side.settings
     head = json.dumps(described).encode()

@@ -1,6 +1,6 @@
 """Keeps the disk of a store that is a Xen guest: reads, writes and syncs one file of dom0 as the guest orders.
 
-The guest grants the channel, as all do; this end maps it, asks what to do next, and says what became of it (disk.proto).
+The guest grants the channel, as all do; this end maps it, asks what to do next, says what became of it (disk.proto).
 What it reads and writes it does not look at. It is sealed before it sees the first byte of the guest: if the guest
 breaks in here, it has got the file that is its own, and nothing else of dom0.
 

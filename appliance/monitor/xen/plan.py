@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from appliance.assembly.model import Channel, Domain, EndKind, ValidatedAssembly
-from appliance.guest import outside
+from appliance.guest import boxpage, outside
 from appliance.guest.status import ROW_SIZE
 from appliance.vchan import layout
 from appliance.vchan.schema import schema
@@ -30,7 +30,8 @@ _MAPS_A_PAGE: Final = 2
 _OWN_EVENTS: Final = 16
 
 STORE: Final = "store"
-NETWORK_DEVICES: Final = frozenset({"tun", "udp4", "udp6"})
+NETWORK_DEVICES: Final = frozenset({"tun", "udp4", "udp6", "management"})
+TOLD: Final = frozenset({"box", "orders"})
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Link:
 class Side:
     """What a guest with an interface does with it: the description's ``network``, and where the interface leads."""
 
-    name: str  # red or black
+    name: str  # red, black or admin
     bridge: str
     mac: str
     settings: dict[str, Any]
@@ -82,9 +83,15 @@ class Plan:
         return 1 + -(-rows * ROW_SIZE // layout.PAGE)
 
     @property
+    def told_pages(self) -> int:
+        """What the monitor tells a domain that speaks for the box, and what that may ask of the monitor."""
+        told = set(self.domain.role.devices) >= TOLD
+        return (boxpage.BOX_BYTES + boxpage.ORDERS_BYTES) // layout.PAGE if told else 0
+
+    @property
     def granted(self) -> int:
-        """Pages that this domain grants: the rings it serves, and its status to the monitor."""
-        return self.status_pages + sum(link.pages for link in self.links if link.is_server)
+        """Pages that this domain grants: the rings it serves, and to the monitor its status and what it is told."""
+        return self.status_pages + self.told_pages + sum(link.pages for link in self.links if link.is_server)
 
     @property
     def mapped(self) -> int:
@@ -160,6 +167,7 @@ def with_sides(plans: dict[str, Plan], sides: dict[str, Side]) -> dict[str, Plan
     found = {}
     for name, plan in plans.items():
         devices = NETWORK_DEVICES & set(plan.domain.role.devices)
-        side = sides.get("red" if "tun" in devices else "black") if devices else None
+        face = "red" if "tun" in devices else "admin" if "management" in devices else "black"
+        side = sides.get(face) if devices else None
         found[name] = replace(plan, side=side)
     return found

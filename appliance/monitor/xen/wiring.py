@@ -16,6 +16,7 @@ from appliance.monitor.xen.plan import Link, Plan
 DOM0: Final = 0
 GO: Final = "septum/go"
 STATUS: Final = "data/status"
+TOLD: Final = "data/told"
 
 
 VIF: Final = "device/vif/0"
@@ -72,6 +73,8 @@ def home(plan: Plan, domid: int, domids: Mapping[str, int]) -> list[Node]:
         Node("data/channel", "", reads(domid)),
         Node(STATUS, "", writes(domid)),
     ]
+    if plan.told_pages:
+        nodes.append(Node(TOLD, "", writes(domid)))
     for link in plan.links:
         peer = _peer(link, domids)
         above = peer_path(link.number).rpartition("/")[0]

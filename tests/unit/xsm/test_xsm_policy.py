@@ -62,7 +62,7 @@ def test_a_running_domain_has_another_label_than_one_being_built() -> None:
 
 
 def _has_network(domain: Domain) -> bool:
-    return not {"tun", "udp4"}.isdisjoint(domain.role.devices)
+    return not {"tun", "udp4", "management"}.isdisjoint(domain.role.devices)
 
 
 class _Enforced:

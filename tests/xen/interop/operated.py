@@ -21,7 +21,7 @@ from typing import Any, Final
 from septum.v1.blobs import BLOB_OK, BlobRequest
 from septum.v1.filtering import AskTotals, FilteringRequest
 
-from appliance.assembly.model import _PROOF, End, ValidatedAssembly, Xen
+from appliance.assembly.model import _PROOF, ValidatedAssembly, Xen
 from appliance.assembly.wgquick import from_wgquick
 from appliance.cli.guestline import meet
 from appliance.guest.outside import OPERATOR
