@@ -1,5 +1,5 @@
-"""Two guests of a gateway, filter and store, by the monitor's own back end, and dom0 as what it is to them: the
-operator's end, the disk, and (in the place of keymgr) whose blobs are kept.
+"""Two guests of a gateway, filter and store, and dom0 as what it is to them: the operator's end, the disk, and (in the
+place of keymgr) whose blobs are kept.
 
 Runs in dom0:  operated.py FOLDER   prints one JSON object of what it saw. No policy: tests/xen/test_policy.py has that.
 """
@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -25,28 +21,15 @@ from appliance.assembly.model import _PROOF, ValidatedAssembly, Xen
 from appliance.assembly.wgquick import from_wgquick
 from appliance.cli.guestline import meet
 from appliance.guest.outside import OPERATOR
-from appliance.guest.status import State
-from appliance.monitor import control, devices
-from appliance.monitor.control import ControlServer
-from appliance.monitor.lending import Lending
-from appliance.monitor.places import run_dir
-from appliance.monitor.sandbox.plan import FIRST_OUTER_ID
 from appliance.monitor.xen import wiring
-from appliance.monitor.xen.backend import XenBackend
-from appliance.monitor.xen.disk import DiskProcess
-from appliance.monitor.xen.images import boots_of
 from appliance.vchan import layout
 from appliance.vchan.endpoint import Endpoint
 from appliance.vchan.ring import PeerViolation, Side
 from appliance.vchan.schema import schema
+from tests.xen.interop.some import CONF, Some
 
-BOX: Final = "some"
 NAMES: Final = ("filter", "store")
-PATIENCE: Final = 300.0
-CONF: Final = """[Interface]
-PrivateKey = QEJOrY0UzBWGZ0bIcDmEnYxFu4DWN7sWAIvdPm4bYnw=
-Address = 10.9.0.1/24
-[Peer]
+PEER: Final = """[Peer]
 PublicKey = xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=
 AllowedIPs = 10.9.0.0/24
 """
@@ -55,110 +38,9 @@ RULES: Final = 'allow "only this" from red tcp to 192.0.2.1 port 4711\n'
 
 def assembly(folder: Path) -> ValidatedAssembly:
     file = folder / "wg0.conf"
-    file.write_text(CONF)
+    file.write_text(CONF + PEER)
     file.chmod(0o600)
     return replace(from_wgquick(file, lan="lan", wan="wan"), xen=Xen(xsm="absent", type="pv"), proof=_PROOF)
-
-
-class Some:
-    """The monitor, as far as these two guests need one."""
-
-    def __init__(self, folder: Path) -> None:
-        self.lines: list[str] = []
-        directory = run_dir(BOX)
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (directory / control.LOCK).touch()
-        built = assembly(folder)
-        self.channels = built.channels
-        self.image = devices.open_store(folder)
-        self.disk = DiskProcess(self.image, FIRST_OUTER_ID, self.log)
-        images, null = boots_of(built), os.open(os.devnull, os.O_WRONLY)
-        self.backend = XenBackend(built, BOX, directory, images, {}, null, disk=self.disk)
-        self._poll = select.epoll()
-        self._callbacks: dict[int, Callable[[], None]] = {}
-        self.lending = Lending(self.backend, self.log)
-        status = {
-            "name": BOX,
-            "peers": [],
-            "domains": [{"name": name, "component": name, "role": name} for name in NAMES],
-        }
-        self.control = ControlServer(
-            directory / control.SOCKET, {"status": lambda: status}, self._watch, self._forget, self.lending
-        )
-
-    def log(self, priority: int, text: str) -> None:
-        self.lines.append(text)
-
-    def _watch(self, fd: int, callback: Callable[[], None], events: int = select.EPOLLIN) -> None:
-        self._callbacks[fd] = callback
-        self._poll.register(fd, events)
-
-    def _forget(self, fd: int) -> None:
-        del self._callbacks[fd]
-        self._poll.unregister(fd)
-
-    def turn(self) -> None:
-        self.backend.turn()
-        for fd, _ in self._poll.poll(0.05):
-            if fd in self._callbacks:
-                self._callbacks[fd]()
-        self.control.tick(time.monotonic())
-
-    def until(self, what: str, look: Callable[[], Any]) -> Any:
-        over = time.monotonic() + PATIENCE
-        while not (found := look()):
-            self.turn()
-            dead = [name for name in NAMES if name in self.backend._guests and name not in self.backend.living]
-            if dead or time.monotonic() > over:
-                said = [self.backend.bury(name) for name in dead]
-                raise TimeoutError(f"{what}: {said} {self.lines} {self.backend._xl.run('list')}")
-        return found
-
-    def run(self, *names: str) -> float:
-        """Starts them and lets them go on once they are sealed as planned. Seconds."""
-        began = time.monotonic()
-        for name in names:
-            self.backend.start(name)
-
-        def state(name: str, wanted: State) -> bool:
-            return bool(self.backend.report(name).untrusted_state == wanted)
-
-        self.until("not sealed", lambda: all(state(name, State.SEALED) for name in names))
-        for name in names:
-            if amiss := self.backend.check(name):
-                raise RuntimeError(f"{name} is not sealed as planned: {amiss}")
-            self.backend.release(name)
-        self.until("does not run", lambda: all(state(name, State.RUNNING) for name in names))
-        return time.monotonic() - began
-
-    def destroy(self, name: str) -> None:
-        """As by somebody's `xl destroy`; waits until the monitor has seen it, and what is left of it is gone."""
-        domid = self.backend._guests[name].domid
-        self.backend._xl.run("destroy", str(domid))
-        over = time.monotonic() + PATIENCE
-        while name in self.backend.living:
-            self.turn()
-            if time.monotonic() > over:
-                raise TimeoutError(f"{name} does not die")
-        self.backend.bury(name)
-        self.backend.reset(name)
-        over = time.monotonic() + 60
-        while "(null)" in (said := self.backend._xl.run("list")):
-            self.turn()
-            if time.monotonic() > over:
-                raise TimeoutError(f"a ghost of {name} is left: {said}")
-
-    def command(self, *words: str) -> tuple[int, str]:
-        """Exit code and output of `septum filter …` on this box, while the monitor goes on."""
-        program = [sys.executable, "-c", "from appliance.cli.septum import main; main()"]
-        output = os.memfd_create("output")
-        child = subprocess.Popen([*program, "filter", *words, "--box", BOX], stdout=output, stderr=output)
-        over = time.monotonic() + PATIENCE
-        while child.poll() is None and time.monotonic() < over:
-            self.turn()
-        child.kill()
-        child.wait()
-        return child.returncode, os.pread(output, 1 << 20, 0).decode()
 
 
 def number_of(some: Some, client: str) -> int:
@@ -272,7 +154,7 @@ def main(where: str) -> None:
     folder = Path(where)
     folder.mkdir(exist_ok=True)
     seen: dict[str, Any] = {}
-    some = Some(folder)
+    some = Some(assembly(folder), NAMES, folder)
     try:
         seen["both run after s"] = round(some.run(*NAMES), 1)
         keep(some, seen)
@@ -282,8 +164,7 @@ def main(where: str) -> None:
         raise
     finally:
         print(json.dumps(seen), flush=True)
-        some.control.close()
-        some.backend.close()
+        some.close()
 
 
 if __name__ == "__main__":
