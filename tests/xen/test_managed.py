@@ -118,5 +118,5 @@ def test_what_is_signed_is_kept(box: Managed) -> None:
 
 
 def test_an_order_reaches_the_monitor(box: Managed) -> None:
-    box.ctl("restart", "log", "--yes")
+    assert box.ctl("domains", "restart", "log", "--yes")["restarts"] == 1
     assert box.end()["ordered"] == ["log"]

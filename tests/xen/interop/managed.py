@@ -49,7 +49,7 @@ def state(some: Some) -> dict[str, Any]:
                 key: value for key, value in some.backend.describe(name).items() if key in ("name", "component", "role")
             },
             "state": "running",
-            "restarts": 0,
+            "restarts": some.restarts.get(name, 0),
             "counters": some.backend.describe(name)["counters"],
         }
         for name in some.names
@@ -85,6 +85,9 @@ def main(where: str, address: str, port: str, seconds: str) -> None:
             some.turn()
             if (name := telling.turn(time.monotonic())) is not None:
                 ordered.append(name)
+                some.destroy(name)
+                some.run(name)
+                some.restarts[name] = some.restarts.get(name, 0) + 1
         print(json.dumps({"ordered": ordered, "living": list(some.backend.living), "log": some.lines}), flush=True)
     finally:
         some.close()

@@ -47,6 +47,7 @@ class Some:
     ) -> None:
         self.names = tuple(names)
         self.lines: list[str] = []
+        self.restarts: dict[str, int] = {}
         directory = run_dir(BOX)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         (directory / control.LOCK).touch()
