@@ -14,15 +14,19 @@ from typing import Any
 
 import pytest
 
+from appliance.assembly.load import ASSEMBLIES
 from appliance.assembly.model import Network, ValidatedAssembly, Xen
 from appliance.assembly.wgquick import from_wgquick
 from appliance.cli.septum import plain_up
+from appliance.guest import boxpage
 from appliance.guest.boot import described
 from appliance.guest.outside import OUTSIDE
 from appliance.monitor.backend import Away
+from appliance.monitor.links import LinkError
 from appliance.monitor.network import NetworkError
+from appliance.monitor.telling import Telling
 from appliance.monitor.xen import backend as module
-from appliance.monitor.xen import bridges, config, ramdisk, seals, wiring
+from appliance.monitor.xen import bridges, config, pages, ramdisk, seals, wiring
 from appliance.monitor.xen.backend import XenBackend, XenError
 from appliance.monitor.xen.bridges import Bridges
 from appliance.monitor.xen.disk import NOWHERE, Place
@@ -30,6 +34,7 @@ from appliance.monitor.xen.images import INDEX, Boot, boots_of
 from appliance.monitor.xen.pages import references
 from appliance.monitor.xen.plan import Plan, Side, plans_of, with_sides
 from appliance.monitor.xen.ramdisk import ImageError
+from appliance.monitor.xen.told import Told
 from appliance.xen.xswire import Event
 from tests.unit.monitor.fake_xen import FakeStore, FakeXl
 
@@ -70,7 +75,14 @@ def images(assembly: ValidatedAssembly, where: Path) -> dict[str, Boot]:
 class Machine:
     """A back end on a fake Xen."""
 
-    def __init__(self, assembly: ValidatedAssembly, where: Path, mode: str = "Enforcing", amiss: str = "") -> None:
+    def __init__(
+        self,
+        assembly: ValidatedAssembly,
+        where: Path,
+        mode: str = "Enforcing",
+        amiss: str = "",
+        held: dict[str, int] | None = None,
+    ) -> None:
         self.store = FakeStore()
         self._pty = os.openpty()
         self.terminal = os.ttyname(self._pty[1])
@@ -78,7 +90,7 @@ class Machine:
         self.journal = os.memfd_create("journal")
         arguments: Any = (assembly, "wg0", where, images(assembly, where), SIDES, self.journal, self.xl, self.store)
         self.disk = FakeDisk()
-        self.backend = XenBackend(*arguments, amiss=lambda _: [amiss] if amiss else [], disk=self.disk)
+        self.backend = XenBackend(*arguments, amiss=lambda _: [amiss] if amiss else [], disk=self.disk, devices=held)
 
     def up(self) -> None:
         for name in self.backend.neighbours:
@@ -579,3 +591,101 @@ def test_up_on_xen_needs_no_library_that_reads_command_lines() -> None:
 def test_an_archive_is_read_by_the_kernels_rules() -> None:
     made = ramdisk.archive("a", b"12345")
     assert len(made) % 4 == 0 and made.count(b"070701") == 2 and b"TRAILER!!!\0" in made
+
+
+# a box that is administered from elsewhere ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def managed(tmp_path: Path) -> ValidatedAssembly:
+    file = tmp_path / "wg1.conf"
+    file.write_text(CONF.partition("[Peer]")[0])
+    file.chmod(0o600)
+    built = from_wgquick(file, lan="eth1", wan="eth2", base=ASSEMBLIES / "vpn-managed.toml")
+    return built.called_at(("192.0.2.9", 50051))
+
+
+def test_admin_has_an_interface_of_its_own_and_pages_to_be_told_by(managed: ValidatedAssembly) -> None:
+    side = Side("admin", "wg1.admin", bridges.mac("wg1", "admin"), {"interface": "eth0"})
+    plans = with_sides(plans_of(managed, "wg1"), {**SIDES, "admin": side})
+    assert {name for name, plan in plans.items() if plan.side} == {"red", "black", "admin"}
+    assert made(plans["admin"])["vif"] == [f"mac={side.mac},bridge=wg1.admin,script=/bin/true"]
+    assert {name for name, plan in plans.items() if plan.told_pages} == {"admin"}
+    assert plans["admin"].granted >= plans["admin"].told_pages == 65
+    nodes = {node.path: node.permissions for node in wiring.home(plans["admin"], 5, {})}
+    assert nodes["data/told"] == ("n0", "b5") and "data/told" not in {
+        node.path for node in wiring.home(plans["red"], 5, {})
+    }
+    served = [link for link in plans["admin"].links if link.is_server]
+    leaves = 2 + 2 * len(served) + len(wiring.NETFRONT)
+    assert seals.writable(plans["admin"]) == f"dom0's; writes {leaves} leaves"
+
+
+def test_what_admin_is_known_by_is_told_nobody_else(managed: ValidatedAssembly) -> None:
+    plans = plans_of(managed, "wg1")
+    described_ = {name: module.describe(plan, "a certificate") for name, plan in plans.items()}
+    assert [name for name, text in described_.items() if b"a certificate" in text] == ["admin"]
+    assert json.loads(described_["admin"])["seal"]["descriptors"] == 512
+
+
+@pytest.fixture
+def telling() -> Iterator[Telling]:
+    made_ = Telling(["a", "b"], lambda: {"name": "wg1"})
+    yield made_
+    made_.close()
+
+
+def test_what_is_told_is_copied_to_the_guest_and_what_it_orders_from_it(
+    telling: Telling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Any] = []
+    given_back: list[Any] = []
+    monkeypatch.setattr(pages.gntdev, "borrow", lambda device, domid, found: pages.gntdev.Borrowed(0, len(found)))
+    monkeypatch.setattr(pages.gntdev, "give_back", lambda device, borrowed: given_back.append(borrowed))
+    monkeypatch.setattr(pages.Window, "show", lambda self, fd, offset, is_writable=True: shown.append(is_writable))
+    told = Told(9, telling.devices)
+    telling.turn(0.0)
+    told.turn()
+    assert boxpage.read(told.pages.memory[: boxpage.BOX_BYTES]) is None  # nobody has lent anything yet
+    told.map(5, list(range(65)))
+    told.turn()
+    box, orders = told.pages.memory[: boxpage.BOX_BYTES], told.pages.memory[boxpage.BOX_BYTES :]
+    found = boxpage.read(box)
+    assert found is not None and json.loads(found[1]) == {"name": "wg1"} and shown == [True]
+    box[:64] = b"\x07" * 64  # whatever the guest makes of it: the next time it is told anew
+    told.turn()
+    telling.turn(2.0)
+    told.turn()
+    found = boxpage.read(box)
+    assert found is not None and json.loads(found[1]) == {"name": "wg1"}
+    boxpage.order(orders, 1)
+    told.turn()
+    assert telling.turn(3.0) == "b" and telling.turn(4.0) is None
+    told.close()
+    assert len(given_back) == 1 and not told.pages.is_mapped and not any(told.pages.memory)
+
+
+def test_a_guest_that_writes_nonsense_for_what_it_is_told_by_is_ended(
+    managed: ValidatedAssembly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, telling: Telling
+) -> None:
+    monkeypatch.setattr(module.gntdev, "open_device", lambda: os.open(os.devnull, os.O_RDWR))
+    monkeypatch.setattr(module.bridges, "join", lambda bridge, domid: None)
+    identity = memory(b"{}")
+    box = Machine(managed, tmp_path, held={**telling.devices, "identity": identity})
+    box.up()
+    box.store.nodes[f"/local/domain/{box.xl.domid('wg0-admin')}/data/told"] = "1,2"
+    box.backend.turn()
+    assert "admin" not in box.backend.living
+    assert "what it is told" in box.backend.bury("admin")
+    box.close()
+    os.close(identity)
+
+
+@pytest.mark.parametrize(
+    ("address", "why"), [("127.0.0.1", "loopback"), ("192.0.2.77", "no interface of dom0 has the address 192.0.2.77")]
+)
+def test_administrators_call_an_address_that_only_they_use(address: str, why: str) -> None:
+    from appliance.monitor.xen.bridging import holder
+
+    with pytest.raises(LinkError, match=why):
+        holder(address, {})
