@@ -4,7 +4,8 @@ Only the user the monitor runs as, and root, are heard. A client gets one answer
 two to take the answer, which is sent as far as there is room: nobody can make the monitor wait.
 
 One question is answered with descriptors: ``borrow`` lends the operator's end of a channel for as long as the
-connection lasts. Who holds it asks a domain itself, and the monitor only one thing more: to ``keep`` a setting.
+connection lasts (of a channel to a Xen guest, the place to meet it at). Who holds it asks a domain itself, and the
+monitor only one thing more: to ``keep`` a setting.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Lender(Protocol):
     """Has the operator's ends of channels (lending.py)."""
 
     def borrow(self, port: str, pid: int) -> tuple[Json, tuple[int, ...]]:
-        """The answer, and the descriptors that go with it: none if there is an "error" in it."""
+        """The answer, and the descriptors that go with it. It is lent unless there is an "error" in it."""
 
     def keep(self, port: str, untrusted_fd: int) -> Json:
         """What ``untrusted_fd`` holds is for later lives of the domain at the other end."""
@@ -195,7 +196,7 @@ class ControlServer:
         if not isinstance(untrusted_port, str):
             return {"error": "which port?"}
         answer, client.lent = lender.borrow(untrusted_port, client.pid)
-        if client.lent:
+        if "error" not in answer:
             client.holds = untrusted_port
         return answer
 
@@ -281,7 +282,7 @@ def _checked(name: str, reply: bytes) -> Json:
         raise ControlError(f"{name} hung up without an answer")
     answer = json.loads(reply)
     if "error" in answer:
-        kind = Busy if answer.get("busy") else Unjoined if answer.get("unjoined") else ControlError
+        kind = next((kind for word, kind in _KINDS.items() if answer.get(word)), ControlError)
         raise kind(f"{name}: {answer['error']}")
     return dict(answer)
 
@@ -294,15 +295,25 @@ class Unjoined(ControlError):
     """The assembly joins that end to nothing."""
 
 
+class Away(ControlError):
+    """The domain at the other end is not there now."""
+
+
+_KINDS: Final[dict[str, type[ControlError]]] = {"busy": Busy, "unjoined": Unjoined, "away": Away}
+
+
 class Loan:
     """The operator's end of a channel, borrowed for as long as this object is not closed. ``descriptors``: memory, the
-    event to wait on, the event to notify. The connection (``fileno``) ends when the monitor takes the end back.
+    event to wait on, the event to notify; or else ``place``: the number of the guest, and of the channel. The
+    connection (``fileno``) ends when the monitor takes the end back.
     """
 
     def __init__(self, name: str, connection: socket.socket, answer: Json, descriptors: tuple[int, ...]) -> None:
         self.box = name
         self.schema = str(answer["schema"])
         self.domain = str(answer["domain"])
+        place = answer.get("place")
+        self.place: tuple[int, int] | None = (int(place[0]), int(place[1])) if place is not None else None
         self.descriptors = descriptors
         self._connection = connection
 
