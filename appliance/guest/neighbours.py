@@ -9,7 +9,6 @@ times a second, and a failure is the same as not being there.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,23 +16,14 @@ from appliance.guest.loop import Guest, Turn
 from appliance.guest.ports import Port
 from appliance.vchan.grants import ClientWire, GrantError, Meeting, ServerWire
 from appliance.xen.xenstore import Xenstore
+from appliance.xen.xswire import number
 
 HOME: Final = "septum"
 GO: Final = "septum/go"
-_NUMBER: Final = re.compile("[0-9]{1,10}")
-_LARGEST: Final = 0xFFFF_FFFF
 _FIRST_RESERVED: Final = 0x7FF0  # DOMID_FIRST_RESERVED: no domain has this id or a higher one
 _BURST: Final = 64  # events taken in one turn
 _REST: Final = 0.1  # seconds between two looks at one channel
 _AHEAD: Final = 0.5  # of them, how many seconds' worth may follow each other at once: to meet takes three or four
-
-
-def number(untrusted: str | None, most: int = _LARGEST) -> int | None:
-    """A number of the xenstore; None for nothing, or what is none."""
-    if not untrusted or not _NUMBER.fullmatch(untrusted):
-        return None
-    value = int(untrusted)
-    return value if value <= most else None
 
 
 class Neighbour:

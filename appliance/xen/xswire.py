@@ -8,6 +8,7 @@ error has the name of an errno; a watch event comes at any time, with the number
 from __future__ import annotations
 
 import errno
+import re
 import struct
 from collections import deque
 from enum import IntEnum
@@ -16,6 +17,18 @@ from typing import Final, NamedTuple
 HEADER: Final = struct.Struct("=IIII")
 MOST_PAYLOAD: Final = 4096
 MOST_EVENTS: Final = 4096  # different ones that wait to be taken: more than there are nodes to watch
+
+
+_NUMBER: Final = re.compile("[0-9]{1,10}")
+_LARGEST: Final = 0xFFFF_FFFF
+
+
+def number(untrusted: str | None, most: int = _LARGEST) -> int | None:
+    """A value that is a number; None for nothing, or what is none."""
+    if not untrusted or not _NUMBER.fullmatch(untrusted):
+        return None
+    value = int(untrusted)
+    return value if value <= most else None
 
 
 class Kind(IntEnum):

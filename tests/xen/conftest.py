@@ -28,7 +28,11 @@ ROWS = pytest.StashKey[list[tuple[str, str]]]()
 SECONDS = pytest.StashKey[Counter[str]]()
 
 # Files that share a machine are neighbours, and what fails quickly comes first
-ORDER = ("test_policy", "test_rig", "test_channel", "test_guests", "test_images", "test_gateway", "test_intruders")
+ORDER = (
+    *("test_policy", "test_rig", "test_channel", "test_guests", "test_images", "test_operator"),
+    "test_managed",
+    *("test_gateway", "test_intruders"),
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

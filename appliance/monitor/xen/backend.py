@@ -18,29 +18,36 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.assembly.model import ValidatedAssembly
+from appliance.assembly.model import End, ValidatedAssembly
 from appliance.assembly.settings import to_json
+from appliance.guest.outside import DOM0, OPERATOR
 from appliance.guest.status import PeerRow
-from appliance.monitor.backend import Pace
+from appliance.monitor import replaced
+from appliance.monitor.backend import Away, Lent, Pace
 from appliance.monitor.control import GUESTS
 from appliance.monitor.process import printable
 from appliance.monitor.status import Report
 from appliance.monitor.supervisor import LIMITS
 from appliance.monitor.xen import bridges, config, ramdisk, seals, wiring
 from appliance.monitor.xen.console import Console
+from appliance.monitor.xen.disk import NOWHERE, Disk, place_of
 from appliance.monitor.xen.guest import Guest, Stage
 from appliance.monitor.xen.images import Boot
 from appliance.monitor.xen.pages import StatusPages, references
-from appliance.monitor.xen.plan import Plan, Side, plans_of, with_sides
+from appliance.monitor.xen.plan import TOLD, Plan, Side, plans_of, with_sides
+from appliance.monitor.xen.told import Told
 from appliance.monitor.xen.xl import Xl, XlError
 from appliance.xen import gntdev
 from appliance.xen.xenstore import Xenstore
+from appliance.xen.xswire import number
 
 PATIENCE: Final = "SEPTUM_PATIENCE"
 """An environment variable: how many times as long as on a real machine everything may take (on an emulated one)."""
 _RELEASE: Final = "@releaseDomain"
 _CONNECTED: Final = "connected"
 _FAILURES: Final = (OSError, ValueError)
+_SHARE_OF_A_SETTING: Final = 16
+"""A setting that is replaced is at most so small a part of the guest's memory: it is there as text, then as values."""
 
 
 def pace() -> Pace:
@@ -84,7 +91,9 @@ def _see_enforced(assembly: ValidatedAssembly, xl: Xl, amiss: Callable[[Validate
 class XenBackend:
     """Builds and ends the domains of ``assembly`` as Xen guests. ``images`` and ``sides`` by domain and by side.
 
-    ``journal`` is a descriptor for the lines of the domain that holds the journal. Errors: OSError, ValueError.
+    ``journal`` is a descriptor for the lines of the domain that holds the journal; ``disk`` is kept for the one that
+    holds the store, and the back end's to close. Of ``devices`` the one that speaks for the box gets what is in its
+    identity, box and orders. Errors: OSError, ValueError.
     """
 
     name: Final = "xen"
@@ -100,6 +109,8 @@ class XenBackend:
         xl: Xl | None = None,
         store: Xenstore | None = None,
         amiss: Callable[[ValidatedAssembly], list[str]] = policy_amiss,
+        disk: Disk | None = None,
+        devices: Mapping[str, int] | None = None,
     ) -> None:
         self._xl = xl or Xl()
         if assembly.xen.xsm == "enforcing":
@@ -115,6 +126,16 @@ class XenBackend:
         self._news.register(self._store.fileno(), select.EPOLLIN)
         self._grants = gntdev.open_device()
         self._views = {name: StatusPages(self._grants, plan.status_pages) for name, plan in self._plans.items()}
+        self._channels = assembly.channels
+        self._disk = disk
+        self._disks = {
+            name: link.number for name, plan in self._plans.items() for link in plan.links if link.peer == DOM0
+        }
+        self._replaced: dict[str, bytes] = {}
+        held = devices or {}
+        self._identity = _content(held["identity"]) if "identity" in held else ""
+        self._told = Told(self._grants, held) if held.keys() >= TOLD else None
+        self._speaker = next((name for name, plan in self._plans.items() if plan.told_pages), "")
         self._guests: dict[str, Guest] = {}
         self._somebody_died = False
         self._kernels: dict[str, int] = {}  # by digest: sealed, checked once, for as long as the box lives
@@ -153,7 +174,8 @@ class XenBackend:
         own: list[int] = []  # xl has descriptors of its own once it runs
         try:
             base = ramdisk.checked(image.ramdisk, image.ramdisk_sha256)
-            own.append(ramdisk.sealed("septum-ramdisk", ramdisk.archive(ramdisk.NAME, describe(plan)), base))
+            description = describe(plan, self._identity) + self._replaced.get(name, b"")
+            own.append(ramdisk.sealed("septum-ramdisk", ramdisk.archive(ramdisk.NAME, description), base))
             written = config.of(
                 plan,
                 uuid=guest.uuid,
@@ -184,6 +206,37 @@ class XenBackend:
             if guest.stage is Stage.PAUSED and not guest.is_dead:
                 self._let_go(name, guest)
         self._mourn()
+        if self._disk is not None:
+            for name, channel in self._disks.items():
+                self._tell_disk(self._disk, name, channel)
+            self._disk.turn(time.monotonic())
+        if self._told is not None and self._speaker in self._guests:
+            self._tell(self._told, self._guests[self._speaker])
+
+    def _tell(self, told: Told, guest: Guest) -> None:
+        """Tells the domain that speaks for the box, once it has lent the pages for that."""
+        if not told.pages.is_mapped and guest.stage is Stage.LET_GO and guest.domid is not None and not guest.is_dead:
+            try:
+                untrusted = self._store.read(f"{self._store.home(guest.domid)}/{wiring.TOLD}")
+                found = references(untrusted or "", told.pages.pages, "what it is told")
+                if found is not None:
+                    told.map(guest.domid, found)
+            except _FAILURES as error:
+                guest.dies(str(error))
+        told.turn()
+
+    def _tell_disk(self, disk: Disk, name: str, channel: int) -> None:
+        """Where the store's guest is, as it says itself, for who keeps its disk."""
+        guest = self._guests.get(name)
+        if guest is None or guest.is_dead or guest.domid is None or guest.stage is not Stage.LET_GO:
+            disk.tell(NOWHERE)
+            return
+        home = self._store.home(guest.domid)
+        try:
+            offered = [number(self._store.read(f"{home}/{leaf}")) for leaf in wiring.offers(channel)]
+        except OSError:  # it is just going
+            offered = [None, None]
+        disk.tell(place_of(guest.domid, offered))
 
     def _create(self, name: str, guest: Guest) -> None:
         """The next step of the creation of ``guest``, if it is due."""
@@ -319,6 +372,10 @@ class XenBackend:
 
     def bury(self, name: str) -> str:
         guest = self._guests.pop(name)
+        if self._disk is not None and name in self._disks:
+            self._disk.tell(NOWHERE)  # which lets its pages go
+        if self._told is not None and name == self._speaker:
+            self._told.close()
         if guest.job is not None:
             # An xl that is ended half way leaves a guest without a name. What it has made in the end goes the usual way
             with suppress(OSError):
@@ -406,23 +463,42 @@ class XenBackend:
         guest = self._guests.get(name)
         return [None] * count if guest is None else guest.status.rows(count)
 
-    # the end of all -------------------------------------------------------------------------------------------------
+    # who is outside -------------------------------------------------------------------------------------------------
 
-    def lend(self, port: str) -> None:
-        """The operator's ends are not joined yet: dom0 would be a peer of the filter."""
+    def lend(self, port: str) -> Lent | None:
+        """Where the tool that holds the operator's end next meets the domain, as a client in dom0; None if this box
+        has no such end. Errors: Away.
+        """
+        for place, channel in enumerate(self._channels):
+            if channel.client == End(OPERATOR, port):
+                server = channel.server.domain
+                domid = self._domids().get(server)
+                if domid is None:
+                    raise Away(f"{server} is being built")
+                return Lent(server, channel.schema, place=(domid, place))
+        return None
 
     def hang_up(self, port: str) -> None:
-        """Nobody holds one."""
+        """Nothing: who held it lets the guest's pages go, or Linux does it for him and tells the guest."""
 
     def replace_setting(self, domain: str, name: str, untrusted_fd: int) -> None:
-        """Only who holds an end may ask for it. Errors: ValueError, always."""
-        raise ValueError("is nobody's to replace on Xen")
+        """Later lives of ``domain`` get what is in this memfd as the JSON of setting ``name``. It is copied unread.
+
+        Errors: ValueError saying what is wrong with it; OSError.
+        """
+        most = min(replaced.MOST, (self._images[domain].memory_mib << 20) // _SHARE_OF_A_SETTING)
+        size = replaced.size_of(untrusted_fd, most)
+        self._replaced[domain] = replaced.mark(name) + os.pread(untrusted_fd, size, 0)
+
+    # the end of all -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         try:
             for name in tuple(self._guests):
                 self.bury(name)
         finally:
+            if self._disk is not None:
+                self._disk.close()
             os.close(self._grants)
             for fd in self._kernels.values():
                 os.close(fd)
@@ -433,8 +509,15 @@ class XenBackend:
             (self._directory / GUESTS).unlink(missing_ok=True)
 
 
-def describe(plan: Plan) -> bytes:
-    """The boot description (docs/xen.md). The settings may hold secrets and are put in as the bytes they are."""
+def _content(fd: int) -> str:
+    return os.pread(fd, os.fstat(fd).st_size, 0).decode()
+
+
+def describe(plan: Plan, identity: str = "") -> bytes:
+    """The boot description (docs/xen.md). The settings may hold secrets and are put in as the bytes they are.
+
+    ``identity`` is for the domain that holds that device.
+    """
     role = plan.domain.role
     described: dict[str, Any] = {
         "domain": plan.domain.name,
@@ -449,8 +532,10 @@ def describe(plan: Plan) -> bytes:
         "devices": role.devices,
         "counters": role.counters,
         "status_pages": plan.status_pages,
-        "seal": {"syscalls": role.syscalls, "memory_mib": plan.domain.memory_mib},
+        "seal": {"syscalls": role.syscalls, "memory_mib": plan.domain.memory_mib, "descriptors": role.descriptors},
     }
+    if "identity" in role.devices:
+        described["identity"] = identity
     if plan.side is not None:
         described["network"] = plan.side.settings
     head = json.dumps(described).encode()

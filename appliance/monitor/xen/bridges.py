@@ -59,20 +59,21 @@ class Bridges:
         self.devices: dict[str, int] = {}
         # Any will do where none is named: in black's guest nobody else has one. A new life of black gets it again
         self.port = net.listen_port or _FIRST_PORT + secrets.randbelow(1 << 14)
-        self.notes: list[str] = [
-            "the store keeps its blobs in its guest's memory: they are gone with that guest (docs/xen.md)"
-        ]
+        self.notes: list[str] = []
         self.sides: dict[str, Side] = {}
 
     def open(self) -> None:
         """Makes the bridges: the guests are configured with them. Errors: NetworkError."""
         interfaces = {"red": str(self._network.lan), "black": str(self._network.wan)}
-        bridges = {side: bridge_name(self._box, side) for side in interfaces}
+        sides = [*interfaces, *(["admin"] if self._network.admin is not None else [])]
+        bridges = {side: bridge_name(self._box, side) for side in sides}
 
         def make() -> Any:
             from appliance.monitor.plumbing import largest_group
             from appliance.monitor.xen import bridging
 
+            if self._network.admin is not None:
+                interfaces["admin"] = bridging.holder(self._network.admin[0], interfaces)
             seen = bridging.make(interfaces, bridges, self._record, self._home)
             seen["red"]["largest_group"] = largest_group(self._network.mtu)
             return seen
@@ -81,7 +82,7 @@ class Bridges:
             found = Helper(make).result()
         except HelperError as error:
             raise NetworkError(str(error)) from None
-        self.sides = {side: self._side(side, found[side]) for side in ("red", "black")}
+        self.sides = {side: self._side(side, found[side]) for side in sides}
 
     @property
     def _record(self) -> Path:
@@ -89,7 +90,11 @@ class Bridges:
 
     def _side(self, side: str, seen: dict[str, Any]) -> Side:
         net = self._network
-        given, ways = (net.lan_addresses, ()) if side == "red" else (net.wan_addresses, net.wan_gateways)
+        given, ways = {
+            "red": (net.lan_addresses, ()),
+            "black": (net.wan_addresses, net.wan_gateways),
+            "admin": ((), ()),
+        }[side]
         settings: dict[str, Any] = {
             "interface": "eth0",
             "addresses": [str(one) for one in given] or seen["addresses"],
@@ -106,6 +111,8 @@ class Bridges:
                 "mtu": net.mtu,
                 "routes": [str(one) for one in _routes(net)],
             }
+        if side == "admin":
+            settings["management"] = net.admin
         return Side(side, bridge_name(self._box, side), mac(self._box, side), settings)
 
     def begin(self) -> None:

@@ -76,6 +76,24 @@ def make(interfaces: Mapping[str, str], bridges: Mapping[str, str], record: Path
     return seen
 
 
+def holder(address: str, taken: Mapping[str, str]) -> str:
+    """The interface of dom0 that has this address, at which administrators are to call: it becomes admin's, as those
+    ``taken`` are red's and black's. Errors: LinkError.
+    """
+    then = "name one of an interface that only administrators use: --admin, or admin in [network]"
+    with IPRoute() as netlink:
+        for found in netlink.get_addr():
+            if str(found.get_attr("IFA_LOCAL") or found.get_attr("IFA_ADDRESS")) == address:
+                (link,) = netlink.get_links(found["index"])
+                name = str(link.get_attr("IFLA_IFNAME"))
+                if name == "lo":
+                    raise LinkError(f"{address} is dom0's loopback, where no guest can be called: {then}")
+                if name in taken.values():
+                    raise LinkError(f"{address} is on {name}, which has another side of the box: {then}")
+                return name
+    raise LinkError(f"no interface of dom0 has the address {address}, at which administrators are to call: {then}")
+
+
 def _mode(name: str) -> str:
     try:
         return (SYSCTLS / name / "disable_ipv6").read_text().strip()

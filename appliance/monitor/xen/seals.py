@@ -40,7 +40,12 @@ def wanted(plan: Plan, memory_mib: int) -> dict[str, str]:
 
 def writable(plan: Plan) -> str:
     """How many nodes of its home it may write."""
-    leaves = 1 + 2 * sum(link.is_server for link in plan.links) + (len(wiring.NETFRONT) if plan.side else 0)
+    leaves = (
+        1
+        + bool(plan.told_pages)
+        + 2 * sum(link.is_server for link in plan.links)
+        + (len(wiring.NETFRONT) if plan.side else 0)
+    )
     return f"dom0's; writes {leaves} leaves"
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from appliance.guest.loop import Turn
-from appliance.guest.neighbours import Neighbour, Neighbours, number
+from appliance.guest.neighbours import Neighbour, Neighbours
 from appliance.vchan.grants import ClientWire, GrantError, Meeting, ServerWire
-from appliance.xen.xswire import Event
+from appliance.xen.xswire import Event, number
 
 
 class Store:

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from septum.v1.random import RandomRequest
 
-from appliance.guest.neighbours import number
 from appliance.guest.status import (
     FIRST_COUNTER,
     WORD_HEARTBEAT,
@@ -35,6 +34,7 @@ from appliance.vchan.schema import schema
 from appliance.xen import gntdev
 from appliance.xen.window import PAGE, Window
 from appliance.xen.xenstore import Xenstore
+from appliance.xen.xswire import number
 
 PATIENCE: Final = 240.0
 SERVES: Final = {"rng": {0: None}, "log": {1: "rng"}}  # channel -> its client; None is dom0
