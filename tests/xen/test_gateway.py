@@ -83,6 +83,8 @@ def answers(scene: Scene, seconds: float = ANSWER) -> bool:
 def test_the_box_is_up_and_every_guest_is_sealed(scene: Scene, report: list[tuple[str, str]]) -> None:
     status = scene.box.ask("status")
     report.append((f"xen: septum up, nine guests ({TYPE})", f"{scene.box.took:.0f} s"))
+    steps = ", ".join(f"{step} {at / 1e3:.0f} s" for step, at in status["start_ms"].items())
+    report.append(("xen: of that, in the monitor", steps))
     assert {domain["name"]: domain["state"] for domain in status["domains"]} == dict.fromkeys(DOMAINS, "running")
     for domain in status["domains"]:
         report.append((f"xen: create to running, {domain['name']}", f"{domain['start_ms'] / 1e3:.1f} s"))

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +40,7 @@ from appliance.monitor.xen.told import Told
 from appliance.xen.xswire import Event
 from tests.unit.monitor.fake_xen import FakeStore, FakeXl
 
+ROOT = Path(__file__).resolve().parents[3]
 PRIVATE = "QEJOrY0UzBWGZ0bIcDmEnYxFu4DWN7sWAIvdPm4bYnw="
 CONF = f"""[Interface]
 PrivateKey = {PRIVATE}
@@ -481,6 +484,35 @@ def test_nothing_is_left_behind(assembly: ValidatedAssembly, tmp_path: Path, mac
     machine.backend.close()
     assert machine.xl.list() == [] and not (tmp_path / "xen.json").exists()
     machine.backend = Machine(assembly, tmp_path).backend  # for the fixture to close
+
+
+JOIN = """
+import json, subprocess
+from appliance.monitor.network import NetworkError
+from appliance.monitor.xen import bridges
+
+def link(*words):
+    return subprocess.run(["ip", "-j", "link", *words], check=True, capture_output=True).stdout
+
+link("add", "box.red", "type", "bridge")
+link("add", "vif7.0", "type", "veth", "peer", "eth0")
+subprocess.run(["mount", "-t", "sysfs", "sys", "/sys"], check=True)
+bridges.join("box.red", 7)
+(found,) = json.loads(link("show", "vif7.0"))
+assert found["master"] == "box.red" and "UP" in found["flags"], found
+try:
+    bridges.join("box.red", 8)
+except NetworkError as error:
+    print(error)
+"""
+
+
+@pytest.mark.root
+def test_the_other_end_of_an_interface_goes_into_its_bridge() -> None:
+    done = subprocess.run(
+        ["unshare", "-n", "-m", sys.executable, "-c", JOIN], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert "there is no vif8.0" in done.stdout
 
 
 # refusals ------------------------------------------------------------------------------------------------------------
