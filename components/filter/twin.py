@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
+try:
+    from components.filter.fast import run
+except ImportError:
     from components.filter.uniform import run
-else:
-    try:
-        from components.filter.fast import run
-    except ImportError:
-        from components.filter.uniform import run
 
 __all__ = ["run"]
