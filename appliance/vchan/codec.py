@@ -22,7 +22,7 @@ Buffer = bytes | bytearray | memoryview
 
 _VARINT: Final = 0
 _LENGTH: Final = 2
-_REMEMBERED: Final = 256  # ways in which the fields behind a blob were
+_REMEMBERED: Final = 4096  # ways in which the fields behind a blob were: a thousand active peers have some each
 _INTEGERS: Final = (Type.UINT32, Type.UINT64)
 
 

@@ -91,7 +91,7 @@ def first_echo(source: Namespace, address: str, seconds: float) -> bool:
 
 @contextmanager
 def iperf_server(namespace: Namespace) -> Iterator[None]:
-    server = namespace.start("iperf3", "-s", "--forceflush", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    server = namespace.start("iperf3", "-s")  # whoever keeps what it prints must read it, or it stops after 64 KiB
     try:
         listening = f":{IPERF_PORT} "
         wait_for("iperf3 to listen", lambda: listening in namespace.run("ss", "-Hltn"))
