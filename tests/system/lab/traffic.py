@@ -8,7 +8,6 @@ import re
 import socket
 import statistics
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
