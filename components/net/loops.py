@@ -12,7 +12,7 @@ from typing import Final
 
 from components.net.checksum import MODULUS, folds, total
 
-__all__ = ["follow", "tcp_segments", "total", "udp_segments"]
+__all__ = ["tcp_segments", "total", "udp_segments"]
 
 _FIN_PSH: Final = 0x09
 _CWR: Final = 0x80
@@ -117,14 +117,3 @@ def udp_segments(packet: bytes, start: int, mss: int) -> bytes:
         check = -(shared + 2 * length + total(data)) % MODULUS or MODULUS  # zero would say "no checksum" (RFC 768)
         parts += ip[i], ports + struct.pack("!HH", length, check), data
     return b"".join(parts)
-
-
-def follow(blob: bytes, at: int, size: int, protocol: int, start: int, header: int, ident: int, most: int) -> bytes:
-    """The payloads of the packets of ``size`` bytes from ``at`` on, ``most`` at the most, each of which is sound and
-    continues the TCP or UDP flow of the one before it, whose headers are ``header`` bytes, the transport's at
-    ``start``; ``ident``: by how much the IPv4 identification goes up.
-
-    It may stop early, and here it takes none: many at once cost in Python what they cost one by one, and that is told
-    in coalesce.py already.
-    """
-    return b""
