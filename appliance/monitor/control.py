@@ -32,6 +32,7 @@ _LONGEST_REQUEST: Final = 4096
 _LONGEST_REPLY: Final = 1 << 26  # bytes: tens of thousands of peers
 _MOST_CLIENTS: Final = 16
 _PATIENCE: Final = 2.0  # seconds
+_LOOK: Final = 0.5  # of them that pass between two looks at most: the monitor may have been asleep or busy itself
 _SEND_BUFFER: Final = 1 << 18
 _DOWN_PATIENCE: Final = 30.0
 _NEVER: Final = float("inf")
@@ -72,7 +73,7 @@ class _Client:
 
     def begin(self) -> None:
         """It may ask; who holds an end, whenever it likes."""
-        self.until = time.monotonic() + _PATIENCE if self.holds is None else _NEVER
+        self.left = _PATIENCE if self.holds is None else _NEVER
         self.untrusted_request = b""
         self.reply = memoryview(b"")  # what is left of it
 
@@ -106,6 +107,7 @@ class ControlServer:
         self._watch = watch
         self._forget = forget
         self._clients: dict[int, _Client] = {}
+        self._looked = time.monotonic()
         path.unlink(missing_ok=True)  # the caller holds the box's lock, so this is a dead monitor's
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         before = os.umask(0o177)
@@ -148,7 +150,7 @@ class ControlServer:
             self._drop(fd)
         elif b"\n" in client.untrusted_request:
             client.reply = memoryview(json.dumps(self._answer(client)).encode() + b"\n")
-            client.until = time.monotonic() + _PATIENCE
+            client.left = _PATIENCE
             self._forget(fd)
             self._watch(fd, lambda: self._writable(fd), select.EPOLLOUT)
             self._writable(fd)  # at once: the answer to "down" is the last that is done here
@@ -221,8 +223,11 @@ class ControlServer:
 
     def tick(self, now: float) -> None:
         """Drops the clients whose time is over."""
-        for fd in [fd for fd, client in self._clients.items() if now > client.until]:
-            self._drop(fd)
+        elapsed, self._looked = min(now - self._looked, _LOOK), now
+        for fd, client in list(self._clients.items()):
+            client.left -= elapsed
+            if client.left < 0:
+                self._drop(fd)
 
     def close(self) -> None:
         for fd in list(self._clients):

@@ -8,11 +8,11 @@ libxenctrl.
 from __future__ import annotations
 
 import ctypes
-import glob
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 from appliance.assembly.model import ValidatedAssembly
+from appliance.xen.xenctrl import Control
 from appliance.xsm.labels import building_label, kind, label
 from appliance.xsm.policy import from_dom0, is_networked
 
@@ -45,17 +45,11 @@ class Xsm:
     """Xen's security server. Errors: OSError if this is no dom0 of Xen."""
 
     def __init__(self) -> None:
-        found = sorted(glob.glob("/usr/lib/x86_64-linux-gnu/libxenctrl.so.4.*"))
-        if not found:
-            raise FileNotFoundError("libxenctrl is missing: apt-get install xen-utils")
-        self._library = ctypes.CDLL(found[-1], use_errno=True)
-        self._library.xc_interface_open.restype = ctypes.c_void_p
-        self._handle = ctypes.c_void_p(self._library.xc_interface_open(None, None, 0))
-        if not self._handle:
-            raise OSError(ctypes.get_errno(), "Xen's control interface cannot be opened: is this dom0, and root?")
+        self._control = Control()
+        self._library, self._handle = self._control.library, self._control.handle
 
     def close(self) -> None:
-        self._library.xc_interface_close(self._handle)
+        self._control.close()
 
     def state(self) -> State:
         """ "absent" if this Xen has no FLASK or has it switched off; whoever needs it must then refuse."""

@@ -50,11 +50,15 @@ _SHARE_OF_A_SETTING: Final = 16
 """A setting that is replaced is at most so small a part of the guest's memory: it is there as text, then as values."""
 
 
+def _factor() -> float:
+    return max(1.0, float(os.environ.get(PATIENCE) or 1))
+
+
 def pace() -> Pace:
     """Of this machine. xl creates one guest after the other, and each then has a kernel and an interpreter to start."""
-    factor = max(1.0, float(os.environ.get(PATIENCE) or 1))
+    factor = _factor()
     limits = LIMITS._replace(start=60.0 * factor, heartbeat=LIMITS.heartbeat * factor, reset=1.0)
-    return Pace(quick=0.1, slow=min(1.0, 0.25 * factor), limits=limits)
+    return Pace(quick=min(0.25, 0.1 * factor), slow=min(1.0, 0.25 * factor), limits=limits)
 
 
 class XenError(OSError):
@@ -116,6 +120,7 @@ class XenBackend:
         if assembly.xen.xsm == "enforcing":
             _see_enforced(assembly, self._xl, amiss)
         self.pace = pace()
+        self._rest = min(1.0, 0.1 * _factor())  # between two looks in the xenstore for one guest's status page
         self._plans = with_sides(plans_of(assembly, box), dict(sides))
         self._images = images
         self._directory = directory
@@ -309,7 +314,8 @@ class XenBackend:
 
     def _let_go(self, name: str, guest: Guest) -> None:
         try:
-            self._xl.run("unpause", str(guest.domid))
+            assert guest.domid is not None
+            self._xl.unpause(guest.domid)
             guest.stage = Stage.LET_GO
         except _FAILURES as error:
             guest.dies(f"could not be let go: {error}")
@@ -329,7 +335,8 @@ class XenBackend:
         self._store.hear()
         if self._store.events:
             self._store.events.clear()
-            self._somebody_died = True
+            # A watch speaks once when it is set: then nobody is there yet
+            self._somebody_died = any(guest.domid is not None for guest in self._guests.values())
         if not self._somebody_died:
             return
         try:
@@ -418,7 +425,11 @@ class XenBackend:
 
     def report(self, name: str) -> Report:
         guest = self._guests[name]
-        if not guest.status.is_mapped and guest.stage is Stage.LET_GO and guest.domid is not None:
+        now = time.monotonic()
+        # A look at a page costs nothing, but to ask the xenstore where it is takes dom0's processor from who starts
+        if not guest.status.is_mapped and guest.stage is Stage.LET_GO and now >= guest.ask_again:
+            guest.ask_again = now + self._rest
+            assert guest.domid is not None
             try:
                 untrusted = self._store.read(f"{self._store.home(guest.domid)}/{wiring.STATUS}")
                 found = references(untrusted or "", guest.status.pages)
@@ -501,6 +512,7 @@ class XenBackend:
             for fd in self._kernels.values():
                 os.close(fd)
             self._news.close()
+            self._xl.close()
             self._store.close()
         if all(self._find(plan.title) is None for plan in self._plans.values()):
             (self._directory / GUESTS).unlink(missing_ok=True)

@@ -32,6 +32,7 @@ class Guest:
     stage: Stage = Stage.CREATING
     domid: int | None = None
     console: Console | None = None
+    ask_again: float = 0.0  # when the xenstore may next be asked where its status page is
     memory_mib: int = 0
     image_sha256: str = ""
     is_dead: bool = False

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 from appliance.monitor.process import printable
+from appliance.xen.xenctrl import Control
 
 PATIENCE: Final = 300.0  # seconds; xl waits for netback and for other toolstacks, and is never left half way
 _MOST: Final = 1 << 20  # bytes of an answer
@@ -95,6 +96,7 @@ class Xl:
         if found is None:
             raise XlError(f"there is no {program} here: install the Xen tools (Debian: xen-utils) and boot under Xen")
         self._program = found
+        self._control: Control | None = None
 
     def start(self, *arguments: str, fds: Sequence[int] = ()) -> Job:
         return Job(self._program, arguments, fds)
@@ -105,6 +107,17 @@ class Xl:
     def create(self, configuration: int, fds: Sequence[int]) -> Job:
         """Begins to create a guest, paused, from descriptors: nobody waits for its death but the monitor."""
         return self.start("create", "-p", "-e", "-q", f"/proc/self/fd/{configuration}", fds=(configuration, *fds))
+
+    def unpause(self, domid: int) -> None:
+        """Lets a guest run. A single order to Xen: a program for that is most of what letting go costs."""
+        if self._control is None:
+            self._control = Control()
+        self._control.unpause(domid)
+
+    def close(self) -> None:
+        if self._control is not None:
+            control, self._control = self._control, None
+            control.close()
 
     def list(self) -> list[Row]:
         """All guests. A line that is not as expected is no guest of ours."""

@@ -148,6 +148,12 @@ class FakeXl:
             self.vanish(int(words[1]))
         return ""
 
+    def unpause(self, domid: int) -> None:
+        self.asked.append(("unpause", str(domid)))
+
+    def close(self) -> None:
+        pass
+
     def vanish(self, domid: int) -> None:
         """As by somebody's `xl destroy`."""
         del self._names[domid]
