@@ -24,6 +24,7 @@ def module(path: str, level: str, *libraries: str) -> Extension:
 MODULES = (
     module("components/net/fast", "-O3"),
     module("components/crypto/fast", "-O3", "crypto"),
+    module("components/filter/fast", "-O2"),
     module("appliance/vchan/short", "-O2"),
     module("appliance/guest/short", "-O2"),
     module("components/net/short", "-O2"),

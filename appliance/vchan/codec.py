@@ -22,7 +22,7 @@ Buffer = bytes | bytearray | memoryview
 
 _VARINT: Final = 0
 _LENGTH: Final = 2
-_REMEMBERED: Final = 256  # ways in which the fields behind a blob were
+_REMEMBERED: Final = 4096  # ways in which the fields behind a blob were: a thousand active peers have some each
 _INTEGERS: Final = (Type.UINT32, Type.UINT64)
 
 
@@ -45,7 +45,8 @@ class Codec:
 
         Errors: Violation, and nothing else whatever the bytes.
         """
-        codec = Structured(rule) if flat is None else _Flat(rule, flat)
+        self.flat = None if flat is None else _Flat(rule, flat)
+        codec = self.flat or Structured(rule)
         self.encode, self.decode = codec.encode, codec.decode
 
 
@@ -58,16 +59,16 @@ class _Flat:
             raise SchemaError(f"{rule.name}: its fields are not {fields}")
         if rule.fields[0].type != Type.BYTES or not all(map(self._is_plain, rule.fields)):
             raise SchemaError(f"{rule.name}: a flat message is one blob, then single integers and short bytes")
-        self._flat = flat
+        self.flat = flat
         # (tag, is it bytes, low, high, name)
         plan = tuple((self._tag(one), self._is_bytes(one), one.low, one.high, one.name) for one in rule.fields)
-        (tag, _, self._low, self._high, self._name), *rest = plan
+        (tag, _, self.low, self.high, self._name), *rest = plan
         self._rest = tuple(rest)
         self._tag_of_blob = bytes((tag,))
-        self._most = rule.max_bytes
+        self.most = rule.max_bytes
         self._heads: dict[int, bytes] = {}  # tag and length of the blob
-        self._tails: dict[tuple[Any, ...], bytes] = {}
-        self._values: dict[bytes, tuple[Any, ...]] = {}
+        self.tails: dict[tuple[Any, ...], bytes] = {}
+        self.values: dict[bytes, tuple[Any, ...]] = {}
 
     @staticmethod
     def _is_bytes(field: FieldRule) -> bool:
@@ -83,19 +84,19 @@ class _Flat:
         return field.number << 3 | (_LENGTH if field.type == Type.BYTES else _VARINT)
 
     def encode(self, message: Any) -> tuple[Buffer, ...]:
-        if type(message) is not self._flat:
-            raise TypeError(f"a {self._flat.__name__} goes here, not a {type(message).__name__}")
+        if type(message) is not self.flat:
+            raise TypeError(f"a {self.flat.__name__} goes here, not a {type(message).__name__}")
         blob, values = message[0], message[1:]
         if type(blob) is not bytes:
             blob = memoryview(blob)
             if blob.format != "B":
                 blob = blob.cast("B")
-        tail = self._tails.get(values)
+        tail = self.tails.get(values)
         if tail is None:
-            tail = self._remember(self._tails, values, self._encode_tail(values))
+            tail = self._remember(self.tails, values, self._encode_tail(values))
         length = len(blob)
-        if not self._low <= length <= self._high:
-            raise Violation(self._name, f"{length} bytes, not {self._low} to {self._high}")
+        if not self.low <= length <= self.high:
+            raise Violation(self._name, f"{length} bytes, not {self.low} to {self.high}")
         if not length:  # proto3 leaves out what is empty
             return (tail,)
         head = self._heads.get(length)
@@ -125,8 +126,8 @@ class _Flat:
 
     def decode(self, untrusted: bytes) -> Any:
         end = len(untrusted)
-        if end > self._most:
-            raise Violation("", f"{end} bytes, at most {self._most} are legal")
+        if end > self.most:
+            raise Violation("", f"{end} bytes, at most {self.most} are legal")
         start = length = 0
         if untrusted.startswith(self._tag_of_blob):
             try:
@@ -135,16 +136,16 @@ class _Flat:
                 raise Violation("", "ends in the middle of a field") from None
             if not length:
                 raise Violation(self._name, "zero or empty, and spelled out all the same")
-        if not self._low <= length <= self._high:
-            raise Violation(self._name, f"{length} bytes, not {self._low} to {self._high}")
+        if not self.low <= length <= self.high:
+            raise Violation(self._name, f"{length} bytes, not {self.low} to {self.high}")
         stop = start + length
         if stop > end:
             raise Violation(self._name, f"{length} bytes, but only {end - start} are there")
         untrusted_tail = untrusted[stop:]
-        values = self._values.get(untrusted_tail)
+        values = self.values.get(untrusted_tail)
         if values is None:
-            values = self._remember(self._values, untrusted_tail, self._decode_tail(untrusted_tail, stop))
-        return tuple.__new__(self._flat, (memoryview(untrusted)[start:stop], *values))
+            values = self._remember(self.values, untrusted_tail, self._decode_tail(untrusted_tail, stop))
+        return tuple.__new__(self.flat, (memoryview(untrusted)[start:stop], *values))
 
     def _decode_tail(self, untrusted: bytes, offset: int) -> tuple[Any, ...]:
         """The fields behind the blob, which end the message; ``offset`` is where in it they begin."""

@@ -26,7 +26,7 @@ from appliance.vchan.codec import Codec
 from appliance.vchan.frame import HEADER, HEADER_BYTES, frame_bytes
 from appliance.vchan.layout import NOTIFY_READ, NOTIFY_WRITE
 from appliance.vchan.live import Event, State
-from appliance.vchan.reach import Serials
+from appliance.vchan.reach import Serials, quick
 from appliance.vchan.ring import MASK, PeerViolation, SecretVchan, Side, Vchan, fence
 from appliance.vchan.schema import Kind, Schema
 from appliance.vchan.wire import Wire
@@ -71,13 +71,9 @@ class Endpoint(Serials):
         "_hear",
         "_is_callee",
         "_is_caller",
-        "_is_stream",
         "_largest_in",
         "_largest_out",
-        "_received",
-        "_received_bytes",
-        "_sent",
-        "_sent_bytes",
+        "_quick",
         "_stale",
         "_unanswered",
         "_vchan",
@@ -96,11 +92,15 @@ class Endpoint(Serials):
         kind = SecretVchan if "KEY" in schema.labels else Vchan
         self._vchan = kind(wire.memory, side, schema.orders, first)
         into, out = (schema.forward, schema.backward) if side is Side.SERVER else (schema.backward, schema.forward)
-        self._decode = Codec(into).decode if into is not None else None
+        coming = Codec(into) if into is not None else None
+        going = Codec(out) if out is not None else None
+        self._decode = coming.decode if coming else None
         self._largest_in = into.max_bytes if into is not None else 0
-        self._encode = Codec(out).encode if out is not None else None
+        self._encode = going.encode if going else None
         self._largest_out = frame_bytes(out.max_bytes) if out is not None else 0
-        self._is_stream = schema.kind is Kind.STREAM
+        flats = (coming.flat if coming else None, going.flat if going else None)
+        self._quick = quick(self, *flats) if any(flats) and schema.kind is Kind.STREAM and kind is Vchan else None
+        """Is asked first, and does what is plain (short.pyx); None where it was not compiled."""
         self._is_caller = schema.kind is Kind.CALL and side is Side.CLIENT
         self._is_callee = schema.kind is Kind.CALL and side is Side.SERVER
         self._violation: PeerViolation | None = None
@@ -192,6 +192,11 @@ class Endpoint(Serials):
         Errors: Violation (a ValueError) naming the field if our own message breaks the schema; TypeError if it is
         another message; RuntimeError if this end is a stream's consumer and has nothing to say.
         """
+        if self._quick is not None and self._quick.send(message):
+            if not self._has_written:
+                self._has_written = True
+                self.unflushed.append(self)
+            return True
         if self._encode is None:
             raise RuntimeError(f"{self.schema.name} is a stream, and this is its consumer")
         chunks = self._encode(message)
@@ -222,6 +227,8 @@ class Endpoint(Serials):
 
     def room(self) -> bool:
         """Whether a message of the largest size would be sent now."""
+        if self._quick is not None and self._quick.room():
+            return True
         vchan = self._vchan
         try:
             return self._encode is not None and vchan.state is _OPEN and vchan.fits(self._largest_out)
@@ -238,6 +245,9 @@ class Endpoint(Serials):
 
         Errors: PeerViolation for whatever the peer did wrong, after which this end is closed.
         """
+        if self._quick is not None and (message := self._quick.receive()) is not None:
+            self._has_read = True
+            return message
         vchan = self._vchan
         if vchan.state is not _OPEN:
             return None
@@ -339,10 +349,10 @@ class Endpoint(Serials):
     def statistics(self) -> Statistics:
         """A snapshot."""
         return Statistics(
-            self._sent + self.shortly_sent,
-            self._received + self.shortly_received,
-            self._sent_bytes + self.shortly_sent_bytes,
-            self._received_bytes + self.shortly_received_bytes,
+            self._sent,
+            self._received,
+            self._sent_bytes,
+            self._received_bytes,
             self._dropped,
             self._stale,
         )

@@ -102,8 +102,6 @@ class Vchan(Indices):
         "_peer_prod_word",
         "_peer_wants",
         "_prod_word",
-        "_seen_cons",
-        "_seen_prod",
         "_shared",
         "_wants",
         "_words",
@@ -133,8 +131,7 @@ class Vchan(Indices):
 
     def _forget(self) -> None:
         self._cons = self._prod = self._first
-        # What the peer's indices were when last looked at; they are looked at again only when that is not enough. What
-        # goes the short way leaves them behind, by less than 4 GiB from one heartbeat to the next, each of which looks.
+        # What the peer's indices were when last looked at; they are looked at again only when that is not enough
         self._seen_cons = self._seen_prod = self._first
         self._header: tuple[int, int] | None = None  # of the frame that is not all there yet: length and serial
         self._is_partial = False  # whether there is one
@@ -246,8 +243,6 @@ class Vchan(Indices):
         """
         cons, size = self._cons, self._in_size
         ready = (self._seen_prod - cons) & MASK
-        if ready > size:  # what had been seen went the short way
-            ready = self._look()
         header = self._header
         if header is None:
             if ready < HEADER_BYTES:

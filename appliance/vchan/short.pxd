@@ -7,16 +7,20 @@ cdef enum:
 cdef class Indices:
     cdef public uint32_t _cons
     cdef public uint32_t _prod
+    cdef public uint32_t _seen_cons
+    cdef public uint32_t _seen_prod
     cdef public bint _is_up
     cdef public bint _is_partial
 
 cdef class Serials:
     cdef public uint32_t _next_in
     cdef public uint32_t _next_out
+    cdef public uint64_t _sent
+    cdef public uint64_t _received
+    cdef public uint64_t _sent_bytes
+    cdef public uint64_t _received_bytes
     cdef readonly uint64_t shortly_sent
     cdef readonly uint64_t shortly_received
-    cdef readonly uint64_t shortly_sent_bytes
-    cdef readonly uint64_t shortly_received_bytes
 
 cdef class End:
     cdef Indices ring
@@ -41,6 +45,18 @@ cdef class End:
     cdef bint fits(self, Py_ssize_t length) noexcept
     cdef void put(self, const uint8_t *message, Py_ssize_t length) noexcept
     cdef void notify(self, uint8_t bits) noexcept
+
+cdef class Quick(End):
+    cdef object coming
+    cdef object going
+    cdef dict values
+    cdef dict tails
+    cdef Py_ssize_t largest_in
+    cdef Py_ssize_t largest_out
+    cdef Py_ssize_t low
+    cdef Py_ssize_t high
+
+    cdef uint32_t free(self) noexcept
 
 cdef struct Lone:
     # A flat message of one packet: its blob lies from `at` on, `length` bytes

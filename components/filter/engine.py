@@ -50,7 +50,7 @@ from components.filter.nat import Exhausted, Nat, Rewriting, free_port, reverse
 from components.filter.pickup import Pickup, question, turned_round
 from components.filter.records import Records, RuleHits
 from components.filter.reject import answer
-from components.filter.uniform import run
+from components.filter.twin import run
 from components.filter.ways import Sources, Ways
 
 # Headers without options, up to the control bits of TCP: (IPv4) total length, fragment; (IPv6) payload length; then the

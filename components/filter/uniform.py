@@ -20,6 +20,9 @@ _TCP4: Final = 16  # the 16-bit word of data offset and flags
 _TCP6: Final = 26
 _COMPARED4: Final = ((0, 4), (6, 10), (12, 24))  # the same, as bytes
 _COMPARED6: Final = ((0, 8), (8, 44))
+_SHORTEST: Final = 24
+_FLAGS4: Final = 33  # the byte of TCP's flags
+_FLAGS6: Final = 53
 _MOST: Final = (
     64  # packets: what a group holds if it was made as groups are, and the price of a look at one that was not
 )
@@ -33,9 +36,11 @@ def run(blob: memoryview, start: int, size: int, is_tcp: bool) -> int:
     flags that change a flow's state. At least one; not all if that cannot be said quickly.
     """
     count = (len(blob) - start) // size
-    if size & 3 or start & 3 or count < 2:
+    if size < _SHORTEST or size & 3 or start & 3 or count < 2:
         return 1
     is_4 = blob[start] >> 4 == 4
+    if size <= (_FLAGS4 if is_4 else _FLAGS6) if is_tcp else not is_4 and size < _COMPARED6[-1][-1]:
+        return 1
     count = min(count, _MOST)
     # The commonest end of a run: flows that take turns. All that is looked at below is looked at here
     for low, high in _COMPARED4 if is_4 else _COMPARED6:

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=True, wraparound=False
-"""The compiled twin of loops.py: the same functions, the same bytes, about twenty times as fast.
+"""The compiled twin of loops.py and runs.py: the same functions, the same bytes, about twenty times as fast.
 
 Every access is checked. Single bytes are read and written through memoryviews, whose bounds Cython checks; whole ranges
 only by `_sum`, `_copy` and `_same`, each of which checks the range before it takes a pointer, and keeps none.
@@ -21,7 +21,17 @@ cdef enum:
     TCP_CHECK = 16  # offset of the checksum in a TCP header
     UDP_CHECK = 6
     FIN_PSH = 0x09
+    ACK = 0x10
+    ECE = 0x40
     CWR = 0x80
+    DF = 0x40  # in the first byte of the fragment field
+    MOST_SEGMENTS = 64
+    LARGEST = 65535  # bytes of a superpacket
+    VNET = 10  # bytes of a virtio_net_hdr
+    NEEDS_CSUM = 1
+    GSO_TCPV4 = 1
+    GSO_TCPV6 = 4
+    GSO_UDP_L4 = 5
 
 
 # Ranges --------------------------------------------------------------------------------------------------------------
@@ -178,71 +188,197 @@ cdef bytes _segments(const uint8_t[::1] packet, Py_ssize_t start, Py_ssize_t pay
     return result
 
 
-def follow(
-    const uint8_t[::1] blob not None,
-    Py_ssize_t at,
-    Py_ssize_t size,
-    int protocol,
-    Py_ssize_t start,
-    Py_ssize_t header,
-    int ident,
-    Py_ssize_t most,
-):
-    """See loops.py."""
-    if start not in (20, 40) or protocol not in (TCP, UDP) or ident not in (0, 1):
-        raise ValueError(f"not a kind of flow: protocol {protocol} behind {start} bytes")
-    if (header < start + 20 if protocol == TCP else header != start + 8) or size <= header or at < size:
-        raise ValueError(f"headers of {header} bytes in packets of {size}, at {at}")
-    cdef Py_ssize_t first = at
-    while most > 0 and at <= blob.shape[0] - size and _follows(blob, at, size, protocol, start, header, ident):
-        at += size
-        most -= 1
-    if at == first:
-        return b""
-    cdef Py_ssize_t count = (at - first) // size
-    cdef Py_ssize_t each = size - header
-    cdef bytes result = PyBytes_FromStringAndSize(NULL, count * each)
-    cdef uint8_t[::1] out = <uint8_t[:count * each]> <uint8_t *> PyBytes_AS_STRING(result)
-    cdef Py_ssize_t i
-    for i in range(count):
-        _copy(out, i * each, blob, first + i * size + header, each)
+# Joining: see runs.py -------------------------------------------------------------------------------------------------
+
+
+cdef struct Run:
+    # A superpacket in the making, from its first packet's headers
+    Py_ssize_t first  # where that packet begins
+    Py_ssize_t size  # its bytes, and those of all but the last
+    Py_ssize_t start  # of the transport header
+    Py_ssize_t header  # bytes of all headers
+    int protocol
+    int ident  # by how much the identification goes up
+    Py_ssize_t count  # packets
+    Py_ssize_t payload  # bytes of all payloads
+    uint8_t flags  # of a last packet, in which they may be more
+    bint is_open
+
+
+cdef bint _begins(const uint8_t[::1] blob, Py_ssize_t at, Py_ssize_t size, bint udp, Run *run) except -1:
+    """Whether others may be joined to the packet of ``size`` bytes at ``at``."""
+    cdef Py_ssize_t transport = 0
+    if size < 28:
+        return False
+    if blob[at] == 0x45:
+        run.start, run.protocol, run.ident = 20, blob[at + 9], 1
+        if blob[at + 6] & ~DF or blob[at + 7] or _get16(blob, at + 2) != <uint64_t> size:
+            return False
+    else:
+        run.start, run.protocol, run.ident = 40, blob[at + 6], 0
+        if blob[at] >> 4 != 6 or size < 40 or _get16(blob, at + 4) != <uint64_t> (size - 40):
+            return False
+    if run.protocol == TCP:
+        if size < run.start + 20 or blob[at + run.start + 13] & ~ECE != ACK:
+            return False
+        transport = 4 * (blob[at + run.start + 12] >> 4)
+        if transport < 20:
+            return False
+    elif run.protocol == UDP and udp:
+        if size < run.start + 8 or _get16(blob, at + run.start + 4) != <uint64_t> (size - run.start):
+            return False
+        if not blob[at + run.start + 6] and not blob[at + run.start + 7]:
+            return False
+        transport = 8
+    else:
+        return False
+    run.first, run.size, run.header = at, size, run.start + transport
+    run.count, run.payload, run.flags, run.is_open = 1, size - run.header, 0, True
+    return run.header < size
+
+
+cdef bint _sound(const uint8_t[::1] blob, Py_ssize_t at, Py_ssize_t size, Run *run) except -1:
+    """Whether the checksums of a packet's IP and transport headers are right."""
+    # The transport's sum covers the addresses, the protocol and the length
+    cdef Py_ssize_t addresses = 12 if run.start == 20 else 8
+    if run.start == 20 and _sum(blob, at, 20) != 0:
+        return False
+    return (_sum(blob, at + addresses, size - addresses) + run.protocol + size - run.start) % MODULUS == 0
+
+
+cdef bint _takes(const uint8_t[::1] blob, Py_ssize_t at, Py_ssize_t size, Run *run) except -1:
+    """Whether the packet of ``size`` bytes at ``at``, behind the run's last one, is its next, and sound; it belongs to
+    it then. Of its headers, all but the checksums are the same or one step on. A step that overflows its field ends the
+    run, and so does a shorter packet.
+    """
+    cdef Py_ssize_t before = at - run.size
+    cdef Py_ssize_t start = run.start
+    cdef Py_ssize_t missing = run.size - size
+    cdef int ident = run.ident
+    if missing:
+        run.is_open = False
+    if size <= run.header or run.payload + size > LARGEST:
+        return False
+    if start == 20:
+        if not (
+            _same(blob, before, at, 0, 2)
+            and _get16(blob, before + 2) == _get16(blob, at + 2) + missing
+            and _same(blob, before, at, 6, 10)
+            and _same(blob, before, at, 12, start + 4)
+        ):
+            return False
+        if _get16(blob, before + 4) + ident != _get16(blob, at + 4):
+            # Atomic datagrams (RFC 6864) whose identification stays the same
+            if run.count > 1 or not blob[at + 6] & DF or not _same(blob, before, at, 4, 6):
+                return False
+            ident = 0
+    elif not (
+        _same(blob, before, at, 0, 4)
+        and _get16(blob, before + 4) == _get16(blob, at + 4) + missing
+        and _same(blob, before, at, 6, start + 4)
+    ):
+        return False
+    if run.protocol == TCP:
+        if not (
+            _get32(blob, before + start + 4) + (run.size - run.header) == _get32(blob, at + start + 4)
+            and _same(blob, before, at, start + 8, start + 13)
+            and blob[before + start + 13] & ~FIN_PSH == blob[at + start + 13] & ~FIN_PSH
+            and _same(blob, before, at, start + 14, start + TCP_CHECK)
+            and _same(blob, before, at, start + TCP_CHECK + 2, run.header)
+        ):
+            return False
+    elif _get16(blob, before + start + 4) != _get16(blob, at + start + 4) + missing:
+        return False
+    if not _sound(blob, at, size, run):
+        return False
+    run.ident = ident
+    run.count += 1
+    run.payload += size - run.header
+    if run.protocol == TCP and blob[at + start + 13] & FIN_PSH:
+        run.flags = blob[at + start + 13]
+        run.is_open = False
+    elif run.count == MOST_SEGMENTS:
+        run.is_open = False
+    return True
+
+
+cdef bytes _alone(const uint8_t[::1] blob, Py_ssize_t at, Py_ssize_t size):
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, VNET + size)
+    cdef uint8_t[::1] out = <uint8_t[:VNET + size]> <uint8_t *> PyBytes_AS_STRING(result)
+    out[:VNET] = 0
+    _copy(out, VNET, blob, at, size)
     return result
 
 
-cdef int _follows(
-    const uint8_t[::1] blob,
-    Py_ssize_t at,
-    Py_ssize_t size,
-    int protocol,
-    Py_ssize_t start,
-    Py_ssize_t header,
-    int ident,
-) except -1:
-    """Whether the packet at ``at`` continues the one before it, and its checksums are right.
+cdef bytes _joined(const uint8_t[::1] blob, Run *run):
+    """What to write for the whole run."""
+    if run.count == 1:
+        return _alone(blob, run.first, run.size)
+    cdef Py_ssize_t transport = run.header - run.start + run.payload
+    cdef Py_ssize_t room = VNET + run.header + run.payload
+    cdef Py_ssize_t each = run.size - run.header
+    cdef Py_ssize_t check = TCP_CHECK if run.protocol == TCP else UDP_CHECK
+    cdef Py_ssize_t addresses = 12 if run.start == 20 else 8
+    cdef Py_ssize_t at, data, i
+    cdef uint64_t pseudo
+    cdef uint16_t[4] fields
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, room)
+    cdef uint8_t[::1] out = <uint8_t[:room]> <uint8_t *> PyBytes_AS_STRING(result)
+    cdef uint8_t[::1] packet = out[VNET:]
+    _copy(packet, 0, blob, run.first, run.header)
+    at = run.header
+    for i in range(run.count):
+        data = min(each, run.payload - i * each)
+        _copy(packet, at, blob, run.first + i * run.size + run.header, data)
+        at += data
+    if run.start == 20:
+        _put16(packet, 2, 20 + transport)
+        _put16(packet, 10, 0)
+        _put16(packet, 10, _negative(_sum(packet, 0, 20)))
+    else:
+        _put16(packet, 4, transport)
+    if run.protocol == TCP:
+        packet[run.start + 13] |= run.flags
+        out[1] = GSO_TCPV4 if run.start == 20 else GSO_TCPV6
+    else:
+        _put16(packet, run.start + 4, transport)
+        out[1] = GSO_UDP_L4
+    # The checksum field holds the pseudo-header's sum; the kernel completes it if the packet leaves by a wire
+    pseudo = (_sum(packet, addresses, run.start - addresses) + run.protocol + transport) % MODULUS
+    _put16(packet, run.start + check, pseudo if pseudo else MODULUS)
+    out[0] = NEEDS_CSUM
+    fields[0], fields[1], fields[2], fields[3] = run.header, each, run.start, check
+    memcpy(&out[2], fields, 8)
+    return result
 
-    Of its headers, all but the checksums are the same or one step on. A step that overflows its field ends the run.
-    """
-    cdef Py_ssize_t before = at - size
-    if start == 20:
-        if not (
-            _same(blob, before, at, 0, 4)
-            and _get16(blob, before + 4) + ident == _get16(blob, at + 4)
-            and _same(blob, before, at, 6, 10)
-            and _same(blob, before, at, 12, start + 4)
-            and _sum(blob, at, 20) == 0
-        ):
-            return False
-    elif not _same(blob, before, at, 0, start + 4):
-        return False
-    if protocol == TCP:
-        if not (
-            _get32(blob, before + start + 4) + (size - header) == _get32(blob, at + start + 4)
-            and _same(blob, before, at, start + 8, start + TCP_CHECK)
-            and _same(blob, before, at, start + TCP_CHECK + 2, header)
-        ):
-            return False
-    elif not _same(blob, before, at, start + 4, start + UDP_CHECK):
-        return False
-    # The transport's sum covers the addresses, the protocol and the length
-    cdef Py_ssize_t addresses = 12 if start == 20 else 8
-    return (_sum(blob, at + addresses, size - addresses) + protocol + size - start) % MODULUS == 0
+
+def join(const uint8_t[::1] blob not None, Py_ssize_t size, bint udp):
+    """See runs.py."""
+    cdef Py_ssize_t end = blob.shape[0]
+    cdef Py_ssize_t at, item
+    cdef list buffers = []
+    cdef Py_ssize_t bad = 0
+    cdef bint has_run = False
+    cdef Run run
+    if not end or size < 1:
+        raise ValueError(f"{end} bytes in packets of {size}")
+    if end <= size:
+        return [_alone(blob, 0, end)], 0
+    at = 0
+    while at < end:
+        item = min(size, end - at)
+        if has_run and run.is_open and _takes(blob, at, item, &run):
+            at += item
+            continue
+        if has_run:
+            buffers.append(_joined(blob, &run))
+        has_run = _begins(blob, at, item, udp, &run)
+        if has_run and not _sound(blob, at, item, &run):
+            bad += 1
+            has_run = False
+        if not has_run:
+            buffers.append(_alone(blob, at, item))
+        at += item
+    if has_run:
+        buffers.append(_joined(blob, &run))
+    return buffers, bad

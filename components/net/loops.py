@@ -12,7 +12,7 @@ from typing import Final
 
 from components.net.checksum import MODULUS, folds, total
 
-__all__ = ["follow", "tcp_segments", "total", "udp_segments"]
+__all__ = ["tcp_segments", "total", "udp_segments"]
 
 _FIN_PSH: Final = 0x09
 _CWR: Final = 0x80
@@ -56,10 +56,11 @@ def _tcp_struct(length: int) -> struct.Struct:
     return struct.Struct(f"!4sI5sB2sH{length - 18}s")
 
 
-def tcp_segments(packet: bytes, start: int, payload: int, mss: int) -> bytes:
+def tcp_segments(packet: bytes | memoryview, start: int, payload: int, mss: int) -> bytes:
     """The segments of a TCP superpacket, back to back: its TCP header at ``start``, ``mss`` bytes a segment from
     ``payload`` on, of which there is at least one and not less than ``mss``.
     """
+    packet = bytes(packet)
     end = len(packet)
     header = payload - start
     if start < 0 or header < 20 or header % 4:
@@ -100,8 +101,9 @@ def tcp_segments(packet: bytes, start: int, payload: int, mss: int) -> bytes:
     return b"".join(parts)
 
 
-def udp_segments(packet: bytes, start: int, mss: int) -> bytes:
+def udp_segments(packet: bytes | memoryview, start: int, mss: int) -> bytes:
     """The datagrams of a UDP superpacket, back to back; as ``tcp_segments``."""
+    packet = bytes(packet)
     end = len(packet)
     payload = start + 8
     _check(packet, start, payload, mss)
@@ -117,14 +119,3 @@ def udp_segments(packet: bytes, start: int, mss: int) -> bytes:
         check = -(shared + 2 * length + total(data)) % MODULUS or MODULUS  # zero would say "no checksum" (RFC 768)
         parts += ip[i], ports + struct.pack("!HH", length, check), data
     return b"".join(parts)
-
-
-def follow(blob: bytes, at: int, size: int, protocol: int, start: int, header: int, ident: int, most: int) -> bytes:
-    """The payloads of the packets of ``size`` bytes from ``at`` on, ``most`` at the most, each of which is sound and
-    continues the TCP or UDP flow of the one before it, whose headers are ``header`` bytes, the transport's at
-    ``start``; ``ident``: by how much the IPv4 identification goes up.
-
-    It may stop early, and here it takes none: many at once cost in Python what they cost one by one, and that is told
-    in coalesce.py already.
-    """
-    return b""

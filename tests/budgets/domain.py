@@ -59,6 +59,8 @@ class Domain:
         self._guest = Guest(role, settings or {}, devices or {}, ports, page, patience, control_fd=self._control)
         if not short:
             self._guest._shorter = None
+            for endpoint in (*self.near.values(), *self.far.values()):
+                endpoint._quick = None
         importlib.import_module(declared["main"]).build(self._guest)
         for _ in range(6):
             for far in self.far.values():

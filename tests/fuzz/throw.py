@@ -20,14 +20,13 @@ from tests.fuzz import sanitized
 
 sanitized.load()
 
-from appliance.vchan.messages import Packets  # noqa: E402
 from components.crypto import fast as crypto  # noqa: E402
 from components.crypto import loops as crypto_loops  # noqa: E402
 from components.net import fast as net  # noqa: E402
 from components.net import loops as net_loops  # noqa: E402
+from components.net import runs as net_runs  # noqa: E402
 from components.net import twin, virtio  # noqa: E402
 from components.net.checksum import MODULUS, total  # noqa: E402
-from components.net.coalesce import coalesce  # noqa: E402
 from components.net.split import split  # noqa: E402
 
 TCP, UDP = 6, 17
@@ -231,56 +230,13 @@ def fuzz_segments(chance: Chance) -> None:
         agree(outcome(getattr(net, name), exact(packet), *numbers.values()), python, name, packet, numbers)
 
 
-def follow(blob: bytes, at: int, size: int, protocol: int, start: int, header: int, ident: int, most: int) -> bytes:
-    """What ``follow`` is to give, packet by packet; the one in loops.py leaves it all to its caller."""
-    least = {TCP: start + 20, UDP: start + 8}.get(protocol, size)
-    if start not in (20, 40) or ident not in (0, 1) or not least <= header < size <= at:
-        raise ValueError
-    if protocol == UDP and header != least:
-        raise ValueError
-    field = start + (virtio.TCP_CHECK if protocol == TCP else virtio.UDP_CHECK)
-    steps = [(4, 2, ident)] if start == 20 else []
-    if protocol == TCP:
-        steps.append((start + 4, 4, size - header))
-    payloads = []
-    while len(payloads) < most and at + size <= len(blob):
-        packet, head = blob[at : at + size], bytearray(blob[at - size : at - size + header])
-        for offset, width, step in steps:
-            number = int.from_bytes(head[offset : offset + width], "big") + step
-            if number >> 8 * width:
-                return b"".join(payloads)
-            head[offset : offset + width] = number.to_bytes(width, "big")
-        if start == 20:
-            head[10:12] = packet[10:12]
-        head[field : field + 2] = packet[field : field + 2]
-        pseudo = packet[12 if start == 20 else 8 :]
-        if (
-            head != packet[:header]
-            or (start == 20 and total(packet[:20]))
-            or (total(pseudo) + protocol + size - start) % MODULUS
-        ):
-            break
-        payloads.append(packet[header:])
-        at += size
-    return b"".join(payloads)
-
-
-def fuzz_follow(chance: Chance) -> None:
-    blob, size, protocol, start, header = flow(chance)
-    blob = damaged(chance, blob, chance.choice((2 * size, 1 << 16)))
-    numbers = {"at": size, "size": size, "protocol": protocol, "start": start, "header": header}
-    numbers |= {"ident": 1 if start < 40 else 0, "most": chance.choice((1, 64))}
-    bent(chance, numbers)
-    python = expected(numbers, follow, blob, *numbers.values())
-    agree(outcome(net.follow, exact(blob), *numbers.values()), python, blob, numbers)
-
-
 def both_ways(call: Callable[[], Any]) -> None:
     """With either twin in the places of twin.py."""
     results = []
-    for module in (net, net_loops):
-        for name in ("follow", "tcp_segments", "total", "udp_segments"):
+    for module, joins in ((net, net), (net_loops, net_runs)):
+        for name in ("tcp_segments", "total", "udp_segments"):
             setattr(twin, name, getattr(module, name))
+        twin.join = joins.join
         results.append(outcome(call))
     agree(*results)
 
@@ -296,10 +252,13 @@ def fuzz_split(chance: Chance) -> None:
     both_ways(lambda: split(memoryview(read)))
 
 
-def fuzz_coalesce(chance: Chance) -> None:
+def fuzz_join(chance: Chance) -> None:
     blob, size, *_ = flow(chance)
-    group = Packets(memoryview(damaged(chance, blob)), max(1, size + chance.choice((0, 0, 0, 1, -1))), 1)
-    both_ways(lambda: coalesce(group, True))
+    blob = damaged(chance, blob, chance.choice((2 * size, 1 << 16)))
+    numbers = bent(chance, {"size": size})
+    for udp in (False, True):
+        python = expected(numbers, net_runs.join, blob, numbers["size"], udp)
+        agree(outcome(net.join, exact(blob), numbers["size"], udp), python, blob, numbers)
 
 
 def room(chance: Chance, length: int) -> tuple[memoryview, memoryview]:

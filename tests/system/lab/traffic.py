@@ -8,7 +8,6 @@ import re
 import socket
 import statistics
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -91,7 +90,7 @@ def first_echo(source: Namespace, address: str, seconds: float) -> bool:
 
 @contextmanager
 def iperf_server(namespace: Namespace) -> Iterator[None]:
-    server = namespace.start("iperf3", "-s", "--forceflush", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    server = namespace.start("iperf3", "-s")  # whoever keeps what it prints must read it, or it stops after 64 KiB
     try:
         listening = f":{IPERF_PORT} "
         wait_for("iperf3 to listen", lambda: listening in namespace.run("ss", "-Hltn"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator
 from importlib import import_module
 
@@ -13,9 +14,10 @@ from components.net import twin
 @pytest.fixture(scope="module", params=["fast", "loops"])
 def loops(request: pytest.FixtureRequest) -> Iterator[str]:
     """The twin that runs in a module which uses this."""
-    chosen = import_module(f"components.net.{request.param}")
+    names = {"fast": ["fast"], "loops": ["loops", "runs"]}[request.param]
+    chosen = ChainMap(*(vars(import_module(f"components.net.{name}")) for name in names))
     with pytest.MonkeyPatch.context() as patch:
         for name in set(twin.__all__) - {"COMPILED"}:
-            patch.setattr(twin, name, getattr(chosen, name))
+            patch.setattr(twin, name, chosen[name])
         patch.setattr(twin, "COMPILED", request.param == "fast")
         yield request.param

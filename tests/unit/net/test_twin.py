@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.vchan.messages import Packets
-from components.net import fast, loops, twin
+from components.net import fast, loops, runs, twin
 from components.net.coalesce import coalesce
 from components.net.split import Malformed, split
 from tests.unit.net.packets import offloaded, payload, tcp, udp
@@ -18,9 +18,9 @@ from tests.unit.net.packets import offloaded, payload, tcp, udp
 NAMES = sorted(set(twin.__all__) - {"COMPILED"})
 
 
-def use(module: ModuleType) -> None:
+def use(*modules: ModuleType) -> None:
     for name in NAMES:
-        setattr(twin, name, getattr(module, name))
+        setattr(twin, name, next(getattr(module, name) for module in modules if hasattr(module, name)))
 
 
 def both(do):  # type: ignore[no-untyped-def]
@@ -28,8 +28,8 @@ def both(do):  # type: ignore[no-untyped-def]
     before = {name: getattr(twin, name) for name in NAMES}
     results = []
     try:
-        for module in (fast, loops):
-            use(module)
+        for modules in ((fast,), (loops, runs)):
+            use(*modules)
             try:
                 results.append(do())
             except Malformed as error:
@@ -41,7 +41,7 @@ def both(do):  # type: ignore[no-untyped-def]
 
 
 def test_the_compiled_twin_runs_where_it_is_built() -> None:
-    assert twin.COMPILED and twin.follow is fast.follow and fast.__file__.endswith(".so")
+    assert twin.COMPILED and twin.join is fast.join and fast.__file__.endswith(".so")
 
 
 @given(
@@ -154,21 +154,11 @@ def test_numbers_that_overflow_are_told_apart_the_same_way() -> None:
         lambda: fast.tcp_segments(bytes(70000), 40, 60, 1000),
         lambda: fast.udp_segments(bytes(100), 92, 1),
         lambda: fast.udp_segments(bytes(100), 20, 10),  # IPv6, if anything
-        lambda: fast.follow(bytes(100), 50, 50, 1, 20, 40, 1, 64),
-        lambda: fast.follow(bytes(100), 50, 50, 6, 24, 44, 1, 64),
-        lambda: fast.follow(bytes(100), 50, 50, 6, 20, 39, 1, 64),
-        lambda: fast.follow(bytes(100), 50, 50, 6, 20, 50, 1, 64),
-        lambda: fast.follow(bytes(100), 50, 50, 6, 20, 40, 2, 64),
-        lambda: fast.follow(bytes(100), 49, 50, 6, 20, 40, 1, 64),
-        lambda: fast.follow(bytes(100), -1, 50, 6, 20, 40, 1, 64),
+        lambda: fast.join(b"", 10, True),
+        lambda: fast.join(bytes(100), 0, True),
+        lambda: fast.join(bytes(100), -50, True),
     ],
 )
 def test_the_compiled_loops_check_for_themselves(call) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises((ValueError, IndexError)):
         call()
-
-
-def test_nothing_follows_where_the_bytes_end() -> None:
-    packet = tcp(4, payload(100), options=[])
-    for at, most in ((140, 64), (10**15, 64), (2**62, 64), (140, 0), (140, -1)):
-        assert fast.follow(packet, at, len(packet), 6, 20, 40, 1, most) == b""
