@@ -67,7 +67,7 @@ class Managed:
         """The line of that number that it prints. Errors: AssertionError if it does not come, with all that it said."""
         over = time.monotonic() + seconds
         while True:
-            said = self.rig.get(f"{FOLDER}/said").decode(errors="replace")
+            _, said = self.rig.run(["cat", f"{FOLDER}/said"])
             lines = [line for line in said.splitlines() if line.startswith("{")]
             if len(lines) > number:
                 return dict(json.loads(lines[number]))

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.assembly.model import ValidatedAssembly
+from appliance.assembly.model import _PROOF, ValidatedAssembly
 from appliance.guest.status import State
 from appliance.monitor import control, devices
 from appliance.monitor.control import ControlServer
@@ -20,7 +21,7 @@ from appliance.monitor.places import run_dir
 from appliance.monitor.sandbox.plan import FIRST_OUTER_ID
 from appliance.monitor.xen.backend import XenBackend
 from appliance.monitor.xen.disk import DiskProcess
-from appliance.monitor.xen.images import boots_of
+from appliance.monitor.xen.images import Boot, boots_of
 from appliance.monitor.xen.plan import Side
 
 BOX: Final = "some"
@@ -29,6 +30,12 @@ CONF: Final = """[Interface]
 PrivateKey = QEJOrY0UzBWGZ0bIcDmEnYxFu4DWN7sWAIvdPm4bYnw=
 Address = 10.9.0.1/24
 """
+
+
+def _images(built: ValidatedAssembly, names: Sequence[str]) -> dict[str, Boot]:
+    """Of those that are started."""
+    few = tuple(domain for domain in built.domains if domain.name in names)
+    return boots_of(replace(built, domains=few, proof=_PROOF))
 
 
 class Some:
@@ -56,7 +63,7 @@ class Some:
         self.disk = DiskProcess(self.image, FIRST_OUTER_ID, self.log)
         self.journal = os.memfd_create("journal")
         self.backend = XenBackend(
-            built, BOX, directory, boots_of(built), sides or {}, self.journal, disk=self.disk, devices=held
+            built, BOX, directory, _images(built, self.names), sides or {}, self.journal, disk=self.disk, devices=held
         )
         self._poll = select.epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}
