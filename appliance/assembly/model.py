@@ -285,6 +285,11 @@ class ValidatedAssembly:
         return tuple(one for one in self.channels if OPERATOR not in (one.client.domain, one.server.domain))
 
     @property
+    def operated(self) -> tuple[Channel, ...]:
+        """The channels of which the operator has an end."""
+        return tuple(one for one in self.channels if OPERATOR in (one.client.domain, one.server.domain))
+
+    @property
     def devices(self) -> frozenset[str]:
         """All that the domains hold of the host."""
         return frozenset(device for domain in self.domains for device in domain.role.devices)

@@ -24,7 +24,7 @@ from appliance.assembly.lines import Path as Way
 from appliance.assembly.model import COMMITS, DEVICES, RED_TO_BLACK, End
 from appliance.assembly.rulesfile import RULES
 from appliance.assembly.settings import plain
-from appliance.guest.outside import OPERATOR
+from appliance.guest.outside import DOM0, OPERATOR
 from appliance.guest.secret import Secret
 from appliance.guest.settings import SettingsError
 from appliance.vchan.schema import Kind
@@ -66,7 +66,7 @@ def version(draft: Draft) -> Broken:
 
 
 # What the monitor and its picture of the box call their own
-RESERVED: Final = ("monitor", "host", "lan", "wan", OPERATOR)
+RESERVED: Final = ("monitor", "host", "lan", "wan", OPERATOR, DOM0)
 
 
 @validator("names")

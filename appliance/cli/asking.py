@@ -11,13 +11,15 @@ import time
 from types import TracebackType
 from typing import Any, Final, Self
 
+from appliance.cli.guestline import Line, meet
 from appliance.guest.outside import OPERATOR
 from appliance.monitor import control
-from appliance.monitor.control import Busy, ControlError, Loan, Unjoined
+from appliance.monitor.control import Away, Busy, ControlError, Loan, Unjoined
 from appliance.vchan import memfd
 from appliance.vchan.endpoint import Endpoint
 from appliance.vchan.ring import PeerViolation, Side
-from appliance.vchan.schema import SchemaError, schema
+from appliance.vchan.schema import Schema, SchemaError, schema
+from appliance.vchan.wire import Wire
 
 BORROW: Final = 5.0  # seconds that another one's turn is waited for
 OPEN: Final = 5.0  # ... that a domain may take to be there: a rebuild is over in less than one
@@ -45,18 +47,19 @@ class Call:
         self._port = port
         self._waiting = waiting or (lambda why: None)
         self._loan: Loan | None = None
+        self._line: Line | None = None
         self._poll = select.epoll()
 
     def __enter__(self) -> Self:
         loan = self._loan = self._borrow()
         try:
+            until = time.monotonic() + OPEN
             shape = schema(loan.schema)
-            memory, wait, notify = loan.descriptors
-            wire = memfd.attach(memory, wait, notify, shape.orders)
+            wire = self._wire(loan, shape, until)
             self._endpoint = Endpoint(wire, Side.CLIENT, shape)
             self._poll.register(wire.fileno(), select.EPOLLIN | select.EPOLLET)
             self._poll.register(loan.fileno(), select.EPOLLIN)
-            self._open(time.monotonic() + OPEN)
+            self._open(until)
         except (SchemaError, ValueError, OSError) as error:
             self._close()
             raise AskError(f"{self._box} lends what this program cannot use: {error}", _RESTART) from None
@@ -71,8 +74,21 @@ class Call:
         self._endpoint.close()
         self._close()
 
+    def _wire(self, loan: Loan, shape: Schema, until: float) -> Wire:
+        if loan.place is None:
+            memory, wait, notify = loan.descriptors
+            return memfd.attach(memory, wait, notify, shape.orders)
+        line = self._line = meet(*loan.place, shape.orders)
+        while not line.is_met():
+            if time.monotonic() >= until or loan.is_over():
+                raise self._nobody()
+            time.sleep(_RETRY)
+        return line.wire
+
     def _close(self) -> None:
         self._poll.close()
+        if self._line is not None:
+            self._line.close()
         if self._loan is not None:
             self._loan.close()
 
@@ -82,10 +98,16 @@ class Call:
         return self._loan.domain if self._loan is not None else self._port
 
     def _borrow(self) -> Loan:
-        until = time.monotonic() + BORROW
+        began = time.monotonic()
+        until = began + BORROW
         while True:
             try:
                 return control.borrow(self._box, self._port)
+            except Away as away:
+                if time.monotonic() >= began + OPEN:
+                    raise self._nobody() from None
+                self._waiting(str(away))
+                time.sleep(_RETRY)
             except Busy as busy:
                 if time.monotonic() >= until:
                     raise AskError(str(busy), "wait for it to end, or end that process") from None
@@ -102,10 +124,11 @@ class Call:
         while not self._endpoint.is_open:
             self._progress()
             if not self._endpoint.is_open and not self._sleep(until):
-                why = (
-                    f"{self.domain} of {self._box} is not there: it was waited for {OPEN:g} s; nothing passes meanwhile"
-                )
-                raise AskError(why, f"septum ps {self._box}")
+                raise self._nobody()
+
+    def _nobody(self) -> AskError:
+        why = f"{self.domain} of {self._box} is not there: it was waited for {OPEN:g} s; nothing passes meanwhile"
+        return AskError(why, f"septum ps {self._box}")
 
     def _progress(self) -> Any:
         try:
@@ -122,12 +145,18 @@ class Call:
         left = until - time.monotonic()
         if left <= 0:
             return False
-        if self._endpoint.arm(space=False):
-            self._poll.poll(min(left, _LOOK))
+        if self._endpoint.arm(space=False) and not self._poll.poll(min(left, _LOOK)):
+            self._see_alive()
         self._endpoint.disarm()
         if self._loan is None or self._loan.is_over():
             raise AskError(f"{self._box} took the line to {self.domain} back, or went down", f"septum ps {self._box}")
         return True
+
+    def _see_alive(self) -> None:
+        """A guest that is gone says so to nobody, and its pages stay as they were for as long as they are mapped."""
+        if self._line is not None and not self._line.is_there():
+            self._line.detach()
+            self._progress()
 
     def ask(self, request: Any, seconds: float = REPLY) -> Any:
         """The reply to ``request``."""

@@ -13,14 +13,15 @@ _COLUMNS = ("type", "label", "memory", "grant frames", "maptrack frames", "event
 
 def seals_of(status: dict[str, Any]) -> list[dict[str, Any]]:
     """For each domain of ``status``: its name, and every attribute of its seal as wanted and as seen."""
-    from appliance.monitor.xen.seals import compare, seen
+    from appliance.monitor.xen.seals import Survey, compare
     from appliance.monitor.xen.xl import Xl
     from appliance.xen.xenstore import Xenstore
 
     found = []
     with ExitStack() as stack:
-        xl, store = Xl(), Xenstore()
+        survey, store = Survey(Xl()), Xenstore()
         stack.callback(store.close)
+        living = [domain["domid"] for domain in status["domains"] if domain["domid"] is not None]
         for domain in status["domains"]:
             entry: dict[str, Any] = {
                 "domain": domain["name"],
@@ -32,7 +33,7 @@ def seals_of(status: dict[str, Any]) -> list[dict[str, Any]]:
             }
             if domain["domid"] is not None:
                 try:
-                    rows = compare(domain["seal"], seen(domain["domid"], xl, store))
+                    rows = compare(domain["seal"], survey.seen(domain["domid"], store, living))
                 except OSError:
                     rows = [Row("guest", "alive", "gone; the monitor is rebuilding it", False)]
                 entry["attributes"] = [row._asdict() for row in rows]

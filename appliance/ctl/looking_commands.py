@@ -150,7 +150,8 @@ def restart(
     from septum.admin.v1 import admin_pb2 as pb
 
     with reach.the_box() as box:
-        before = _domain(_fetch_status(box), name)
+        found = _fetch_status(box)
+        before = _domain(found, name)
         say.confirmed(f"Restart {name} of {box.context.name}?", yes)
         begin = time.monotonic()
         try:
@@ -160,7 +161,7 @@ def restart(
             if before.component != "admin" or trouble.code is not Exit.UNREACHED:
                 raise
         with say.waiting(f"waiting for {name} to run again"):
-            after = _until_reborn(box, before)
+            after = _until_reborn(box, before, _XEN_REBUILD if found.backend == "xen" else _REBUILD)
     took = time.monotonic() - begin
     told = {"domain": name, "restarts": after.restarts, "seconds": round(took, 2)}
     say.done(
@@ -177,10 +178,11 @@ def _domain(found: Any, name: str) -> Any:
 
 
 _REBUILD: Final = 15.0  # seconds
+_XEN_REBUILD: Final = 60.0  # a guest has a kernel to start besides, and there may be others before it
 
 
-def _until_reborn(box: Any, before: Any) -> Any:
-    until = time.monotonic() + _REBUILD
+def _until_reborn(box: Any, before: Any, seconds: float) -> Any:
+    until = time.monotonic() + seconds
     while True:
         say.tick()
         try:
@@ -191,7 +193,7 @@ def _until_reborn(box: Any, before: Any) -> Any:
             if trouble.code is not Exit.UNREACHED or time.monotonic() >= until:
                 raise
         if time.monotonic() >= until:
-            why = f"{before.name} does not run again after {_REBUILD:g} s"
+            why = f"{before.name} does not run again after {seconds:g} s"
             raise Trouble(Exit.REFUSED, why, "septumctl domains; septumctl logs")
         time.sleep(0.2)
 

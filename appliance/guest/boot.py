@@ -4,6 +4,8 @@ Started by the monitor as ``python -I -S -B boot.py`` with the file descriptors 
 can fail to open is opened here, before the seal; the first byte of input is read after it.
 """
 
+import json
+import os
 import sys
 from contextlib import suppress
 
@@ -13,23 +15,26 @@ LAST_WORDS_FD = 2
 LONE = ("packets", "datagrams")  # schemas of channels through which a lone packet may go the short way
 
 
-def _read_description() -> dict[str, object]:
-    """The boot description: JSON in a sealed memfd, which is closed once it is read.
+def described(whole: bytes) -> dict[str, object]:
+    """The boot description: JSON.
 
     Behind it may stand a setting that was replaced while the box ran: a zero byte, its name, a zero byte, its JSON.
     """
-    import json
-    import os
-
-    size = os.fstat(BOOT_FD).st_size
-    text, *replaced = os.pread(BOOT_FD, size, 0).split(b"\0", 2)
-    os.close(BOOT_FD)
+    text, *replaced = whole.split(b"\0", 2)
     description = json.loads(text)
     assert isinstance(description, dict)
     if replaced:
         name, value = replaced
         description["settings"][name.decode()] = json.loads(value)
     return description
+
+
+def _read_description() -> dict[str, object]:
+    """From a sealed memfd, which is closed once it is read."""
+    size = os.fstat(BOOT_FD).st_size
+    whole = os.pread(BOOT_FD, size, 0)
+    os.close(BOOT_FD)
+    return described(whole)
 
 
 def main() -> None:

@@ -10,13 +10,13 @@ Whatever fails ends the guest, with its last words on the console.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterable
 from typing import Any, Final
 
-from appliance.guest import domain, lastwords
+from appliance.guest import boxpage, domain, lastwords
+from appliance.guest.boot import described
 from appliance.guest.loop import Guest
 from appliance.guest.neighbours import Neighbour, Neighbours
 from appliance.guest.status import State, StatusPage
@@ -32,9 +32,11 @@ from appliance.xen.xenstore import Xenstore
 
 DESCRIPTION: Final = "/description.json"
 STATUS: Final = "data/status"
+TOLD: Final = "data/told"
 _MONITOR: Final = 0  # domain 0
 _CONSOLE: Final = "/dev/console"
-_STORE: Final = "/store"
+_IDENTITY: Final = "/identity"
+_STORE: Final = "store"  # a disk is dom0's, and comes by a channel
 
 
 def _mount() -> None:
@@ -45,9 +47,8 @@ def _mount() -> None:
 def _read_description() -> dict[str, Any]:
     """The boot description, which is in no file any more once it is read: it may hold a key."""
     with open(DESCRIPTION, "rb") as file:
-        description = json.loads(file.read())
+        description: dict[str, Any] = described(file.read())
     os.unlink(DESCRIPTION)
-    assert isinstance(description, dict)
     return description
 
 
@@ -62,7 +63,30 @@ def _status_page(grants_fd: int, pages: int, store: Xenstore, counters: list[str
     return page
 
 
-def _devices(description: dict[str, Any]) -> dict[str, int]:
+def _identity(text: str) -> int:
+    """What the domain is known by, as a file that can only be read; its name goes with all others."""
+    with open(_IDENTITY, "x", opener=lambda name, flags: os.open(name, flags, 0o400)) as file:
+        file.write(text)
+    return os.open(_IDENTITY, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _told(store: Xenstore) -> dict[str, int]:
+    """The pages by which the monitor tells this domain of the box, and is asked: lent to it. What is mapped of a
+    descriptor of gntalloc from its beginning is what was lent first.
+    """
+    held: dict[str, int] = {}
+    references: list[int] = []
+    for name, size in (("box", boxpage.BOX_BYTES), ("orders", boxpage.ORDERS_BYTES)):
+        held[name] = gntalloc.open_device()
+        lent = gntalloc.lend(held[name], _MONITOR, size // PAGE)
+        if lent.offset:
+            raise OSError(0, f"what was lent first lies at {lent.offset}")
+        references += lent.references
+    store.write(TOLD, ",".join(map(str, references)))
+    return held
+
+
+def _devices(description: dict[str, Any], store: Xenstore) -> dict[str, int]:
     """What the role holds of the outside, opened in this guest."""
     wanted: list[str] = description["devices"]
     held: dict[str, int] = {}
@@ -70,11 +94,13 @@ def _devices(description: dict[str, Any]) -> dict[str, int]:
         from appliance.guest import xennet  # only images of roles with an interface have it
 
         held |= xennet.open_devices(description["network"], wanted)
-    if "store" in wanted:
-        held["store"] = os.open(_STORE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if "journal" in wanted:
         held["journal"] = os.open(_CONSOLE, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    if missing := set(wanted) - set(held) - {"udp6"}:
+    if "identity" in wanted:
+        held["identity"] = _identity(description.pop("identity"))
+    if "box" in wanted:
+        held |= _told(store)
+    if missing := set(wanted) - set(held) - {"udp6", _STORE}:
         raise ValueError(f"nobody can open the devices {', '.join(sorted(missing))} in this guest")
     return held
 
@@ -91,9 +117,8 @@ def _seal(
 ) -> None:
     events = {port.endpoint.fileno() for port in guest.ports}
     keep = {lastwords.LAST_WORDS_FD, *events, *page_fds, *store.file_descriptors(), *guest.file_descriptors()}
-    plan = xenguest.plan_for(
-        description["domain"], description["seal"]["syscalls"], description["devices"], sorted(keep)
-    )
+    wanted = description["seal"]
+    plan = xenguest.plan_for(description["domain"], wanted["syscalls"], sorted(keep), wanted.get("descriptors", 0))
     sealed = xenguest.seal_guest(plan, xenguest.channel_rules(store.fileno(), page_fds))
     page.sealed(time.monotonic_ns(), sealed.landlock_abi, sealed.refuses_exec_gain)
 
@@ -105,7 +130,7 @@ def live(description: dict[str, Any]) -> None:
     page = _status_page(lending, description["status_pages"], store, description["counters"])
     with domain.last_breath(page):
         wires = [_wire(entry, lending, borrowing) for entry in description["ports"]]
-        guest = domain.build(description, page, wires, _devices(description), store.fileno())
+        guest = domain.build(description, page, wires, _devices(description, store), store.fileno())
         neighbours = Neighbours(
             store,
             guest,

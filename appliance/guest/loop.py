@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 from appliance.guest import shortly
 from appliance.guest.asking import Asker
@@ -54,6 +54,19 @@ class Source(Protocol):
 
     def arm(self) -> bool:
         """True: nothing is left, and whatever comes from now on wakes the loop. False: there is something already."""
+
+
+class Driven(Source, Protocol):
+    """A source that has the end of a port to itself. ``kept`` are the descriptors that it goes on using."""
+
+    @property
+    def kept(self) -> tuple[int, ...]: ...
+
+    def closed(self, now: float) -> None:
+        """The peer is gone."""
+
+
+Driver = TypeVar("Driver", bound=Driven)
 
 
 class _In:
@@ -112,18 +125,23 @@ class _Gathering(_In):
 
 
 class _Server:
-    """Server's end of a call. ``share``: of the domain's time, how much its caller may take."""
+    """Server's end of a call. ``share``: of the domain's time, how much its caller may take. ``when()``: only then."""
 
-    def __init__(self, guest: Guest, port: Port, handler: Handler, share: float) -> None:
+    def __init__(
+        self, guest: Guest, port: Port, handler: Handler, share: float, when: Callable[[], bool] | None
+    ) -> None:
         self._guest = guest
         self._port = port
         self._handler = handler
+        self._when = when
         self._rest = 1 / share - 1
         self._not_before = 0.0
 
     def turn(self, now: float) -> Turn:
         if now < self._not_before:
             self._guest.look_at(self._not_before)
+            return Turn.HELD
+        if self._when is not None and not self._when():
             return Turn.HELD
         endpoint = self._port.endpoint
         try:
@@ -210,6 +228,7 @@ class Guest:
         for port in ports:
             self._ports.setdefault(port.name, []).append(port)
         self._all = list(ports)
+        self._kept: tuple[int, ...] = ()
         self._outs = [port for port in ports if isinstance(port, DroppingOut)]
         self._sources: dict[int, Source] = {}  # by the descriptor that wakes them
         self._ready: dict[Source, None] = {}  # those to be given a turn: all but the armed ones
@@ -307,11 +326,27 @@ class Guest:
 
             self._add(one.endpoint.fileno(), _In(self, one, bound, into))
 
-    def serve(self, port: str, handler: Callable[[str, Any], Any], share: float = 1.0) -> None:
+    def serve(
+        self,
+        port: str,
+        handler: Callable[[str, Any], Any],
+        share: float = 1.0,
+        when: Callable[[], bool] | None = None,
+    ) -> None:
         """``handler(consumer, request) -> reply`` for each request of each consumer joined to ``port``, which may be
-        nobody. Answering one of them takes no more than ``share`` of the domain's time, whatever it asks."""
+        nobody. Answering one of them takes no more than ``share`` of the domain's time, whatever it asks. While
+        ``when()`` is false they wait."""
         for one in self._ports.get(port, []):
-            self._add(one.endpoint.fileno(), _Server(self, one, handler, share))
+            self._add(one.endpoint.fileno(), _Server(self, one, handler, share, when))
+
+    def drive(self, port: str, kind: Callable[[Guest, Port], Driver]) -> Driver:
+        """The end of ``port`` in the hands of a source of its own ``kind``."""
+        one: Port = self._one(port, Port)
+        driver = kind(self, one)
+        self._kept += driver.kept
+        self._closed[one.index] = driver.closed
+        self._add(one.endpoint.fileno(), driver)
+        return driver
 
     def readable(self, device: str, handler: Callable[[float], bool], into: Sequence[DroppingOut] = ()) -> None:
         """``handler(now) -> bool`` when ``device`` can be read; True while there may be more without a new event."""
@@ -393,7 +428,7 @@ class Guest:
     def file_descriptors(self) -> list[int]:
         """Those that the loop goes on using, for the seal to keep."""
         waiting = [port.fd for port in self._all if isinstance(port, Client | BlockingOut)]
-        return [self._epoll.fileno(), self._control_fd, *waiting, *self.devices.values()]
+        return [self._epoll.fileno(), self._control_fd, *waiting, *self._kept, *self.devices.values()]
 
     def attend(self, source: Source) -> None:
         """Gives ``source`` a turn whenever the monitor says something, and as often as every other source."""

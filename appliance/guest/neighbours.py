@@ -9,7 +9,6 @@ times a second, and a failure is the same as not being there.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,22 +16,14 @@ from appliance.guest.loop import Guest, Turn
 from appliance.guest.ports import Port
 from appliance.vchan.grants import ClientWire, GrantError, Meeting, ServerWire
 from appliance.xen.xenstore import Xenstore
+from appliance.xen.xswire import number
 
 HOME: Final = "septum"
 GO: Final = "septum/go"
-_NUMBER: Final = re.compile("[0-9]{1,10}")
-_LARGEST: Final = 0xFFFF_FFFF
 _FIRST_RESERVED: Final = 0x7FF0  # DOMID_FIRST_RESERVED: no domain has this id or a higher one
 _BURST: Final = 64  # events taken in one turn
-_REST: Final = 0.1  # seconds between two attempts at one channel
-
-
-def number(untrusted: str | None, most: int = _LARGEST) -> int | None:
-    """A number of the xenstore; None for nothing, or what is none."""
-    if not untrusted or not _NUMBER.fullmatch(untrusted):
-        return None
-    value = int(untrusted)
-    return value if value <= most else None
+_REST: Final = 0.1  # seconds between two looks at one channel
+_AHEAD: Final = 0.5  # of them, how many seconds' worth may follow each other at once: to meet takes three or four
 
 
 class Neighbour:
@@ -74,7 +65,7 @@ class Neighbours:
     def turn(self, now: float) -> Turn:
         """Takes what events there are, and sees to the channels that they are about."""
         store = self._store
-        store.hear()
+        is_more = store.hear()
         for _ in range(min(_BURST, len(store.events))):
             event = store.events.popleft()
             for neighbour in self._by_token.values() if event.token == HOME else [self._by_token.get(event.token)]:
@@ -82,8 +73,10 @@ class Neighbours:
                     neighbour.is_pending = True
         for neighbour in self._by_token.values():
             if neighbour.is_pending and now >= neighbour.not_before:
+                # Whatever comes of it: a peer that changes its word all the time has us look no more often
+                neighbour.not_before = max(neighbour.not_before, now - _AHEAD) + _REST
                 self._see_to(neighbour, now)
-        return Turn.MORE if store.events else Turn.IDLE
+        return Turn.MORE if is_more or store.events else Turn.IDLE
 
     def arm(self) -> bool:
         """Whether nothing is left; a channel that was not met is tried again at the next look everywhere."""

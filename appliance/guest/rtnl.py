@@ -21,6 +21,7 @@ NEWADDR: Final = 20
 NEWROUTE: Final = 24
 
 MTU: Final = 4  # IFLA_*
+MASTER: Final = 10
 TXQLEN: Final = 13
 GSO_MAX_SEGS: Final = 40
 GSO_MAX_SIZE: Final = 41

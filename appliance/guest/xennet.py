@@ -1,4 +1,4 @@
-"""The network of a Xen guest that has one: red's interface and its TUN, black's interface and its sockets.
+"""The network of a Xen guest that has one: red's interface and its TUN, black's and admin's interface and sockets.
 
 Made before the seal, from ``network`` in the boot description, and never touched again: the loop gets descriptors. The
 guest's own kernel is all that routes here. In red it joins the interface and the TUN, as red's namespace does on the
@@ -64,7 +64,7 @@ def _tunnel(netlink: rtnl.Rtnetlink, tunnel: dict[str, Any]) -> int:
 
 
 def open_devices(network: dict[str, Any], wanted: Iterable[str]) -> dict[str, int]:
-    """Sets the guest's network up and returns the descriptors of ``wanted``: ``tun``, ``udp4``, ``udp6``.
+    """Sets the guest's network up and returns the descriptors of ``wanted``: tun, udp4, udp6, management.
 
     Errors: NetworkError, DeviceError, OSError.
     """
@@ -87,6 +87,8 @@ def open_devices(network: dict[str, Any], wanted: Iterable[str]) -> dict[str, in
             held["udp4"] = udp.udp4
             if udp.udp6 is not None:
                 held["udp6"] = udp.udp6
+        if "management" in wanted:
+            held["management"] = devices.open_management(*network["management"])
     finally:
         netlink.close()
     return held

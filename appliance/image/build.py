@@ -24,7 +24,7 @@ from appliance.image.manifest import Image
 Progress = Callable[[str, str, float], None]
 """Is told of each piece of work its name, what it is at, and which share of it is done: 0 to 1."""
 
-_NETWORK_ROLES: Final = frozenset({"red", "black"})
+_NETWORK_ROLES: Final = frozenset({"red", "black", "admin"})
 _FOR_NETWORK: Final = ("appliance.guest.xennet",)  # imported only where there is an interface
 _COMPRESS: Final = ("zstd", "-19", "-q", "-c", "--no-progress", "--single-thread")
 # What a guest prints is the component's; of its kernel only what ends it (a panic is of level 0). Pages that a peer has

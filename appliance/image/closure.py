@@ -39,6 +39,9 @@ for name, module in list(sys.modules.items()):
     if name == "__main__":
         continue
     spec = getattr(module, "__spec__", None) or found_again(name)
+    # A package without a file of its own (google) is a folder, which its modules bring with them
+    if spec is not None and spec.origin is None and spec.submodule_search_locations is not None:
+        continue
     if spec is not None:
         package = spec.submodule_search_locations is not None
         loader = getattr(spec.loader, "__name__", None) or type(spec.loader).__name__

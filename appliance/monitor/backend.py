@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from appliance.guest.status import PeerRow
-from appliance.monitor.channels import Attachment
 from appliance.monitor.status import Report
 from appliance.monitor.supervisor import Limits
 
@@ -19,6 +18,21 @@ class Pace(NamedTuple):
     limits: Limits
 
 
+class Lent(NamedTuple):
+    """The operator's end of a channel: the ``peer`` at the other end, and what to attach by. Between processes that is
+    memory, event to wait on, event to notify; to a guest the ``place`` to meet it at: its number, and the channel's.
+    """
+
+    peer: str
+    schema: str
+    descriptors: tuple[int, ...] = ()
+    place: tuple[int, int] | None = None
+
+
+class Away(Exception):
+    """Nobody is at the other end now: it is being built. The text says who."""
+
+
 class Backend(Protocol):
     """Builds and ends the domains of one assembly. It decides nothing: see supervisor.py."""
 
@@ -28,6 +42,10 @@ class Backend(Protocol):
 
     @property
     def pace(self) -> Pace: ...
+
+    @property
+    def news(self) -> int | None:
+        """A descriptor that is readable when ``turn`` has something to do before the next look; None if never."""
 
     @property
     def neighbours(self) -> Mapping[str, Sequence[str]]:
@@ -71,8 +89,11 @@ class Backend(Protocol):
     def peers(self, name: str, count: int) -> list[PeerRow | None]:
         """The first ``count`` rows of the board of ``name``: its own word."""
 
-    def lend(self, port: str) -> Attachment | None:
-        """The operator's end of that name, for whoever is to hold it next; None if this box has none."""
+    def lend(self, port: str) -> Lent | None:
+        """The operator's end of that name, for whoever is to hold it next; None if this box has none.
+
+        Errors: Away, where there is no end without the domain at the other one.
+        """
 
     def hang_up(self, port: str) -> None:
         """Nobody holds the operator's end of that name any more."""

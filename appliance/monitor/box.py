@@ -107,6 +107,8 @@ class Box:
             self._exits.callback(self._telling.close)
             self._devices = {**self._devices, **self._telling.devices}
         self._backend = self._make({**self._devices, **self._network.devices})
+        if self._backend.news is not None:
+            self._watch(self._backend.news, lambda: None)
         self._mark("rings")
         # The helper imports pyroute2 while the domains import theirs
         self._network.begin()

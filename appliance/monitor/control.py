@@ -4,7 +4,8 @@ Only the user the monitor runs as, and root, are heard. A client gets one answer
 two to take the answer, which is sent as far as there is room: nobody can make the monitor wait.
 
 One question is answered with descriptors: ``borrow`` lends the operator's end of a channel for as long as the
-connection lasts. Who holds it asks a domain itself, and the monitor only one thing more: to ``keep`` a setting.
+connection lasts (of a channel to a Xen guest, the place to meet it at). Who holds it asks a domain itself, and the
+monitor only one thing more: to ``keep`` a setting.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _LONGEST_REQUEST: Final = 4096
 _LONGEST_REPLY: Final = 1 << 26  # bytes: tens of thousands of peers
 _MOST_CLIENTS: Final = 16
 _PATIENCE: Final = 2.0  # seconds
+_LOOK: Final = 0.5  # of them that pass between two looks at most: the monitor may have been asleep or busy itself
 _SEND_BUFFER: Final = 1 << 18
 _DOWN_PATIENCE: Final = 30.0
 _NEVER: Final = float("inf")
@@ -52,7 +54,7 @@ class Lender(Protocol):
     """Has the operator's ends of channels (lending.py)."""
 
     def borrow(self, port: str, pid: int) -> tuple[Json, tuple[int, ...]]:
-        """The answer, and the descriptors that go with it: none if there is an "error" in it."""
+        """The answer, and the descriptors that go with it. It is lent unless there is an "error" in it."""
 
     def keep(self, port: str, untrusted_fd: int) -> Json:
         """What ``untrusted_fd`` holds is for later lives of the domain at the other end."""
@@ -71,7 +73,7 @@ class _Client:
 
     def begin(self) -> None:
         """It may ask; who holds an end, whenever it likes."""
-        self.until = time.monotonic() + _PATIENCE if self.holds is None else _NEVER
+        self.left = _PATIENCE if self.holds is None else _NEVER
         self.untrusted_request = b""
         self.reply = memoryview(b"")  # what is left of it
 
@@ -105,6 +107,7 @@ class ControlServer:
         self._watch = watch
         self._forget = forget
         self._clients: dict[int, _Client] = {}
+        self._looked = time.monotonic()
         path.unlink(missing_ok=True)  # the caller holds the box's lock, so this is a dead monitor's
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         before = os.umask(0o177)
@@ -147,7 +150,7 @@ class ControlServer:
             self._drop(fd)
         elif b"\n" in client.untrusted_request:
             client.reply = memoryview(json.dumps(self._answer(client)).encode() + b"\n")
-            client.until = time.monotonic() + _PATIENCE
+            client.left = _PATIENCE
             self._forget(fd)
             self._watch(fd, lambda: self._writable(fd), select.EPOLLOUT)
             self._writable(fd)  # at once: the answer to "down" is the last that is done here
@@ -193,7 +196,7 @@ class ControlServer:
         if not isinstance(untrusted_port, str):
             return {"error": "which port?"}
         answer, client.lent = lender.borrow(untrusted_port, client.pid)
-        if client.lent:
+        if "error" not in answer:
             client.holds = untrusted_port
         return answer
 
@@ -220,8 +223,11 @@ class ControlServer:
 
     def tick(self, now: float) -> None:
         """Drops the clients whose time is over."""
-        for fd in [fd for fd, client in self._clients.items() if now > client.until]:
-            self._drop(fd)
+        elapsed, self._looked = min(now - self._looked, _LOOK), now
+        for fd, client in list(self._clients.items()):
+            client.left -= elapsed
+            if client.left < 0:
+                self._drop(fd)
 
     def close(self) -> None:
         for fd in list(self._clients):
@@ -276,7 +282,7 @@ def _checked(name: str, reply: bytes) -> Json:
         raise ControlError(f"{name} hung up without an answer")
     answer = json.loads(reply)
     if "error" in answer:
-        kind = Busy if answer.get("busy") else Unjoined if answer.get("unjoined") else ControlError
+        kind = next((kind for word, kind in _KINDS.items() if answer.get(word)), ControlError)
         raise kind(f"{name}: {answer['error']}")
     return dict(answer)
 
@@ -289,15 +295,25 @@ class Unjoined(ControlError):
     """The assembly joins that end to nothing."""
 
 
+class Away(ControlError):
+    """The domain at the other end is not there now."""
+
+
+_KINDS: Final[dict[str, type[ControlError]]] = {"busy": Busy, "unjoined": Unjoined, "away": Away}
+
+
 class Loan:
     """The operator's end of a channel, borrowed for as long as this object is not closed. ``descriptors``: memory, the
-    event to wait on, the event to notify. The connection (``fileno``) ends when the monitor takes the end back.
+    event to wait on, the event to notify; or else ``place``: the number of the guest, and of the channel. The
+    connection (``fileno``) ends when the monitor takes the end back.
     """
 
     def __init__(self, name: str, connection: socket.socket, answer: Json, descriptors: tuple[int, ...]) -> None:
         self.box = name
         self.schema = str(answer["schema"])
         self.domain = str(answer["domain"])
+        place = answer.get("place")
+        self.place: tuple[int, int] | None = (int(place[0]), int(place[1])) if place is not None else None
         self.descriptors = descriptors
         self._connection = connection
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from appliance.assembly.model import OPERATOR_ROLE, REPLACED_SETTINGS
-from appliance.monitor.backend import Backend
+from appliance.monitor.backend import Away, Backend
 from appliance.monitor.notify import NOTICE
 
 Json = dict[str, Any]
@@ -39,11 +39,14 @@ class Lending:
             seconds = time.monotonic() - held.since
             who = f"process {held.pid}{_name(held.pid)} has held operator.{port} for {seconds:.1f} s"
             return {"error": f"{who}; it is lent to one at a time", "busy": True}, ()
-        lent = self._backend.lend(port)
+        try:
+            lent = self._backend.lend(port)
+        except Away as away:
+            return {"error": str(away), "away": True}, ()
         if lent is None:
             return {"error": f"this box joins operator.{port} to nothing", "unjoined": True}, ()
         self._held[port] = _Held(pid, time.monotonic(), lent.peer)
-        return {"ok": True, "schema": lent.schema, "domain": lent.peer}, lent.descriptors
+        return {"ok": True, "schema": lent.schema, "domain": lent.peer, "place": lent.place}, lent.descriptors
 
     def keep(self, port: str, untrusted_fd: int) -> Json:
         """Later lives of the domain at the other end get what is in this memfd in place of a setting."""

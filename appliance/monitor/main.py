@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -72,7 +72,7 @@ def run(
             raise BuildError(f"{assembly.name} has no [network]: it can be checked and drawn, not run")
         try:
             if backend == "xen":
-                place, make = _on_xen(assembly, name, directory, journal)
+                place, make = _on_xen(assembly, name, directory, _first_id(directory.parent, stack), log)
             else:
                 place, make = _of_processes(assembly, directory, _first_id(directory.parent, stack))
         except (NetworkError, OSError) as error:
@@ -98,16 +98,26 @@ def _of_processes(assembly: ValidatedAssembly, directory: Path, first_id: int | 
     return place, lambda devices: ProcessBackend(assembly, devices, first_id)
 
 
-def _on_xen(assembly: ValidatedAssembly, name: str, directory: Path, journal: int) -> tuple[Place, Maker]:
+def _on_xen(
+    assembly: ValidatedAssembly, name: str, directory: Path, first_id: int | None, log: Logger
+) -> tuple[Place, Maker]:
     # Only here: what runs guests is no part of the memory of a monitor that runs processes
     from appliance.monitor.xen.backend import XenBackend
     from appliance.monitor.xen.bridges import Bridges
+    from appliance.monitor.xen.disk import DiskProcess
     from appliance.monitor.xen.images import boots_of
 
     assert assembly.network is not None
     images = boots_of(assembly)
     place = Bridges(assembly.network, name, directory)
-    return place, lambda devices: XenBackend(assembly, name, directory, images, place.sides, journal)
+
+    def make(devices: Mapping[str, int]) -> XenBackend:
+        disk = DiskProcess(devices["store"], first_id, log) if "store" in assembly.devices else None
+        return XenBackend(
+            assembly, name, directory, images, place.sides, devices["journal"], disk=disk, devices=devices
+        )
+
+    return place, make
 
 
 def _refuse_dumps() -> None:

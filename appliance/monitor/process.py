@@ -26,7 +26,8 @@ from appliance.assembly.model import Domain, ValidatedAssembly
 from appliance.assembly.settings import to_json
 from appliance.guest.status import ROW_SIZE, PeerRow
 from appliance.guest.status import SIZE as STATUS_SIZE
-from appliance.monitor.backend import Pace
+from appliance.monitor import replaced
+from appliance.monitor.backend import Lent, Pace
 from appliance.monitor.channels import Attachment, Channels
 from appliance.monitor.sandbox import evidence
 from appliance.monitor.sandbox.plan import SealPlan, plan_for
@@ -40,11 +41,8 @@ _NULL_IN, _NULL_OUT, _LAST_WORDS, _DESCRIPTION, _STATUS, _CONTROL, _FIRST_PORT =
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _LAST_WORDS_SIZE: Final = 4096
 _SEALED: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-_UNCHANGING: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-MOST_REPLACED: Final = 8 << 20
-"""Bytes of a setting that is replaced while the box runs."""
 
-_PATH: Final = tuple(
+PATH: Final = tuple(
     dict.fromkeys(
         [
             str(Path(appliance.__file__).resolve().parent.parent),
@@ -92,6 +90,7 @@ class ProcessBackend:
 
     name: Final = "process"
     pace: Final = Pace(quick=0.002, slow=0.25, limits=LIMITS)
+    news: Final = None
 
     def __init__(
         self,
@@ -140,7 +139,7 @@ class ProcessBackend:
             "role": domain.role.name,
             "component": domain.role.component,
             "main": domain.role.main,
-            "path": _PATH,
+            "path": PATH,
             "imports": domain.role.imports,
             "ports": ports,
             "devices": held,
@@ -152,9 +151,10 @@ class ProcessBackend:
 
     # who is outside -------------------------------------------------------------------------------------------------
 
-    def lend(self, port: str) -> Attachment | None:
+    def lend(self, port: str) -> Lent | None:
         """The operator's end of that name, for whoever is to hold it next; None if this box has none."""
-        return self._channels.outside(port)
+        found = self._channels.outside(port)
+        return None if found is None else Lent(found.peer, found.schema, found.descriptors)
 
     def hang_up(self, port: str) -> None:
         """Nobody holds the operator's end of that name any more."""
@@ -165,12 +165,12 @@ class ProcessBackend:
 
         Errors: ValueError saying what is wrong with it; OSError.
         """
-        size = _bounded(untrusted_fd)
+        size = replaced.size_of(untrusted_fd, replaced.MOST)
         blueprint = self._blueprints[domain]
         fd = _memfd()
         try:
             _copy(fd, blueprint.description, blueprint.description_bytes)
-            os.write(fd, b"\0" + name.encode() + b"\0")
+            os.write(fd, replaced.mark(name))
             _copy(fd, untrusted_fd, size)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALED)
         except BaseException:
@@ -305,20 +305,6 @@ class ProcessBackend:
 
 def _memfd() -> int:
     return os.memfd_create("septum-boot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-
-
-def _bounded(untrusted_fd: int) -> int:
-    """The bytes of a memfd that nobody can change any more. Errors: ValueError."""
-    try:
-        seals = fcntl.fcntl(untrusted_fd, fcntl.F_GET_SEALS)
-    except OSError:
-        raise ValueError("is not a memfd that can be sealed") from None
-    if _UNCHANGING & ~seals:
-        raise ValueError("could still change: seal it against writing, growing and shrinking")
-    size = os.fstat(untrusted_fd).st_size
-    if not 1 <= size <= MOST_REPLACED:
-        raise ValueError(f"has {size} bytes, not 1 to {MOST_REPLACED}")
-    return size
 
 
 def _copy(to: int, of: int, count: int) -> None:

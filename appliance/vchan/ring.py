@@ -24,6 +24,7 @@ from appliance.vchan.live import SHOWN, TABLE, Event, State
 from appliance.vchan.reach import Indices
 
 MASK: Final = 0xFFFFFFFF
+_MACHINE: Final = os.uname().machine  # asked once: who is sealed may not ask any more, and yet meet somebody new
 _OPEN: Final = State.OPEN  # here and below: a member of an enumeration takes two look-ups each time
 _LIVE: Final = layout.LIVE
 _SMALL: Final = 2048  # bytes: to that many, joining the pieces costs less than writing each
@@ -108,9 +109,8 @@ class Vchan(Indices):
     )
 
     def __init__(self, memory: memoryview, side: Side, orders: Orders, first: int = 0) -> None:
-        machine = os.uname().machine
-        if machine != "x86_64":
-            raise RuntimeError(f"the ring relies on the store order of x86-64, which {machine} does not promise")
+        if _MACHINE != "x86_64":
+            raise RuntimeError(f"the ring relies on the store order of x86-64, which {_MACHINE} does not promise")
         if memory.format != "B" or memory.nbytes != layout.size(orders):
             raise ValueError(f"rings {orders} take {layout.size(orders)} bytes, not {memory.nbytes} of {memory.format}")
         left, right = layout.left(orders), layout.right(orders)

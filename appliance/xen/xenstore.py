@@ -22,6 +22,7 @@ DEVICE: Final = "/dev/xen/xenbus"
 # dom0 may be busy; whoever must not stand still for so long has a monitor that sees to it
 DEADLINE: Final = 60.0  # seconds
 _READ: Final = 4096
+_PIECES: Final = 16  # at one go: whoever else writes must not keep us reading
 
 
 class Xenstore:
@@ -55,16 +56,17 @@ class Xenstore:
         """What the watches said so far. Whoever looks takes them."""
         return self._talk.events
 
-    def hear(self) -> None:
-        """Reads what has come, without waiting."""
-        while True:
+    def hear(self) -> bool:
+        """Reads what has come, without waiting. True: so much has come that there may be more."""
+        for _ in range(_PIECES):
             try:
                 data = os.read(self._fd, _READ)
             except BlockingIOError:
-                return
+                return False
             if not data:
                 raise XenstoreFault("the connection has ended")
             self._talk.feed(data)
+        return True
 
     def _ask(self, kind: Kind, *parts: str, tail: str | None = None) -> bytes:
         self._number = self._number % 0xFFFF_FFFE + 1  # events have 0

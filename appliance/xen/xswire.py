@@ -8,6 +8,7 @@ error has the name of an errno; a watch event comes at any time, with the number
 from __future__ import annotations
 
 import errno
+import re
 import struct
 from collections import deque
 from enum import IntEnum
@@ -15,7 +16,19 @@ from typing import Final, NamedTuple
 
 HEADER: Final = struct.Struct("=IIII")
 MOST_PAYLOAD: Final = 4096
-MOST_EVENTS: Final = 4096  # that wait to be taken; whoever lets more pile up has stopped looking
+MOST_EVENTS: Final = 4096  # different ones that wait to be taken: more than there are nodes to watch
+
+
+_NUMBER: Final = re.compile("[0-9]{1,10}")
+_LARGEST: Final = 0xFFFF_FFFF
+
+
+def number(untrusted: str | None, most: int = _LARGEST) -> int | None:
+    """A value that is a number; None for nothing, or what is none."""
+    if not untrusted or not _NUMBER.fullmatch(untrusted):
+        return None
+    value = int(untrusted)
+    return value if value <= most else None
 
 
 class Kind(IntEnum):
@@ -97,9 +110,16 @@ class Conversation:
     def _take(self, kind: int, number: int, payload: bytes) -> None:
         if kind == Kind.WATCH_EVENT:
             path, separator, token = payload.removesuffix(b"\0").partition(b"\0")
-            if not separator or len(self.events) >= MOST_EVENTS:
-                raise XenstoreFault("an event without a token, or thousands that nobody took")
-            self.events.append(Event(path.decode("latin-1"), token.decode("latin-1")))
+            if not separator:
+                raise XenstoreFault("an event without a token")
+            event = Event(path.decode("latin-1"), token.decode("latin-1"))
+            # Once is enough: it says "look", and whoever has not looked yet will. A peer that writes its node over and
+            # over would otherwise fill this faster than we take from it
+            if event in self.events:
+                return
+            if len(self.events) >= MOST_EVENTS:
+                raise XenstoreFault("thousands of events that nobody took")
+            self.events.append(event)
         elif number in self._awaited:
             self._awaited.discard(number)
             self._replies[number] = (kind, payload)

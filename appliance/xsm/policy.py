@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance.assembly.model import Domain, ValidatedAssembly
+from appliance.guest.outside import DOM0
 from appliance.xsm.compile import PolicyError, compiled, module
 from appliance.xsm.labels import kind
 
@@ -69,6 +70,15 @@ _CHANNEL: Final = """
 allow {client} {server}:grant {{ map_read map_write unmap }};
 create_channel({client}, {server}, {client}_channel)
 create_channel({server}, {client}, {server}_channel)
+"""
+
+# What dom0's rights over every domain make possible anyway (console, xenstore, status page) is said once more of those
+# whose client it is
+_CALLED_BY_DOM0: Final = """
+# {client} calls {server}
+allow dom0_t {server}:grant {{ map_read map_write unmap }};
+create_channel(dom0_t, {server}, dom0_t_channel)
+create_channel({server}, dom0_t, {server}_channel)
 """
 
 _WALLS: Final = """
@@ -122,13 +132,21 @@ def _domain(domain: Domain) -> str:
 
 def is_networked(domain: Domain) -> bool:
     """Whether a backend in dom0 carries packets for it."""
-    return bool({"tun", "udp4", "udp6"} & set(domain.role.devices))
+    return bool({"tun", "udp4", "udp6", "management"} & set(domain.role.devices))
 
 
 def _channels(assembly: ValidatedAssembly) -> Iterator[str]:
     pairs = {(channel.client.domain, channel.server.domain) for channel in assembly.wired}
     for client, server in sorted(pairs):
         yield _CHANNEL.format(client=kind(client), server=kind(server))
+    for client, server in from_dom0(assembly):
+        yield _CALLED_BY_DOM0.format(client=client, server=kind(server))
+
+
+def from_dom0(assembly: ValidatedAssembly) -> list[tuple[str, str]]:
+    """(who, domain): the channels whose client is a program of dom0. A tool of the operator, or who keeps a disk."""
+    tools = [(str(channel.client), channel.server.domain) for channel in assembly.operated]
+    return tools + [(f"{DOM0}.disk", domain.name) for domain in assembly.domains if "store" in domain.role.devices]
 
 
 def _undeclared(assembly: ValidatedAssembly) -> Iterator[str]:

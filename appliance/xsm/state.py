@@ -8,13 +8,13 @@ libxenctrl.
 from __future__ import annotations
 
 import ctypes
-import glob
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 from appliance.assembly.model import ValidatedAssembly
+from appliance.xen.xenctrl import Control
 from appliance.xsm.labels import building_label, kind, label
-from appliance.xsm.policy import is_networked
+from appliance.xsm.policy import from_dom0, is_networked
 
 State = Literal["enforcing", "permissive", "absent"]
 
@@ -33,6 +33,7 @@ PERMISSIONS: Final = {
 }
 
 DOM0: Final = "system_u:system_r:dom0_t"
+_DOM0_EVENTS: Final = "system_u:object_r:dom0_t_channel"
 _SECURITY: Final = "system_u:system_r:security_t"
 
 
@@ -44,17 +45,11 @@ class Xsm:
     """Xen's security server. Errors: OSError if this is no dom0 of Xen."""
 
     def __init__(self) -> None:
-        found = sorted(glob.glob("/usr/lib/x86_64-linux-gnu/libxenctrl.so.4.*"))
-        if not found:
-            raise FileNotFoundError("libxenctrl is missing: apt-get install xen-utils")
-        self._library = ctypes.CDLL(found[-1], use_errno=True)
-        self._library.xc_interface_open.restype = ctypes.c_void_p
-        self._handle = ctypes.c_void_p(self._library.xc_interface_open(None, None, 0))
-        if not self._handle:
-            raise OSError(ctypes.get_errno(), "Xen's control interface cannot be opened: is this dom0, and root?")
+        self._control = Control()
+        self._library, self._handle = self._control.library, self._control.handle
 
     def close(self) -> None:
-        self._library.xc_interface_close(self._handle)
+        self._control.close()
 
     def state(self) -> State:
         """ "absent" if this Xen has no FLASK or has it switched off; whoever needs it must then refuse."""
@@ -116,6 +111,12 @@ def _by_dom0(assembly: ValidatedAssembly, allowed: Allowed) -> Iterator[str]:
         yield from _compare(f"{domain.name} on grants of dom0", allowed(label(domain.name), DOM0, "grant"), may_copy)
         if "map_write" not in allowed(DOM0, building_label(domain.name), "mmu"):
             yield f"dom0 cannot build {domain.name}"
+    for _, server in from_dom0(assembly):  # the only ends of channels that dom0 itself has; grants are above
+        for what, source, target in (
+            (f"events of dom0 to {server}", _DOM0_EVENTS, label(server)),
+            (f"events of {server} to dom0", f"system_u:object_r:{kind(server)}_channel", DOM0),
+        ):
+            yield from _compare(what, allowed(source, target, "event") & {"bind"}, {"bind"})
     may = allowed(DOM0, _SECURITY, "security") & {"load_policy", "setenforce", "setbool"}
     yield from _compare("dom0 on the policy itself", may, set())
 

@@ -9,6 +9,8 @@ from typing import Final
 from septum.v1.blobs import BLOB_ABSENT, BLOB_FULL, BLOB_OK, BLOB_STALE, BlobReply, BlobRequest
 
 from appliance.guest.loop import Guest
+from appliance.guest.ordering import Orderer
+from components.store.disk import Disk
 from components.store.slots import Full, Image, Stale, Store
 
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -29,10 +31,19 @@ def file_image(fd: int) -> Image:
 
 
 class Shell:
-    """Requests in, replies out. The image is read at the first request, or the first turn: nothing before the seal."""
+    """Requests in, replies out. The image is read at the first request, or the first turn: nothing before the seal.
+
+    Where somebody else keeps the disk (a domain of Xen), requests wait while he is not there, and an order that he does
+    not finish ends this domain: it is old or new on the disk then, as after any crash.
+    """
 
     def __init__(self, guest: Guest) -> None:
-        self._image = file_image(guest.devices["store"])
+        self._keeper = guest.drive("disk", Orderer) if guest.is_joined("disk") else None
+        if self._keeper is not None:
+            self._image = Disk(self._keeper.order).image
+        else:
+            self._image = file_image(guest.devices["store"])
+        self._session = 0
         self._store: Store | None = None
         self._torn = 0
         self._is_changed = False
@@ -43,7 +54,14 @@ class Shell:
         self._blobs = guest.counter("blobs")
         self._bytes = guest.counter("bytes")
 
+    def is_ready(self) -> bool:
+        """Whether the image can be had now."""
+        return self._keeper is None or self._keeper.is_ready
+
     def _opened(self) -> Store:
+        if self._keeper is not None and self._keeper.sessions != self._session:
+            self._session = self._keeper.sessions
+            self._store = None  # what another one has of it is read anew
         if self._store is None:
             self._store = Store(self._image)
             self._count(self._store)
@@ -60,6 +78,8 @@ class Shell:
             self._log.warning("torn", f"{store.torn} slots hold nothing whole: a crash, or decay")
 
     def tick(self, now: float) -> None:
+        if not self.is_ready():
+            return
         store = self._opened()
         self._look(store)
         if self._is_changed:
@@ -93,5 +113,5 @@ class Shell:
 def build(guest: Guest) -> None:
     """Ports in, ports out."""
     shell = Shell(guest)
-    guest.serve("blobs", shell.serve)
+    guest.serve("blobs", shell.serve, when=shell.is_ready)
     guest.timer(shell.tick)

@@ -15,6 +15,7 @@ from typing import Any
 from appliance.assembly import model
 from appliance.assembly.model import Channel, Domain, End, Network, Port, ValidatedAssembly
 from appliance.monitor import control
+from appliance.monitor.backend import Away, Lent
 from appliance.monitor.channels import Channels
 from appliance.monitor.control import ControlServer
 from appliance.monitor.lending import Lending
@@ -50,9 +51,16 @@ class Backend:
         self.channels = Channels(assembly(joined))
         self.kept: list[tuple[str, str, int]] = []
         self.refuses: Exception | None = None
+        self.away = ""
+        self.place: tuple[int, int] | None = None  # as of a Xen guest
 
-    def lend(self, port: str) -> Any:
-        return self.channels.outside(port)
+    def lend(self, port: str) -> Lent | None:
+        if self.away:
+            raise Away(self.away)
+        found = self.channels.outside(port)
+        if found is None or self.place is None:
+            return None if found is None else Lent(found.peer, found.schema, found.descriptors)
+        return Lent(found.peer, found.schema, place=self.place)
 
     def hang_up(self, port: str) -> None:
         self.channels.hang_up(port)

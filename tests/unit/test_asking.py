@@ -14,7 +14,10 @@ from septum.v1.filtering import AskTotals, FilteringReply, FilteringRequest, Tak
 
 from appliance.cli import asking
 from appliance.cli.asking import AskError, Call
+from appliance.vchan import memfd
 from appliance.vchan.endpoint import Endpoint
+from appliance.vchan.layout import Orders
+from appliance.vchan.schema import schema
 from tests.unit.operated import NAME, Box, answering, until
 
 ASK = FilteringRequest(totals=AskTotals(most=1))
@@ -45,6 +48,77 @@ def test_questions_are_answered(box: Box) -> None:
                 assert call.domain == "filter"
         del call
         until(lambda: descriptors() <= before)
+
+
+class GuestLine:
+    """The line to a Xen guest, of memory and events of processes."""
+
+    def __init__(self, box: Box) -> None:
+        lent = box.backend.channels.outside("filter")
+        assert lent is not None
+        self.wire = memfd.attach(*lent.descriptors, schema(lent.schema).orders)
+        self.attempts = 0
+        self.met_after = 1
+        self.is_alive = True
+        self.is_closed = False
+
+    def is_met(self) -> bool:
+        self.attempts += 1
+        return self.attempts >= self.met_after
+
+    def is_there(self) -> bool:
+        return self.is_alive
+
+    def detach(self) -> None:
+        self.wire.memory[:] = bytes(len(self.wire.memory))
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def line(box: Box, monkeypatch: pytest.MonkeyPatch) -> GuestLine:
+    made = GuestLine(box)
+    box.backend.place = (7, 12)
+
+    def meet(domid: int, channel: int, orders: Orders) -> GuestLine:
+        assert (domid, channel, orders) == (7, 12, schema("filtering").orders)
+        return made
+
+    monkeypatch.setattr(asking, "meet", meet)
+    return made
+
+
+def test_a_guest_is_met_where_the_monitor_says(box: Box, line: GuestLine) -> None:
+    line.met_after = 3
+    with answering(box.attach(), lambda request: REPLY), Call(NAME, "filter") as call:
+        assert call.ask(ASK) == REPLY
+    assert line.attempts == 3 and line.is_closed
+
+
+def test_a_guest_that_offers_nothing(box: Box, line: GuestLine) -> None:
+    line.met_after = 1000
+    with pytest.raises(AskError, match="filter of box is not there"), Call(NAME, "filter"):
+        pass
+    assert line.is_closed
+
+
+def test_a_guest_that_is_being_built(box: Box) -> None:
+    box.backend.away = "filter is being built"
+    with pytest.raises(AskError, match="is not there: it was waited for"), Call(NAME, "filter"):
+        pass
+
+
+def test_a_guest_that_is_gone_leaves_its_pages_as_they_were(box: Box, line: GuestLine) -> None:
+    def die(request: object) -> None:
+        line.is_alive = False
+
+    with (
+        answering(box.attach(), die),
+        Call(NAME, "filter") as call,
+        pytest.raises(AskError, match="ended while it was asked"),
+    ):
+        call.ask(ASK)
 
 
 def test_nobody_is_there(box: Box) -> None:

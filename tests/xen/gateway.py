@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -99,9 +99,11 @@ def assembly_text(xen: Mapping[str, str]) -> str:
     return (ROOT / "assemblies/vpn.toml").read_text() + f"\n[xen]\n{table}"
 
 
-def put_images(rig: Rig, store: Path) -> None:
-    """The images that the store's index names, into dom0."""
+def put_images(rig: Rig, store: Path, keys: Collection[str] = ()) -> None:
+    """The images that the store's index names, or those of them that have these ``keys``, into dom0."""
     index = json.loads((store / "images.json").read_text())
+    if keys:
+        index = {key: index[key] for key in keys}
     rig.put(f"{IMAGES}/images.json", json.dumps(index).encode(), 0o644)
     there = set()
     for entry in index.values():

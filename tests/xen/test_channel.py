@@ -1,15 +1,14 @@
-"""Channels inside Xen: the suites of tests/channel over grants, a peer that is libxenvchan, two guests."""
+"""Channels inside Xen: the suites of tests/channel over grants, a peer that is libxenvchan."""
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.xen import septum_guest, suite
+from tests.xen import suite
 from tests.xen.rig import Rig
 from tests.xen.rig.places import ROOT
 
@@ -96,31 +95,3 @@ def test_round_trip_and_throughput_beside_libxenvchan(peer: Rig, report: list[tu
     report += [("xen: round trip of 16 bytes", trip), ("xen: one way, pieces of 32 KiB", flow)]
     assert our_trip < 20 * their_trip
     assert our_flow > their_flow / 20
-
-
-# guests -------------------------------------------------------------------------------------------------------------
-
-
-def test_two_guests_and_dom0(rig: Rig) -> None:
-    """The real PID 1: seals itself, meets its peers, outlives one of them."""
-    kernel, base = septum_guest.build()
-    rig.put("/g/vmlinux", kernel.read_bytes())
-    for component, ports in septum_guest.PAIR.items():
-        rig.put(f"/g/{component}", septum_guest.description(component, ports) + base)
-    command = "PYTHONPATH=/septum:/septum/proto /usr/bin/python3.11 -B /septum/tests/xen/interop/pair.py"
-    try:
-        seen = json.loads(rig.run(f"{command} /g/vmlinux /g/rng /g/log", 600, check=True)[1].splitlines()[-1])
-    finally:
-        rig.run("for name in rng log; do xl destroy $name; done; rm -rf /g")
-    assert seen["random"]
-    assert all(seen["landlock"])
-    assert seen["records at log"] >= 1
-    assert seen["records at the other log"] >= 1
-    assert seen["rng accuses"]
-    assert seen["rng answers its offender's next life"]
-    assert seen["rng answers while log is gone"]
-    assert seen["another log"]
-    assert seen["no ghost"], seen["list"]
-    assert seen["a dead server's pages stay"]
-    assert seen["a ghost while they are mapped"]
-    assert seen["closed"]

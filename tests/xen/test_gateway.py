@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,10 +15,12 @@ from appliance.image.manifest import Image
 from appliance.xsm.policy import compiled_policy
 from tests.system.lab import MARKER, Keys, Site, Transfer, WireguardGo, pair, ping, reaches, wait_for
 from tests.system.lab.capture import Capture
-from tests.xen.gateway import XenBox, put_images, world
+from tests.xen.gateway import BOX, XenBox, put_images, world
 from tests.xen.machines import Machines
 from tests.xen.rig import Rig, hypervisor
+from tests.xen.rig.nets import TAP
 from tests.xen.rig.places import XEN
+from tests.xen.rig.qemu import MACS
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -28,6 +31,9 @@ PACE = 2
 REBUILT = 300.0
 SILENT = 2 * REBUILT  # TCP waits twice as long each time: it may notice as late as that
 REKEY_AFTER = 120.0
+TYPE = os.environ.get("SEPTUM_XEN_TYPE", "pv")
+ELSEWHERE = "192.0.2.77"  # an address of dom0's on an interface of neither side
+LLDP = "01:80:c2:00:00:0e"  # IEEE 802.1D, table 7-10: not for bridges to forward
 
 
 @dataclass
@@ -58,7 +64,7 @@ def scene(machines: Machines, images: dict[str, Image]) -> Iterator[Scene]:
     with world(rig) as (left, right):
         put_images(rig, XEN / "images")
         own, stock = pair(left, right, psk=True)
-        box = XenBox(rig, own, {"xsm": "enforcing", "type": "pv"})
+        box = XenBox(rig, own, {"xsm": "enforcing", "type": TYPE})
         try:
             with Capture(_Wan(right), interface=right.wan) as capture:  # type: ignore[arg-type]
                 box.up(left)
@@ -76,7 +82,9 @@ def answers(scene: Scene, seconds: float = ANSWER) -> bool:
 
 def test_the_box_is_up_and_every_guest_is_sealed(scene: Scene, report: list[tuple[str, str]]) -> None:
     status = scene.box.ask("status")
-    report.append(("xen: septum up, nine guests", f"{scene.box.took:.0f} s"))
+    report.append((f"xen: septum up, nine guests ({TYPE})", f"{scene.box.took:.0f} s"))
+    steps = ", ".join(f"{step} {at / 1e3:.0f} s" for step, at in status["start_ms"].items())
+    report.append(("xen: of that, in the monitor", steps))
     assert {domain["name"]: domain["state"] for domain in status["domains"]} == dict.fromkeys(DOMAINS, "running")
     for domain in status["domains"]:
         report.append((f"xen: create to running, {domain['name']}", f"{domain['start_ms'] / 1e3:.1f} s"))
@@ -89,6 +97,45 @@ def test_dom0_has_no_address_on_either_side(scene: Scene) -> None:
     assert {line.split()[1] for line in shown.splitlines() if line.split()[0] in ("inet", "inet6")} <= {
         "127.0.0.1/8", "::1/128",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("side", ["red", "black"])
+def test_dom0_hears_nothing_of_either_side(scene: Scene, side: str) -> None:
+    """Linux takes a packet for any of its addresses by any of its interfaces. Not from a neighbour of red's or black's
+    who knows such an address and the card's, nor by an address that every bridge hands up; and the same pings do arrive
+    once the bridge is an ordinary one.
+    """
+    rig, card = scene.rig, {"red": "lan", "black": "wan"}[side]
+    host = scene.left.host if side == "red" else scene.right.gateway
+
+    def heard(mac: str) -> int:
+        host.run("ip", "neigh", "replace", ELSEWHERE, "lladdr", mac, "dev", TAP)
+        before = _pings_of(rig)
+        host.run("ping", "-c", "3", "-i", "0.2", "-W", "1", ELSEWHERE, check=False)
+        return _pings_of(rig) - before
+
+    def switch(filtering: int, forwarded: str) -> None:
+        rig.run(f"echo {filtering} > /sys/class/net/{BOX}.{side}/bridge/vlan_filtering", check=True)
+        rig.run(f"echo {forwarded} > /sys/class/net/{card}/brport/group_fwd_mask", check=True)
+
+    host.run("ip", "route", "replace", ELSEWHERE, "dev", TAP)
+    rig.run(f"ip address replace {ELSEWHERE}/32 dev lo", check=True)
+    try:
+        assert [heard(MACS[card]), heard(LLDP)] == [0, 0]
+        switch(0, "0")
+        assert heard(MACS[card]) > 0 and heard(LLDP) > 0
+        switch(1, "0xfffd")
+        assert [heard(MACS[card]), heard(LLDP)] == [0, 0]
+    finally:
+        switch(1, "0xfffd")
+        rig.run(f"ip address del {ELSEWHERE}/32 dev lo", check=True)
+        host.run("ip", "route", "del", ELSEWHERE, "dev", TAP)
+
+
+def _pings_of(rig: Rig) -> int:
+    """How many dom0 has got so far, by whatever interface."""
+    names, values = (line.split() for line in rig.run("grep ^Icmp: /proc/net/snmp", check=True)[1].splitlines())
+    return int(values[names.index("InEchos")])
 
 
 def test_handshake_and_ping(scene: Scene) -> None:

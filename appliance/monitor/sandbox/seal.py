@@ -33,10 +33,11 @@ import os
 import resource
 import signal
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from appliance.monitor.sandbox import capabilities, landlock, namespaces, seccomp
+from appliance.monitor.sandbox.allowlist import Rule
 from appliance.monitor.sandbox.kernel import (
     PR_GET_DUMPABLE,
     PR_GET_NO_NEW_PRIVS,
@@ -287,6 +288,18 @@ def take(steps: tuple[Step, ...], plan: SealPlan) -> Sealed:
     return Sealed(progress.landlock_abi, progress.refuses_exec_gain)
 
 
-def seal(plan: SealPlan) -> Sealed:
-    """Seals the calling process for good. Errors: SealError; the process is then half sealed and must end at once."""
-    return take(STEPS, plan)
+def seal(plan: SealPlan, further: Mapping[str, Rule] | None = None) -> Sealed:
+    """Seals the calling process for good. ``further`` system calls: as ``allowlist.rules``.
+
+    Errors: SealError; the process is then half sealed and must end at once.
+    """
+    return take(STEPS if further is None else widened(STEPS, further), plan)
+
+
+def widened(steps: tuple[Step, ...], further: Mapping[str, Rule]) -> tuple[Step, ...]:
+    """``steps``, but for a filter that allows ``further`` calls."""
+
+    def install(plan: SealPlan, progress: _Progress) -> None:
+        seccomp.install(seccomp.program(plan.syscalls, further=further))
+
+    return tuple(step._replace(take=install) if step.name == "seccomp" else step for step in steps)

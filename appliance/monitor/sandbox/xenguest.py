@@ -16,7 +16,7 @@ import resource
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from appliance.monitor.sandbox import namespaces, seal, seccomp
+from appliance.monitor.sandbox import namespaces, seal
 from appliance.monitor.sandbox.allowlist import INT, LONG, Match, Rule
 from appliance.monitor.sandbox.kernel import PR_SET_DUMPABLE, PR_SET_SECUREBITS, call, prctl
 from appliance.monitor.sandbox.plan import NAMESPACES, SealPlan
@@ -26,7 +26,6 @@ from appliance.xen import evtchn, gntalloc, gntdev
 _SECBIT_NO_SETUID_FIXUP: Final = 1 << 2
 _READ_WRITE: Final = mmap.PROT_READ | mmap.PROT_WRITE
 _MAP_FIXED: Final = 0x10
-_FILE_BYTES: Final = {"store": 1 << 30}  # a file in memory: the memory is what bounds it
 _EMPTY: Final = "/proc"  # the one directory that is there for certain
 
 _IOCTLS: Final = (
@@ -62,8 +61,8 @@ def channel_rules(xenstore_fd: int, page_fds: Iterable[int]) -> dict[str, Rule]:
     }
 
 
-def plan_for(domain: str, syscalls: Iterable[str], devices: Iterable[str], keep_fds: Iterable[int]) -> SealPlan:
-    """The plan of a guest's seal, made in the guest.
+def plan_for(domain: str, syscalls: Iterable[str], keep_fds: Iterable[int], descriptors: int = 0) -> SealPlan:
+    """The plan of a guest's seal, made in the guest. ``descriptors``: connections that it may accept.
 
     The address space is bounded by what is mapped now and what memory there is. Errors: ValueError, OSError.
     """
@@ -71,11 +70,12 @@ def plan_for(domain: str, syscalls: Iterable[str], devices: Iterable[str], keep_
         domain=domain,
         syscalls=tuple(syscalls),
         memory_bytes=_mapped() + _available(),
-        file_bytes=max((_FILE_BYTES.get(device, 0) for device in devices), default=0),
+        file_bytes=0,
         keep_fds=tuple(keep_fds),
         outer_uid=namespaces.INNER_ID,
         outer_gid=namespaces.INNER_ID,
         foreign=tuple((name, 0) for name in NAMESPACES),
+        descriptors=descriptors,
     )
 
 
@@ -157,12 +157,8 @@ _LEFT_OUT: Final = frozenset({"namespaces", "keyring"})  # the images' kernels h
 
 def steps(rules: Mapping[str, Rule]) -> tuple[Step, ...]:
     """The steps of a guest's seal, in their order; ``rules`` are those of ``channel_rules``."""
-
-    def install(plan: SealPlan, progress: object) -> None:
-        seccomp.install(seccomp.program(plan.syscalls, further=rules))
-
-    by_name = {step.name: step for step in seal.STEPS if step.name not in _LEFT_OUT} | _OF_A_GUEST
-    by_name["seccomp"] = by_name["seccomp"]._replace(take=install)
+    widened = seal.widened(seal.STEPS, rules)
+    by_name = {step.name: step for step in widened if step.name not in _LEFT_OUT} | _OF_A_GUEST
     order = [step.name for step in seal.STEPS if step.name not in _LEFT_OUT]
     order.insert(order.index("identity"), order.pop(order.index("root")))  # mounting and chroot are root's
     return tuple(by_name[name] for name in order)

@@ -1,14 +1,16 @@
 """The Xen back end: a domain is a guest, created paused by xl, wired in the xenstore, let go; rebuilt when it dies.
 
 What the monitor does here it does between two looks: creating a guest takes xl a second and more, and meanwhile the
-others are supervised. A death is seen by the xenstore's @releaseDomain; a guest that has shut down or crashed stays
-until then, so that its last words can be read, and is destroyed here and nowhere else.
+others are supervised, and those that are wired already start. A death is seen by the xenstore's @releaseDomain; a guest
+that has shut down or crashed stays until then, so that its last words can be read, and is destroyed here and nowhere
+else.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -16,36 +18,47 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from appliance.assembly.model import ValidatedAssembly
+from appliance.assembly.model import End, ValidatedAssembly
 from appliance.assembly.settings import to_json
+from appliance.guest.outside import DOM0, OPERATOR
 from appliance.guest.status import PeerRow
-from appliance.monitor.backend import Pace
+from appliance.monitor import replaced
+from appliance.monitor.backend import Away, Lent, Pace
 from appliance.monitor.control import GUESTS
 from appliance.monitor.process import printable
 from appliance.monitor.status import Report
 from appliance.monitor.supervisor import LIMITS
 from appliance.monitor.xen import bridges, config, ramdisk, seals, wiring
 from appliance.monitor.xen.console import Console
+from appliance.monitor.xen.disk import NOWHERE, Disk, place_of
 from appliance.monitor.xen.guest import Guest, Stage
 from appliance.monitor.xen.images import Boot
 from appliance.monitor.xen.pages import StatusPages, references
-from appliance.monitor.xen.plan import Plan, Side, plans_of, with_sides
+from appliance.monitor.xen.plan import TOLD, Plan, Side, plans_of, with_sides
+from appliance.monitor.xen.told import Told
 from appliance.monitor.xen.xl import Xl, XlError
 from appliance.xen import gntdev
 from appliance.xen.xenstore import Xenstore
+from appliance.xen.xswire import number
 
 PATIENCE: Final = "SEPTUM_PATIENCE"
 """An environment variable: how many times as long as on a real machine everything may take (on an emulated one)."""
 _RELEASE: Final = "@releaseDomain"
 _CONNECTED: Final = "connected"
 _FAILURES: Final = (OSError, ValueError)
+_SHARE_OF_A_SETTING: Final = 16
+"""A setting that is replaced is at most so small a part of the guest's memory: it is there as text, then as values."""
+
+
+def _factor() -> float:
+    return max(1.0, float(os.environ.get(PATIENCE) or 1))
 
 
 def pace() -> Pace:
     """Of this machine. xl creates one guest after the other, and each then has a kernel and an interpreter to start."""
-    factor = max(1.0, float(os.environ.get(PATIENCE) or 1))
+    factor = _factor()
     limits = LIMITS._replace(start=60.0 * factor, heartbeat=LIMITS.heartbeat * factor, reset=1.0)
-    return Pace(quick=min(1.0, 0.1 * factor), slow=min(1.0, 0.25 * factor), limits=limits)
+    return Pace(quick=min(0.25, 0.1 * factor), slow=min(1.0, 0.25 * factor), limits=limits)
 
 
 class XenError(OSError):
@@ -82,7 +95,9 @@ def _see_enforced(assembly: ValidatedAssembly, xl: Xl, amiss: Callable[[Validate
 class XenBackend:
     """Builds and ends the domains of ``assembly`` as Xen guests. ``images`` and ``sides`` by domain and by side.
 
-    ``journal`` is a descriptor for the lines of the domain that holds the journal. Errors: OSError, ValueError.
+    ``journal`` is a descriptor for the lines of the domain that holds the journal; ``disk`` is kept for the one that
+    holds the store, and the back end's to close. Of ``devices`` the one that speaks for the box gets what is in its
+    identity, box and orders. Errors: OSError, ValueError.
     """
 
     name: Final = "xen"
@@ -98,54 +113,88 @@ class XenBackend:
         xl: Xl | None = None,
         store: Xenstore | None = None,
         amiss: Callable[[ValidatedAssembly], list[str]] = policy_amiss,
+        disk: Disk | None = None,
+        devices: Mapping[str, int] | None = None,
     ) -> None:
         self._xl = xl or Xl()
         if assembly.xen.xsm == "enforcing":
             _see_enforced(assembly, self._xl, amiss)
         self.pace = pace()
+        self._rest = min(1.0, 0.1 * _factor())  # between two looks in the xenstore for one guest's status page
         self._plans = with_sides(plans_of(assembly, box), dict(sides))
         self._images = images
         self._directory = directory
         self._journal = journal
         self._store = store or Xenstore()
         self._store.watch(_RELEASE, "death")
+        self._news = select.epoll()
+        self._news.register(self._store.fileno(), select.EPOLLIN)
         self._grants = gntdev.open_device()
         self._views = {name: StatusPages(self._grants, plan.status_pages) for name, plan in self._plans.items()}
+        self._channels = assembly.channels
+        self._disk = disk
+        self._disks = {
+            name: link.number for name, plan in self._plans.items() for link in plan.links if link.peer == DOM0
+        }
+        self._replaced: dict[str, bytes] = {}
+        held = devices or {}
+        self._identity = _content(held["identity"]) if "identity" in held else ""
+        self._told = Told(self._grants, held) if held.keys() >= TOLD else None
+        self._speaker = next((name for name, plan in self._plans.items() if plan.told_pages), "")
         self._guests: dict[str, Guest] = {}
-        self._all_built = False
+        self._somebody_died = False
+        self._kernels: dict[str, int] = {}  # by digest: sealed, checked once, for as long as the box lives
+        self._seals = seals.Survey(self._xl)
         self.neighbours = {name: tuple(link.peer for link in plan.links) for name, plan in self._plans.items()}
         _record(directory, [plan.title for plan in self._plans.values()])
 
     # building -------------------------------------------------------------------------------------------------------
 
+    @property
+    def news(self) -> int:
+        """Readable when an xl is done, or the xenstore has something to say."""
+        return self._news.fileno()
+
     def start(self, name: str) -> int:
         """Has ``name`` created, as soon as xl is done with those before it: it takes one at a time anyway."""
+        gone = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        image = self._images[name]
+        self._guests[name] = Guest(
+            str(uuid.uuid4()), self._views[name], gone, memory_mib=image.memory_mib, image_sha256=image.ramdisk_sha256
+        )
+        return gone
+
+    def _kernel(self, image: Boot) -> int:
+        """The kernel of ``image`` in sealed memory, from which many guests boot, and later lives. Errors: OSError."""
+        found = self._kernels.get(image.kernel_sha256)
+        if found is None:
+            found = ramdisk.sealed("septum-kernel", ramdisk.checked(image.kernel, image.kernel_sha256))
+            self._kernels[image.kernel_sha256] = found
+        return found
+
+    def _begin(self, name: str, guest: Guest) -> None:
+        """Starts xl; what it needs is in sealed memory, read and checked right before. Errors: OSError, ValueError."""
         plan, image = self._plans[name], self._images[name]
-        identity = str(uuid.uuid4())
-        fds: list[int] = []
+        kernel = self._kernel(image)
+        own: list[int] = []  # xl has descriptors of its own once it runs
         try:
-            kernel = ramdisk.checked(image.kernel, image.kernel_sha256)
             base = ramdisk.checked(image.ramdisk, image.ramdisk_sha256)
-            fds.append(ramdisk.sealed("septum-kernel", kernel))
-            fds.append(ramdisk.sealed("septum-ramdisk", ramdisk.archive(ramdisk.NAME, describe(plan)), base))
+            description = describe(plan, self._identity) + self._replaced.get(name, b"")
+            own.append(ramdisk.sealed("septum-ramdisk", ramdisk.archive(ramdisk.NAME, description), base))
             written = config.of(
                 plan,
-                uuid=identity,
-                kernel=f"/proc/self/fd/{fds[0]}",
-                ramdisk=f"/proc/self/fd/{fds[1]}",
+                uuid=guest.uuid,
+                kernel=f"/proc/self/fd/{kernel}",
+                ramdisk=f"/proc/self/fd/{own[0]}",
                 extra=image.extra,
                 memory_mib=image.memory_mib,
             )
-            fds.append(ramdisk.sealed("septum-config", config.render(written)))
-        except OSError:
-            for fd in fds:
+            own.append(ramdisk.sealed("septum-config", config.render(written)))
+            guest.job = self._xl.create(own[1], (kernel, own[0]))
+        finally:
+            for fd in own:
                 os.close(fd)
-            raise
-        gone = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        guest = Guest(identity, tuple(fds), self._views[name], gone)
-        guest.memory_mib, guest.image_sha256 = image.memory_mib, image.ramdisk_sha256
-        self._guests[name] = guest
-        return gone
+        self._news.register(guest.job.fileno(), select.EPOLLIN)
 
     def turn(self) -> None:
         """Goes on with those that are being created, and sees who has died."""
@@ -157,36 +206,64 @@ class XenBackend:
                     guest.dies(f"could not be built: {error}")
             if guest.console is not None:
                 self._listen(name, guest)
-        if not self._all_built:
-            self._all_built = all(
-                name in self._guests and self._guests[name].stage is Stage.PAUSED for name in self._plans
-            )
-        if self._all_built:
-            for name, guest in self._guests.items():
-                if guest.stage is Stage.PAUSED and not guest.is_dead:
-                    self._let_go(name, guest)
+        # After the next xl was started: what it takes longest for, it does meanwhile
+        for name, guest in self._guests.items():
+            if guest.stage is Stage.PAUSED and not guest.is_dead:
+                self._let_go(name, guest)
         self._mourn()
+        if self._disk is not None:
+            for name, channel in self._disks.items():
+                self._tell_disk(self._disk, name, channel)
+            self._disk.turn(time.monotonic())
+        if self._told is not None and self._speaker in self._guests:
+            self._tell(self._told, self._guests[self._speaker])
+
+    def _tell(self, told: Told, guest: Guest) -> None:
+        """Tells the domain that speaks for the box, once it has lent the pages for that."""
+        if not told.pages.is_mapped and guest.stage is Stage.LET_GO and guest.domid is not None and not guest.is_dead:
+            try:
+                untrusted = self._store.read(f"{self._store.home(guest.domid)}/{wiring.TOLD}")
+                found = references(untrusted or "", told.pages.pages, "what it is told")
+                if found is not None:
+                    told.map(guest.domid, found)
+            except _FAILURES as error:
+                guest.dies(str(error))
+        told.turn()
+
+    def _tell_disk(self, disk: Disk, name: str, channel: int) -> None:
+        """Where the store's guest is, as it says itself, for who keeps its disk."""
+        guest = self._guests.get(name)
+        if guest is None or guest.is_dead or guest.domid is None or guest.stage is not Stage.LET_GO:
+            disk.tell(NOWHERE)
+            return
+        home = self._store.home(guest.domid)
+        try:
+            offered = [number(self._store.read(f"{home}/{leaf}")) for leaf in wiring.offers(channel)]
+        except OSError:  # it is just going
+            offered = [None, None]
+        disk.tell(place_of(guest.domid, offered))
 
     def _create(self, name: str, guest: Guest) -> None:
         """The next step of the creation of ``guest``, if it is due."""
-        if guest.job is None:
-            if not any(other.job is not None for other in self._guests.values()):
-                kernel, image, configuration = guest.fds
-                guest.job = self._xl.create(configuration, (kernel, image))
-                guest.let_go_of_fds()
-        elif guest.job.is_over:
+        if guest.job is not None and guest.job.is_over:
             job, guest.job = guest.job, None
             job.wait()
-            self._built(name, guest)
+            guest.domid = self._domid_of(guest.uuid)
+        if guest.domid is not None:
+            self._built(name, guest, guest.domid)
+        elif not any(other.job is not None for other in self._guests.values()):
+            self._begin(name, guest)
 
-    def _built(self, name: str, guest: Guest) -> None:
+    def _built(self, name: str, guest: Guest, domid: int) -> None:
         """xl is done: the guest is there, paused. Wires it, and tells those peers that are there."""
-        domid = guest.domid = self._domid_of(guest.uuid)
         plan, domids = self._plans[name], self._domids(besides=name)
         home = self._store.home(domid)
+        terminal = self._store.read(f"{home}/console/tty")
+        if not terminal:
+            return  # xenconsoled, which nobody waits for, has not come to it yet: at the next look again
         self._own(home, domid)
         self._write([(domid, node) for node in wiring.home(plan, domid, domids)])
-        guest.console = Console(self._store.read(f"{home}/console/tty") or "")
+        guest.console = Console(terminal)
         if plan.side is not None:
             self._plug(plan.side, domid)
         self._write(wiring.arrival(plan, domid, self._plans, domids))
@@ -237,7 +314,8 @@ class XenBackend:
 
     def _let_go(self, name: str, guest: Guest) -> None:
         try:
-            self._xl.run("unpause", str(guest.domid))
+            assert guest.domid is not None
+            self._xl.unpause(guest.domid)
             guest.stage = Stage.LET_GO
         except _FAILURES as error:
             guest.dies(f"could not be let go: {error}")
@@ -255,10 +333,17 @@ class XenBackend:
     def _mourn(self) -> None:
         """Who has died since the last look."""
         self._store.hear()
-        if not self._store.events:
+        if self._store.events:
+            self._store.events.clear()
+            # A watch speaks once when it is set: then nobody is there yet
+            self._somebody_died = any(guest.domid is not None for guest in self._guests.values())
+        if not self._somebody_died:
             return
-        self._store.events.clear()
-        over = {row.domid for row in self._xl.list() if row.is_over}
+        try:
+            over = {row.domid for row in self._xl.list() if row.is_over}
+            self._somebody_died = False
+        except OSError:  # that is no reason to end the box: at the next look again
+            over = set()
         for guest in self._guests.values():
             if guest.domid is not None and (guest.domid in over or not self._store.is_introduced(guest.domid)):
                 guest.dies("is gone" if guest.domid not in over else "has ended")
@@ -277,7 +362,7 @@ class XenBackend:
         guest = self._guests[name]
         assert guest.domid is not None
         wanted = seals.wanted(self._plans[name], guest.memory_mib)
-        return seals.compare(wanted, seals.seen(guest.domid, self._xl, self._store))
+        return seals.compare(wanted, self._seals.seen(guest.domid, self._store, self._domids().values()))
 
     def release(self, name: str) -> None:
         guest = self._guests[name]
@@ -292,6 +377,10 @@ class XenBackend:
 
     def bury(self, name: str) -> str:
         guest = self._guests.pop(name)
+        if self._disk is not None and name in self._disks:
+            self._disk.tell(NOWHERE)  # which lets its pages go
+        if self._told is not None and name == self._speaker:
+            self._told.close()
         if guest.job is not None:
             # An xl that is ended half way leaves a guest without a name. What it has made in the end goes the usual way
             with suppress(OSError):
@@ -302,11 +391,19 @@ class XenBackend:
             guest.console.drain()
             untrusted_words = guest.console.untrusted_words
         guest.status.close()
-        if domid is not None and self._store.is_introduced(domid):
-            with suppress(OSError):  # somebody else's destroy was quicker
-                self._xl.run("destroy", str(domid))
+        if domid is not None:
+            self._destroy(domid)
         guest.close()
         return "\n  ".join([guest.why or "is gone", *_last_lines(untrusted_words)])
+
+    def _destroy(self, domid: int) -> None:
+        home = self._store.home(domid)
+        if self._store.is_introduced(domid):
+            with suppress(OSError):  # somebody else's destroy was quicker
+                self._xl.run("destroy", str(domid))
+        # Whoever destroys a guest takes its home away first; what we wrote there before we heard of it made a new one
+        if self._store.read(f"{home}/name") is None:
+            self._store.remove(home)
 
     def _find(self, title: str) -> int | None:
         with suppress(OSError):
@@ -328,7 +425,11 @@ class XenBackend:
 
     def report(self, name: str) -> Report:
         guest = self._guests[name]
-        if not guest.status.is_mapped and guest.stage is Stage.LET_GO and guest.domid is not None:
+        now = time.monotonic()
+        # A look at a page costs nothing, but to ask the xenstore where it is takes dom0's processor from who starts
+        if not guest.status.is_mapped and guest.stage is Stage.LET_GO and now >= guest.ask_again:
+            guest.ask_again = now + self._rest
+            assert guest.domid is not None
             try:
                 untrusted = self._store.read(f"{self._store.home(guest.domid)}/{wiring.STATUS}")
                 found = references(untrusted or "", guest.status.pages)
@@ -371,31 +472,61 @@ class XenBackend:
         guest = self._guests.get(name)
         return [None] * count if guest is None else guest.status.rows(count)
 
-    # the end of all -------------------------------------------------------------------------------------------------
+    # who is outside -------------------------------------------------------------------------------------------------
 
-    def lend(self, port: str) -> None:
-        """The operator's ends are not joined yet: dom0 would be a peer of the filter."""
+    def lend(self, port: str) -> Lent | None:
+        """Where the tool that holds the operator's end next meets the domain, as a client in dom0; None if this box
+        has no such end. Errors: Away.
+        """
+        for place, channel in enumerate(self._channels):
+            if channel.client == End(OPERATOR, port):
+                server = channel.server.domain
+                domid = self._domids().get(server)
+                if domid is None:
+                    raise Away(f"{server} is being built")
+                return Lent(server, channel.schema, place=(domid, place))
+        return None
 
     def hang_up(self, port: str) -> None:
-        """Nobody holds one."""
+        """Nothing: who held it lets the guest's pages go, or Linux does it for him and tells the guest."""
 
     def replace_setting(self, domain: str, name: str, untrusted_fd: int) -> None:
-        """Only who holds an end may ask for it. Errors: ValueError, always."""
-        raise ValueError("is nobody's to replace on Xen")
+        """Later lives of ``domain`` get what is in this memfd as the JSON of setting ``name``. It is copied unread.
+
+        Errors: ValueError saying what is wrong with it; OSError.
+        """
+        most = min(replaced.MOST, (self._images[domain].memory_mib << 20) // _SHARE_OF_A_SETTING)
+        size = replaced.size_of(untrusted_fd, most)
+        self._replaced[domain] = replaced.mark(name) + os.pread(untrusted_fd, size, 0)
+
+    # the end of all -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         try:
             for name in tuple(self._guests):
                 self.bury(name)
         finally:
+            if self._disk is not None:
+                self._disk.close()
             os.close(self._grants)
+            for fd in self._kernels.values():
+                os.close(fd)
+            self._news.close()
+            self._xl.close()
             self._store.close()
         if all(self._find(plan.title) is None for plan in self._plans.values()):
             (self._directory / GUESTS).unlink(missing_ok=True)
 
 
-def describe(plan: Plan) -> bytes:
-    """The boot description (docs/xen.md). The settings may hold secrets and are put in as the bytes they are."""
+def _content(fd: int) -> str:
+    return os.pread(fd, os.fstat(fd).st_size, 0).decode()
+
+
+def describe(plan: Plan, identity: str = "") -> bytes:
+    """The boot description (docs/xen.md). The settings may hold secrets and are put in as the bytes they are.
+
+    ``identity`` is for the domain that holds that device.
+    """
     role = plan.domain.role
     described: dict[str, Any] = {
         "domain": plan.domain.name,
@@ -410,8 +541,10 @@ def describe(plan: Plan) -> bytes:
         "devices": role.devices,
         "counters": role.counters,
         "status_pages": plan.status_pages,
-        "seal": {"syscalls": role.syscalls, "memory_mib": plan.domain.memory_mib},
+        "seal": {"syscalls": role.syscalls, "memory_mib": plan.domain.memory_mib, "descriptors": role.descriptors},
     }
+    if "identity" in role.devices:
+        described["identity"] = identity
     if plan.side is not None:
         described["network"] = plan.side.settings
     head = json.dumps(described).encode()

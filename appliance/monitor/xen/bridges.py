@@ -10,16 +10,22 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from appliance.assembly.model import Interface, Network
+from appliance.guest import rtnl
 from appliance.monitor import netns, network
 from appliance.monitor.helper import Helper, HelperError
 from appliance.monitor.network import NetworkError
 from appliance.monitor.xen.plan import Side
 
+SYSCTLS: Final = Path("/proc/sys/net/ipv6/conf")
+INTERFACES: Final = Path("/sys/class/net")
+# 01:80:c2:00:00:00 to 0f, a bit each, but 01: a PAUSE frame ends at the interface anyway
+_RESERVED: Final = "0xfffd"
 # Of the 15 characters of an interface's name; the suffix takes the rest
 _BOX_PART: Final = 9
 # Xen's own range, of which the last three bytes are to be had by anybody
@@ -53,20 +59,21 @@ class Bridges:
         self.devices: dict[str, int] = {}
         # Any will do where none is named: in black's guest nobody else has one. A new life of black gets it again
         self.port = net.listen_port or _FIRST_PORT + secrets.randbelow(1 << 14)
-        self.notes: list[str] = [
-            "the store keeps its blobs in its guest's memory: they are gone with that guest (docs/xen.md)"
-        ]
+        self.notes: list[str] = []
         self.sides: dict[str, Side] = {}
 
     def open(self) -> None:
         """Makes the bridges: the guests are configured with them. Errors: NetworkError."""
         interfaces = {"red": str(self._network.lan), "black": str(self._network.wan)}
-        bridges = {side: bridge_name(self._box, side) for side in interfaces}
+        sides = [*interfaces, *(["admin"] if self._network.admin is not None else [])]
+        bridges = {side: bridge_name(self._box, side) for side in sides}
 
         def make() -> Any:
             from appliance.monitor.plumbing import largest_group
             from appliance.monitor.xen import bridging
 
+            if self._network.admin is not None:
+                interfaces["admin"] = bridging.holder(self._network.admin[0], interfaces)
             seen = bridging.make(interfaces, bridges, self._record, self._home)
             seen["red"]["largest_group"] = largest_group(self._network.mtu)
             return seen
@@ -75,7 +82,7 @@ class Bridges:
             found = Helper(make).result()
         except HelperError as error:
             raise NetworkError(str(error)) from None
-        self.sides = {side: self._side(side, found[side]) for side in ("red", "black")}
+        self.sides = {side: self._side(side, found[side]) for side in sides}
 
     @property
     def _record(self) -> Path:
@@ -83,7 +90,11 @@ class Bridges:
 
     def _side(self, side: str, seen: dict[str, Any]) -> Side:
         net = self._network
-        given, ways = (net.lan_addresses, ()) if side == "red" else (net.wan_addresses, net.wan_gateways)
+        given, ways = {
+            "red": (net.lan_addresses, ()),
+            "black": (net.wan_addresses, net.wan_gateways),
+            "admin": ((), ()),
+        }[side]
         settings: dict[str, Any] = {
             "interface": "eth0",
             "addresses": [str(one) for one in given] or seen["addresses"],
@@ -100,6 +111,8 @@ class Bridges:
                 "mtu": net.mtu,
                 "routes": [str(one) for one in _routes(net)],
             }
+        if side == "admin":
+            settings["management"] = net.admin
         return Side(side, bridge_name(self._box, side), mac(self._box, side), settings)
 
     def begin(self) -> None:
@@ -125,21 +138,44 @@ def _routes(net: Network) -> list[Any]:
 
 
 def join(bridge: str, domid: int) -> None:
-    """Puts the other end of a guest's interface into its bridge. Errors: NetworkError."""
+    """Puts the other end of a guest's interface into its bridge. Errors: NetworkError.
 
-    def work() -> Any:
-        from appliance.monitor.xen.bridging import enslave
-
-        enslave(f"vif{domid}.0", bridge)
-
+    By the monitor itself, in one message: the helper that made the bridges has a library to import, which takes longer
+    than all else that is done for a guest that is built anew.
+    """
+    name = f"vif{domid}.0"
     try:
-        Helper(work).result()
-    except HelperError as error:
-        raise NetworkError(str(error)) from None
+        index, master = socket.if_nametoindex(name), socket.if_nametoindex(bridge)
+    except OSError:
+        raise NetworkError(f"there is no {name}, or no {bridge}: is the module xen-netback loaded?") from None
+    silence(name)
+    netlink = rtnl.Rtnetlink()
+    try:
+        netlink.tell(rtnl.link_up(index, {rtnl.MASTER: master}))
+        forward_all(name)
+    except OSError as error:
+        raise NetworkError(f"{name} cannot be put into {bridge}: {error}") from None
+    finally:
+        netlink.close()
+
+
+def silence(name: str) -> None:
+    """No address of dom0's own making: not even a link-local one, by which it could be spoken to."""
+    try:
+        (SYSCTLS / name / "disable_ipv6").write_text("1")
+    except FileNotFoundError:
+        return  # a kernel without IPv6
+
+
+def forward_all(name: str) -> None:
+    """Frames that 802.1D has for bridges alone go through like any other: else the port ``name`` would hand them to
+    dom0. Errors: OSError.
+    """
+    (INTERFACES / name / "brport" / "group_fwd_mask").write_text(_RESERVED)
 
 
 def is_bridged(bridge: str, domid: int) -> bool:
     """Whether it is still there."""
     with suppress(OSError):
-        return (Path("/sys/class/net") / bridge / "brif" / f"vif{domid}.0").exists()
+        return (INTERFACES / bridge / "brif" / f"vif{domid}.0").exists()
     return False

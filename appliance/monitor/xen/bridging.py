@@ -1,4 +1,11 @@
-"""The netlink work behind bridges.py. Runs in a helper process; plumbing.undo() takes it all back by the record."""
+"""The netlink work behind bridges.py. Runs in a helper process; plumbing.undo() takes it all back by the record.
+
+That dom0 has no address on a bridge does not make it deaf there: Linux takes a packet for any of its addresses on any
+of its interfaces. So the bridges filter by VLAN, their ports have the one of untagged frames, and the bridge itself,
+which is dom0's way in and out, has none: nothing is passed up and nothing comes down (linux, net/bridge/br_input.c:
+br_pass_frame_up, br_device.c: br_dev_xmit). Frames to 802.1D's reserved addresses never get that far: the port passes
+them up itself, but those that it is to forward (br_handle_frame).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +18,9 @@ from typing import Any, Final
 from appliance.monitor import links, netns
 from appliance.monitor.links import Json, LinkError
 from appliance.monitor.rtnetlink import IPRoute
+from appliance.monitor.xen.bridges import SYSCTLS, forward_all, silence
 
-_SYSCTLS: Final = Path("/proc/sys/net/ipv6/conf")
+_UNTAGGED: Final = 1  # the VLAN that bridge and ports are in from the start
 
 
 def make(interfaces: Mapping[str, str], bridges: Mapping[str, str], record: Path, home: int) -> Json:
@@ -39,13 +47,24 @@ def make(interfaces: Mapping[str, str], bridges: Mapping[str, str], record: Path
             bridge = bridges[side]
             # No learning of what nobody says: two ports, and frames go from one to the other. No multicast snooping:
             # IPv6 neighbour discovery would wait for a querier that is not there
-            netlink.link("add", ifname=bridge, kind="bridge", br_forward_delay=0, br_stp_state=0, br_mcast_snooping=0)
-            index = links.index_of(netlink, state["name"])
+            netlink.link(
+                "add",
+                ifname=bridge,
+                kind="bridge",
+                br_forward_delay=0,
+                br_stp_state=0,
+                br_mcast_snooping=0,
+                br_vlan_filtering=1,
+            )
+            index, master = links.index_of(netlink, state["name"]), links.index_of(netlink, bridge)
+            netlink.vlan_filter("del", index=master, vlan_info={"vid": _UNTAGGED}, vlan_flags="self")
             for name in (bridge, state["name"]):
-                _silence(name)
+                silence(name)
             netlink.flush_addr(index=index)
-            netlink.link("set", index=index, master=links.index_of(netlink, bridge), state="up")
-            netlink.link("set", index=links.index_of(netlink, bridge), state="up")
+            netlink.link("set", index=index, master=master)
+            forward_all(state["name"])
+            netlink.link("set", index=index, state="up")
+            netlink.link("set", index=master, state="up")
             seen[side] = {
                 "addresses": [
                     f"{one.get('local', one['address'])}/{one['prefixlen']}"
@@ -57,19 +76,29 @@ def make(interfaces: Mapping[str, str], bridges: Mapping[str, str], record: Path
     return seen
 
 
+def holder(address: str, taken: Mapping[str, str]) -> str:
+    """The interface of dom0 that has this address, at which administrators are to call: it becomes admin's, as those
+    ``taken`` are red's and black's. Errors: LinkError.
+    """
+    then = "name one of an interface that only administrators use: --admin, or admin in [network]"
+    with IPRoute() as netlink:
+        for found in netlink.get_addr():
+            if str(found.get_attr("IFA_LOCAL") or found.get_attr("IFA_ADDRESS")) == address:
+                (link,) = netlink.get_links(found["index"])
+                name = str(link.get_attr("IFLA_IFNAME"))
+                if name == "lo":
+                    raise LinkError(f"{address} is dom0's loopback, where no guest can be called: {then}")
+                if name in taken.values():
+                    raise LinkError(f"{address} is on {name}, which has another side of the box: {then}")
+                return name
+    raise LinkError(f"no interface of dom0 has the address {address}, at which administrators are to call: {then}")
+
+
 def _mode(name: str) -> str:
     try:
-        return (_SYSCTLS / name / "disable_ipv6").read_text().strip()
+        return (SYSCTLS / name / "disable_ipv6").read_text().strip()
     except OSError:
         return ""
-
-
-def _silence(name: str) -> None:
-    """No address of dom0's own making: not even a link-local one, by which it could be spoken to."""
-    try:
-        (_SYSCTLS / name / "disable_ipv6").write_text("1")
-    except FileNotFoundError:
-        return  # a kernel without IPv6
 
 
 def _save(record: Path, state: Json) -> None:
@@ -81,16 +110,6 @@ def _save(record: Path, state: Json) -> None:
     new.replace(record)
 
 
-def enslave(interface: str, bridge: str) -> None:
-    """Puts ``interface`` into ``bridge``, without an address. Errors: LinkError, NetlinkError."""
-    with IPRoute() as netlink:
-        index, master = links.index_of(netlink, interface), links.index_of(netlink, bridge)
-        if index is None or master is None:
-            raise LinkError(f"there is no {interface if index is None else bridge}: is the module xen-netback loaded?")
-        _silence(interface)
-        netlink.link("set", index=index, master=master, state="up")
-
-
 def undo(netlink: IPRoute, found: Any, errors: list[str]) -> None:
     """Of ``plumbing.undo``: bridges go, and the interfaces may have IPv6 again, before they get back what they had."""
     for name in found.get("bridges", ()):
@@ -100,6 +119,6 @@ def undo(netlink: IPRoute, found: Any, errors: list[str]) -> None:
     for name, mode in found.get("switches", ()):
         if mode:
             try:
-                (_SYSCTLS / name / "disable_ipv6").write_text(mode)
+                (SYSCTLS / name / "disable_ipv6").write_text(mode)
             except OSError as error:
                 errors.append(f"{name}: {error.strerror}")

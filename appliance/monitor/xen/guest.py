@@ -25,7 +25,6 @@ class Guest:
     """``gone`` is an eventfd, readable once the guest is dead. ``why`` says more of its death than Xen does."""
 
     uuid: str
-    fds: tuple[int, ...]  # kernel, image and configuration, until xl has them
     status: StatusPages
     gone: int
     job: Job | None = None  # the xl that is at it
@@ -33,6 +32,7 @@ class Guest:
     stage: Stage = Stage.CREATING
     domid: int | None = None
     console: Console | None = None
+    ask_again: float = 0.0  # when the xenstore may next be asked where its status page is
     memory_mib: int = 0
     image_sha256: str = ""
     is_dead: bool = False
@@ -44,13 +44,7 @@ class Guest:
             self.is_dead, self.why = True, why
             os.eventfd_write(self.gone, 1)
 
-    def let_go_of_fds(self) -> None:
-        fds, self.fds = self.fds, ()
-        for fd in fds:
-            os.close(fd)
-
     def close(self) -> None:
-        self.let_go_of_fds()
         if self.console is not None:
             self.console.close()
         os.close(self.gone)

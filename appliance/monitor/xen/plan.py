@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from appliance.assembly.model import Channel, Domain, EndKind, ValidatedAssembly
+from appliance.guest import boxpage, outside
 from appliance.guest.status import ROW_SIZE
 from appliance.vchan import layout
 from appliance.vchan.schema import schema
@@ -28,7 +29,9 @@ _MAPS_A_PAGE: Final = 2
 # sends itself (xen/events, xen/smp)
 _OWN_EVENTS: Final = 16
 
-NETWORK_DEVICES: Final = frozenset({"tun", "udp4", "udp6"})
+STORE: Final = "store"
+NETWORK_DEVICES: Final = frozenset({"tun", "udp4", "udp6", "management"})
+TOLD: Final = frozenset({"box", "orders"})
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Link:
 class Side:
     """What a guest with an interface does with it: the description's ``network``, and where the interface leads."""
 
-    name: str  # red or black
+    name: str  # red, black or admin
     bridge: str
     mac: str
     settings: dict[str, Any]
@@ -80,9 +83,15 @@ class Plan:
         return 1 + -(-rows * ROW_SIZE // layout.PAGE)
 
     @property
+    def told_pages(self) -> int:
+        """What the monitor tells a domain that speaks for the box, and what that may ask of the monitor."""
+        told = set(self.domain.role.devices) >= TOLD
+        return (boxpage.BOX_BYTES + boxpage.ORDERS_BYTES) // layout.PAGE if told else 0
+
+    @property
     def granted(self) -> int:
-        """Pages that this domain grants: the rings it serves, and its status to the monitor."""
-        return self.status_pages + sum(link.pages for link in self.links if link.is_server)
+        """Pages that this domain grants: the rings it serves, and to the monitor its status and what it is told."""
+        return self.status_pages + self.told_pages + sum(link.pages for link in self.links if link.is_server)
 
     @property
     def mapped(self) -> int:
@@ -107,12 +116,25 @@ class Plan:
 
 
 def links_of(assembly: ValidatedAssembly, domain: Domain) -> tuple[Link, ...]:
-    """The ends of ``domain``, in the order of the file: that of its ports' numbers."""
-    return tuple(
+    """The ends of ``domain``, in the order of the file: that of its ports' numbers. What the operator calls is among
+    them: it is granted, bound and counted as all else, to dom0.
+    """
+    found = [
         _link(number, channel, domain)
-        for number, channel in enumerate(assembly.wired)
+        for number, channel in enumerate(assembly.channels)
         if domain.name in (channel.client.domain, channel.server.domain)
-    )
+    ]
+    if STORE in domain.role.devices:
+        # A device has one holder in a box, so the number is nobody else's
+        found.append(_served("disk", outside.DOM0, len(assembly.channels), domain))
+    return tuple(found)
+
+
+def _served(port: str, peer: str, number: int, domain: Domain) -> Link:
+    """A channel by which a program of dom0 reaches ``domain``: what another back end hands over as a descriptor."""
+    declared = domain.role.ports[port]
+    pages = layout.size(schema(declared.schema).orders) // layout.PAGE
+    return Link(number, port, peer, declared.schema, declared.end, True, pages)
 
 
 def _link(number: int, channel: Channel, domain: Domain) -> Link:
@@ -145,6 +167,7 @@ def with_sides(plans: dict[str, Plan], sides: dict[str, Side]) -> dict[str, Plan
     found = {}
     for name, plan in plans.items():
         devices = NETWORK_DEVICES & set(plan.domain.role.devices)
-        side = sides.get("red" if "tun" in devices else "black") if devices else None
+        face = "red" if "tun" in devices else "admin" if "management" in devices else "black"
+        side = sides.get(face) if devices else None
         found[name] = replace(plan, side=side)
     return found

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from appliance.monitor.xen.plan import Plan
+from appliance.guest.outside import OUTSIDE
+from appliance.monitor.xen.plan import Link, Plan
 
 DOM0: Final = 0
 GO: Final = "septum/go"
 STATUS: Final = "data/status"
+TOLD: Final = "data/told"
 
 
 VIF: Final = "device/vif/0"
@@ -50,8 +52,15 @@ def reads(domid: int) -> tuple[str, ...]:
 
 
 def writes(domid: int, reader: int | None = None) -> tuple[str, ...]:
-    """dom0's; the guest may write the value, and ``reader`` read it."""
-    return (f"n{DOM0}", f"b{domid}") + ((f"r{reader}",) if reader is not None else ())
+    """dom0's; the guest may write the value, and ``reader`` read it (dom0 may anyway)."""
+    return (f"n{DOM0}", f"b{domid}") + ((f"r{reader}",) if reader not in (None, DOM0) else ())
+
+
+def _peer(link: Link, domids: Mapping[str, int]) -> int | None:
+    """Who is at the other end now. The operator's tools, and who keeps a disk, are programs of dom0, which is always
+    there: each maps in its turn what was granted once.
+    """
+    return DOM0 if link.peer in OUTSIDE else domids.get(link.peer)
 
 
 def home(plan: Plan, domid: int, domids: Mapping[str, int]) -> list[Node]:
@@ -64,8 +73,10 @@ def home(plan: Plan, domid: int, domids: Mapping[str, int]) -> list[Node]:
         Node("data/channel", "", reads(domid)),
         Node(STATUS, "", writes(domid)),
     ]
+    if plan.told_pages:
+        nodes.append(Node(TOLD, "", writes(domid)))
     for link in plan.links:
-        peer = domids.get(link.peer)
+        peer = _peer(link, domids)
         above = peer_path(link.number).rpartition("/")[0]
         nodes += [
             Node(above, "", reads(domid)),

@@ -7,9 +7,11 @@ import re
 import shutil
 import subprocess
 from collections.abc import Container, Sequence
+from contextlib import ExitStack
 from typing import Final, NamedTuple
 
 from appliance.monitor.process import printable
+from appliance.xen.xenctrl import Control
 
 PATIENCE: Final = 300.0  # seconds; xl waits for netback and for other toolstacks, and is never left half way
 _MOST: Final = 1 << 20  # bytes of an answer
@@ -37,19 +39,24 @@ class Job:
 
     def __init__(self, program: str, arguments: Sequence[str], fds: Sequence[int] = ()) -> None:
         self.arguments = tuple(arguments)
-        self._output = os.memfd_create("septum-xl", os.MFD_CLOEXEC)
-        try:
+        with ExitStack() as stack:
+            self._output, self._complaints = (_memory(stack) for _ in range(2))
             self._process = subprocess.Popen(
                 [program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=self._output,
-                stderr=self._output,
+                stderr=self._complaints,
                 pass_fds=fds,
                 close_fds=True,
             )
-        except OSError:
-            os.close(self._output)
-            raise
+            stack.callback(self._process.wait)
+            stack.callback(self._process.kill)
+            self._end = os.pidfd_open(self._process.pid)
+            stack.pop_all()
+
+    def fileno(self) -> int:
+        """Readable once it is over."""
+        return self._end
 
     @property
     def is_over(self) -> bool:
@@ -62,14 +69,23 @@ class Job:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-            os.close(self._output)
             raise XlError(f"`xl {self.arguments[0]}` was not done after {seconds:g} s") from None
-        said = os.pread(self._output, _MOST, 0)
-        os.close(self._output)
-        if status not in good:
-            quoted = " ".join(printable(said[-_QUOTED:]).split())
-            raise XlError(f"`xl {' '.join(self.arguments[:2])}` failed ({status}): {quoted or 'it said nothing'}")
-        return said.decode("ascii", "replace")
+        else:
+            said = os.pread(self._output, _MOST, 0)
+            if status not in good:
+                words = printable((os.pread(self._complaints, _MOST, 0) + said)[-_QUOTED:]).split()
+                quoted = " ".join(words) or "it said nothing"
+                raise XlError(f"`xl {' '.join(self.arguments[:2])}` failed ({status}): {quoted}")
+            return said.decode("ascii", "replace")
+        finally:
+            for fd in (self._output, self._complaints, self._end):
+                os.close(fd)
+
+
+def _memory(stack: ExitStack) -> int:
+    fd = os.memfd_create("septum-xl", os.MFD_CLOEXEC)
+    stack.callback(os.close, fd)
+    return fd
 
 
 class Xl:
@@ -80,6 +96,7 @@ class Xl:
         if found is None:
             raise XlError(f"there is no {program} here: install the Xen tools (Debian: xen-utils) and boot under Xen")
         self._program = found
+        self._control: Control | None = None
 
     def start(self, *arguments: str, fds: Sequence[int] = ()) -> Job:
         return Job(self._program, arguments, fds)
@@ -90,6 +107,17 @@ class Xl:
     def create(self, configuration: int, fds: Sequence[int]) -> Job:
         """Begins to create a guest, paused, from descriptors: nobody waits for its death but the monitor."""
         return self.start("create", "-p", "-e", "-q", f"/proc/self/fd/{configuration}", fds=(configuration, *fds))
+
+    def unpause(self, domid: int) -> None:
+        """Lets a guest run. A single order to Xen: a program for that is most of what letting go costs."""
+        if self._control is None:
+            self._control = Control()
+        self._control.unpause(domid)
+
+    def close(self) -> None:
+        if self._control is not None:
+            control, self._control = self._control, None
+            control.close()
 
     def list(self) -> list[Row]:
         """All guests. A line that is not as expected is no guest of ours."""

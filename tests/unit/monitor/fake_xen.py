@@ -12,7 +12,9 @@ from appliance.xen.xswire import Event
 
 
 class FakeStore:
-    """The xenstore as dom0 sees it: everything may be read and written. ``done`` is what was written, in order."""
+    """The xenstore as dom0 sees it: everything may be read and written, and what is not there is made, a home of nobody
+    too. ``done`` is what was written, in order.
+    """
 
     def __init__(self) -> None:
         self.nodes: dict[str, str] = {"/local/domain": ""}
@@ -20,15 +22,19 @@ class FakeStore:
         self.events: deque[Event] = deque()
         self.done: list[tuple[str, str]] = []
         self.alive: set[int] = set()
+        self._never = os.eventfd(0)
 
     def watch(self, path: str, token: str) -> None:
         self.events.append(Event(path, token))
+
+    def fileno(self) -> int:
+        return self._never
 
     def hear(self) -> None:
         pass
 
     def close(self) -> None:
-        pass
+        os.close(self._never)
 
     def home(self, domid: int) -> str:
         return f"/local/domain/{domid}"
@@ -38,8 +44,6 @@ class FakeStore:
 
     def write(self, path: str, value: str) -> None:
         parts = path.split("/")
-        if parts[1:3] == ["local", "domain"] and parts[3] != "0" and int(parts[3]) not in self.alive:
-            raise FileNotFoundError(path)
         above = ""
         for part in parts[1:-1]:
             above += f"/{part}"
@@ -50,6 +54,10 @@ class FakeStore:
     def directory(self, path: str) -> list[str]:
         depth = path.count("/") + 1
         return sorted({p.split("/")[depth] for p in self.nodes if p.startswith(path + "/")})
+
+    def remove(self, path: str) -> None:
+        self.nodes = {p: v for p, v in self.nodes.items() if not f"{p}/".startswith(f"{path}/")}
+        self.owners = {p: v for p, v in self.owners.items() if not f"{p}/".startswith(f"{path}/")}
 
     def permissions(self, path: str) -> list[str]:
         while path and path not in self.owners:
@@ -68,6 +76,10 @@ class FakeJob:
 
     def __init__(self, effect: Any) -> None:
         self._effect = effect
+        self._over = os.eventfd(1)
+
+    def fileno(self) -> int:
+        return self._over
 
     @property
     def is_over(self) -> bool:
@@ -75,6 +87,7 @@ class FakeJob:
 
     def wait(self, seconds: float = 0) -> str:
         self._effect()
+        os.close(self._over)
         return ""
 
 
@@ -88,8 +101,11 @@ class FakeXl:
         self._names: dict[int, str] = {}
         self._next = 1
         self.shut_down: set[int] = set()
+        self.fails = 0  # so many times `xl list` does not know what to say
+        self.has_consoles = True
         self.configurations: dict[str, dict[str, Any]] = {}
         self.ramdisks: dict[str, bytes] = {}
+        self.kernels: list[int] = []
         self.asked: list[tuple[str, ...]] = []
 
     def enforces(self) -> bool:
@@ -101,6 +117,7 @@ class FakeXl:
             key, _, value = line.partition(" = ")
             said[key] = eval(value, {}, {})  # noqa: S307 - the syntax of these values is Python's as well
         assert said["kernel"] == f"/proc/self/fd/{fds[0]}" and said["ramdisk"] == f"/proc/self/fd/{fds[1]}"
+        self.kernels.append(fds[0])
         name = said["name"]
         assert name not in self._names.values(), f"two guests called {name}"
         self.configurations[name], self.ramdisks[name] = said, os.pread(fds[1], 1 << 28, 0)
@@ -112,11 +129,13 @@ class FakeXl:
         self.asked.append(("create", said["name"]))
         store, home = self._store, f"/local/domain/{domid}"
         store.alive.add(domid)
+        store.write(f"{home}/name", said["name"])
         store.write(f"{home}/vm", f"/vm/{said['uuid']}")
         store.owners[home] = ["n0", f"r{domid}"]
         store.write(f"{home}/data", "")
         store.owners[f"{home}/data"] = [f"n{domid}"]
-        store.write(f"{home}/console/tty", self._terminal)
+        if self.has_consoles:
+            store.write(f"{home}/console/tty", self._terminal)
         if said["vif"]:
             store.write(f"{home}/device/vif/0/state", "1")
             store.owners[f"{home}/device/vif/0"] = [f"n{domid}", "r0"]
@@ -129,17 +148,25 @@ class FakeXl:
             self.vanish(int(words[1]))
         return ""
 
+    def unpause(self, domid: int) -> None:
+        self.asked.append(("unpause", str(domid)))
+
+    def close(self) -> None:
+        pass
+
     def vanish(self, domid: int) -> None:
         """As by somebody's `xl destroy`."""
         del self._names[domid]
         store = self._store
         store.alive.discard(domid)
-        store.nodes = {p: v for p, v in store.nodes.items() if not f"{p}/".startswith(f"/local/domain/{domid}/")}
-        store.owners = {p: v for p, v in store.owners.items() if not f"{p}/".startswith(f"/local/domain/{domid}/")}
+        store.remove(f"/local/domain/{domid}")
         store.events.append(Event("@releaseDomain", "death"))
 
     def domid(self, name: str) -> int:
         return next(domid for domid, known in self._names.items() if known == name)
 
     def list(self) -> list[Row]:
+        if self.fails:
+            self.fails -= 1
+            raise XlError("libxl: a guest went away while it was looked at")
         return [Row(name, domid, 48, domid in self.shut_down) for domid, name in self._names.items()]

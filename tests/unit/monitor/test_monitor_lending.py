@@ -20,7 +20,8 @@ from septum.v1.filtering import AskTotals, FilteringReply, FilteringRequest, Tak
 from appliance.guest import boot
 from appliance.monitor import control, process
 from appliance.monitor.control import Busy, ControlError, borrow
-from appliance.monitor.process import MOST_REPLACED, ProcessBackend
+from appliance.monitor.process import ProcessBackend
+from appliance.monitor.replaced import MOST as MOST_REPLACED
 from appliance.vchan import memfd
 from appliance.vchan.endpoint import Endpoint
 from appliance.vchan.ring import Side
@@ -63,6 +64,26 @@ def sealed(content: bytes, seals: int = SEALS) -> int:
     os.write(fd, content)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
     return fd
+
+
+def test_of_a_guest_the_place_is_told_and_it_is_lent_to_one_at_a_time_all_the_same(box: Box) -> None:
+    box.backend.place = (7, 12)
+    loan = borrow(NAME, "filter")
+    assert (loan.schema, loan.domain, loan.descriptors, loan.place) == ("filtering", "filter", (), (7, 12))
+    with pytest.raises(Busy):
+        borrow(NAME, "filter")
+    box.hang_up()
+    until(loan.is_over)
+    loan.close()
+    borrow(NAME, "filter").close()
+
+
+def test_who_is_being_built_is_not_lent(box: Box) -> None:
+    box.backend.away = "filter is being built"
+    with pytest.raises(control.Away, match="filter is being built"):
+        borrow(NAME, "filter")
+    box.backend.away = ""
+    borrow(NAME, "filter").close()
 
 
 def test_who_borrows_it_can_ask_and_the_domain_is_told_when_it_goes(box: Box) -> None:

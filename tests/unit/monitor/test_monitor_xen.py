@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,20 +16,31 @@ from typing import Any
 
 import pytest
 
+from appliance.assembly.load import ASSEMBLIES
 from appliance.assembly.model import Network, ValidatedAssembly, Xen
 from appliance.assembly.wgquick import from_wgquick
 from appliance.cli.septum import plain_up
+from appliance.guest import boxpage
+from appliance.guest.boot import described
+from appliance.guest.outside import OUTSIDE
+from appliance.monitor.backend import Away
+from appliance.monitor.links import LinkError
 from appliance.monitor.network import NetworkError
+from appliance.monitor.telling import Telling
 from appliance.monitor.xen import backend as module
-from appliance.monitor.xen import bridges, config, ramdisk, seals, wiring
+from appliance.monitor.xen import bridges, config, pages, ramdisk, seals, wiring
 from appliance.monitor.xen.backend import XenBackend, XenError
 from appliance.monitor.xen.bridges import Bridges
+from appliance.monitor.xen.disk import NOWHERE, Place
 from appliance.monitor.xen.images import INDEX, Boot, boots_of
 from appliance.monitor.xen.pages import references
 from appliance.monitor.xen.plan import Plan, Side, plans_of, with_sides
 from appliance.monitor.xen.ramdisk import ImageError
+from appliance.monitor.xen.told import Told
+from appliance.xen.xswire import Event
 from tests.unit.monitor.fake_xen import FakeStore, FakeXl
 
+ROOT = Path(__file__).resolve().parents[3]
 PRIVATE = "QEJOrY0UzBWGZ0bIcDmEnYxFu4DWN7sWAIvdPm4bYnw="
 CONF = f"""[Interface]
 PrivateKey = {PRIVATE}
@@ -64,13 +78,22 @@ def images(assembly: ValidatedAssembly, where: Path) -> dict[str, Boot]:
 class Machine:
     """A back end on a fake Xen."""
 
-    def __init__(self, assembly: ValidatedAssembly, where: Path, mode: str = "Enforcing", amiss: str = "") -> None:
+    def __init__(
+        self,
+        assembly: ValidatedAssembly,
+        where: Path,
+        mode: str = "Enforcing",
+        amiss: str = "",
+        held: dict[str, int] | None = None,
+    ) -> None:
         self.store = FakeStore()
         self._pty = os.openpty()
-        self.xl = FakeXl(self.store, os.ttyname(self._pty[1]), mode)
+        self.terminal = os.ttyname(self._pty[1])
+        self.xl = FakeXl(self.store, self.terminal, mode)
         self.journal = os.memfd_create("journal")
         arguments: Any = (assembly, "wg0", where, images(assembly, where), SIDES, self.journal, self.xl, self.store)
-        self.backend = XenBackend(*arguments, amiss=lambda _: [amiss] if amiss else [])
+        self.disk = FakeDisk()
+        self.backend = XenBackend(*arguments, amiss=lambda _: [amiss] if amiss else [], disk=self.disk, devices=held)
 
     def up(self) -> None:
         for name in self.backend.neighbours:
@@ -124,7 +147,8 @@ def test_grants_and_events_are_counted(plans: dict[str, Plan]) -> None:
     assert ring in (packets, packets - 1)
     assert red.granted == 1 + ring  # it serves plain_in, and has its status page
     assert red.mapped == ring + next(link.pages for link in red.links if link.port == "log")
-    assert filter_.granted == 1 + 2 * ring
+    asked = next(link.pages for link in filter_.links if link.peer == "operator")
+    assert filter_.granted == 1 + 2 * ring + asked  # what the operator calls is granted and counted as all else
     assert plans["log"].mapped == 0 and made(plans["log"])["max_maptrack_frames"] == 0
     assert plans["log"].granted == 1 + 8 * next(link.pages for link in plans["log"].links)
     assert next(link.pages for link in plans["log"].links) in (records, records + 1)
@@ -152,13 +176,11 @@ def test_the_description_stands_before_the_image(assembly: ValidatedAssembly, ma
     whole = machine.xl.ramdisks["wg0-keymgr"]
     assert whole.endswith(b"an image") and whole.startswith(b"070701")
     assert len(whole.removesuffix(b"an image")) % 4 == 0
-    name_size, size = int(whole[94:102], 16), int(whole[54:62], 16)
-    start = -(-(110 + name_size) // 4) * 4
-    assert whole[110 : 110 + name_size] == b"description.json\0" and int(whole[14:22], 16) == 0o100400
-    description = json.loads(whole[start : start + size])
+    assert whole[110:].startswith(b"description.json\0") and int(whole[14:22], 16) == 0o100400
+    description = ramdisk_description(whole)
     assert description["settings"]["private_key"] == PRIVATE and description["status_pages"] == 2
     assert {port["channel"] for port in description["ports"]} == {
-        n for n, c in enumerate(assembly.wired) if "keymgr" in (c.client.domain, c.server.domain)
+        n for n, c in enumerate(assembly.channels) if "keymgr" in (c.client.domain, c.server.domain)
     }
     assert PRIVATE.encode() not in b"".join(
         ramdisk for title, ramdisk in machine.xl.ramdisks.items() if title != "wg0-keymgr"
@@ -182,9 +204,11 @@ def test_a_guest_writes_its_offers_and_its_status_and_owns_nothing(plans: dict[s
         for link in served:
             for path in wiring.offers(link.number):
                 (node,) = (node for node in nodes if node.path == path)
-                assert node.permissions == ("n0", f"b{own}", f"r{domids[link.peer]}")
+                reader = () if link.peer in OUTSIDE else (f"r{domids[link.peer]}",)
+                assert node.permissions == ("n0", f"b{own}", *reader)
         told = {node.path: node.value for node in nodes if node.path.endswith("/peer")}
-        assert told == {wiring.peer_path(link.number): str(domids[link.peer]) for link in plan.links}
+        peers = {**domids, "operator": 0, "dom0": 0}
+        assert told == {wiring.peer_path(link.number): str(peers[link.peer]) for link in plan.links}
 
 
 def test_a_guest_that_is_back_may_read_what_is_offered_before_the_server_is_told(plans: dict[str, Plan]) -> None:
@@ -216,10 +240,14 @@ def test_what_was_offered_to_a_dead_guest_is_withdrawn(plans: dict[str, Plan]) -
 # a life --------------------------------------------------------------------------------------------------------------
 
 
-def test_all_are_created_and_wired_before_one_runs(machine: Machine) -> None:
+def test_each_is_created_and_wired_before_it_runs_and_none_reads_input(machine: Machine) -> None:
     machine.up()
-    verbs = [words[0] for words in machine.xl.asked]
-    assert verbs == ["create"] * 9 + ["unpause"] * 9
+    ids = {name: str(machine.xl.domid(f"wg0-{name}")) for name in machine.backend.neighbours}
+    assert [words for words in machine.xl.asked if words[0] == "create"] == [("create", f"wg0-{name}") for name in ids]
+    assert [words for words in machine.xl.asked if words[0] == "unpause"] == [("unpause", ids[name]) for name in ids]
+    for name, domid in ids.items():
+        assert machine.xl.asked.index(("create", f"wg0-{name}")) < machine.xl.asked.index(("unpause", domid))
+    assert not any(value for path, value in machine.store.done if path.endswith(wiring.GO))
     for name in machine.backend.neighbours:
         domid = machine.xl.domid(f"wg0-{name}")
         home = f"/local/domain/{domid}"
@@ -269,6 +297,169 @@ def test_one_that_has_shut_down_is_destroyed_by_the_monitor(machine: Machine) ->
     assert ("destroy", str(domid)) in machine.xl.asked
 
 
+def test_an_xl_that_fails_ends_nothing_and_hides_no_death(machine: Machine) -> None:
+    machine.up()
+    machine.xl.shut_down.add(machine.xl.domid("wg0-log"))
+    machine.store.events.append(Event("@releaseDomain", "death"))
+    machine.xl.fails = 2
+    for _ in range(2):
+        machine.backend.turn()
+        assert len(machine.backend.living) == 9
+    machine.backend.turn()
+    assert "log" not in machine.backend.living
+
+
+def test_a_console_that_comes_late_is_waited_for(machine: Machine) -> None:
+    machine.xl.has_consoles = False
+    machine.backend.start("rng")
+    for _ in range(3):
+        machine.backend.turn()
+    assert machine.backend.living == ("rng",)
+    home = f"/local/domain/{machine.xl.domid('wg0-rng')}"
+    assert f"{home}/septum/go" not in machine.store.nodes  # not before all of it is there
+    machine.store.nodes[f"{home}/console/tty"] = machine.terminal
+    machine.backend.turn()
+    assert machine.store.nodes[f"{home}/septum/go"] == ""
+    assert machine.backend.living == ("rng",)
+
+
+def test_what_was_written_to_one_that_was_just_going_is_not_left_behind(machine: Machine) -> None:
+    machine.up()
+    red, filter_ = machine.xl.domid("wg0-red"), machine.xl.domid("wg0-filter")
+    machine.xl.vanish(filter_)
+    machine.backend.turn()
+    machine.backend.bury("filter")
+    machine.xl.vanish(red)  # and the monitor has not heard of it
+    machine.backend.reset("filter")
+    assert f"/local/domain/{red}" in machine.store.nodes
+    machine.backend.turn()
+    machine.backend.bury("red")
+    assert f"/local/domain/{red}" not in machine.store.nodes
+
+
+# who is outside ------------------------------------------------------------------------------------------------------
+
+
+def test_dom0_is_told_where_to_meet_the_filter_and_is_its_peer_from_the_start(
+    assembly: ValidatedAssembly, machine: Machine
+) -> None:
+    machine.up()
+    number = next(n for n, one in enumerate(assembly.channels) if one.client.domain == "operator")
+    domid = machine.xl.domid("wg0-filter")
+    assert machine.backend.lend("filter") == ("filter", "filtering", (), (domid, number))
+    assert machine.store.nodes[f"/local/domain/{domid}/{wiring.peer_path(number)}"] == "0"
+    assert machine.backend.lend("red") is None
+    assert not any(path.startswith("/local/domain/0/septum") for path in machine.store.nodes)
+
+
+def test_nobody_is_met_while_the_filter_is_built(machine: Machine) -> None:
+    with pytest.raises(Away, match="filter is being built"):
+        machine.backend.lend("filter")
+    machine.up()
+    machine.xl.vanish(machine.xl.domid("wg0-filter"))
+    machine.backend.turn()
+    with pytest.raises(Away, match="filter is being built"):
+        machine.backend.lend("filter")
+    machine.backend.bury("filter")
+    machine.backend.reset("filter")
+    machine.backend.start("filter")
+    machine.backend.turn()
+    machine.backend.turn()
+    assert machine.backend.lend("filter") is not None
+
+
+class FakeDisk:
+    def __init__(self) -> None:
+        self.places: list[Place] = []
+        self.is_closed = False
+
+    def tell(self, place: Place) -> None:
+        if [place] != self.places[-1:]:
+            self.places.append(place)
+
+    def turn(self, now: float) -> None:
+        pass
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_the_stores_disk_is_a_channel_of_dom0s(assembly: ValidatedAssembly, plans: dict[str, Plan]) -> None:
+    link = plans["store"].links[-1]
+    number = len(assembly.channels)
+    assert (link.peer, link.port, link.is_server, link.number) == ("dom0", "disk", True, number)
+    assert all(one.peer != "dom0" for name, plan in plans.items() if name != "store" for one in plan.links)
+    nodes = {node.path: node for node in wiring.home(plans["store"], 5, {})}
+    assert nodes[wiring.peer_path(number)].value == "0"
+    assert all(nodes[path].permissions == ("n0", "b5") for path in wiring.offers(number))
+    assert plans["store"].granted >= link.pages
+
+
+def test_who_keeps_the_disk_is_told_where_the_store_is(assembly: ValidatedAssembly, machine: Machine) -> None:
+    disk = machine.disk
+    machine.up()
+    assert disk.places == [NOWHERE]
+    home = f"/local/domain/{machine.xl.domid('wg0-store')}"
+    ring_ref, port = wiring.offers(len(assembly.channels))
+    machine.store.write(f"{home}/{port}", "9")
+    machine.store.write(f"{home}/{ring_ref}", "x")  # its own word
+    machine.backend.turn()
+    assert disk.places == [NOWHERE]
+    machine.store.write(f"{home}/{ring_ref}", "44")
+    machine.backend.turn()
+    domid = machine.xl.domid("wg0-store")
+    assert disk.places == [NOWHERE, (domid, 44, 9)]
+    machine.xl.vanish(domid)
+    machine.backend.turn()
+    assert disk.places[-1] == NOWHERE
+    machine.backend.bury("store")
+    machine.backend.reset("store")
+    machine.backend.start("store")
+    machine.backend.turn()
+    machine.backend.turn()
+    assert disk.places[-1] == NOWHERE  # it has offered nothing yet
+
+
+def memory(content: bytes, seals: int = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE) -> int:
+    fd = os.memfd_create("test", os.MFD_ALLOW_SEALING)
+    os.write(fd, content)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    return fd
+
+
+def test_what_the_operator_replaced_is_in_the_next_life(machine: Machine) -> None:
+    machine.up()
+    fd = memory(b'{"rules": ["new"]}')
+    machine.backend.replace_setting("filter", "ruleset", fd)
+    os.close(fd)
+    machine.xl.vanish(machine.xl.domid("wg0-filter"))
+    machine.backend.turn()
+    machine.backend.bury("filter")
+    before = ramdisk_description(machine.xl.ramdisks["wg0-filter"])
+    machine.backend.start("filter")
+    machine.backend.turn()
+    after = ramdisk_description(machine.xl.ramdisks["wg0-filter"])
+    assert before["settings"]["ruleset"] != {"rules": ["new"]} == after["settings"]["ruleset"]
+    assert {**after, "settings": {}} == {**before, "settings": {}}
+
+
+def ramdisk_description(whole: bytes) -> dict[str, Any]:
+    """The description that stands before an image, as a guest reads it."""
+    name_size, size = int(whole[94:102], 16), int(whole[54:62], 16)
+    start = -(-(110 + name_size) // 4) * 4
+    return dict(described(whole[start : start + size]))
+
+
+@pytest.mark.parametrize(
+    ("content", "seals", "why"), [(b"{}", 0, "could still change"), (b"x" * (3 << 20 | 1), 7 << 1, "has 3145729 bytes")]
+)
+def test_what_is_no_setting_is_not_kept(machine: Machine, content: bytes, seals: int, why: str) -> None:
+    fd = memory(content, seals)
+    with pytest.raises(ValueError, match=why):
+        machine.backend.replace_setting("filter", "ruleset", fd)
+    os.close(fd)
+
+
 def test_one_that_writes_nonsense_for_its_status_page_is_ended(machine: Machine) -> None:
     machine.up()
     machine.store.nodes[f"/local/domain/{machine.xl.domid('wg0-rng')}/data/status"] = "1,2,3"
@@ -293,6 +484,35 @@ def test_nothing_is_left_behind(assembly: ValidatedAssembly, tmp_path: Path, mac
     machine.backend.close()
     assert machine.xl.list() == [] and not (tmp_path / "xen.json").exists()
     machine.backend = Machine(assembly, tmp_path).backend  # for the fixture to close
+
+
+JOIN = """
+import json, subprocess
+from appliance.monitor.network import NetworkError
+from appliance.monitor.xen import bridges
+
+def link(*words):
+    return subprocess.run(["ip", "-j", "link", *words], check=True, capture_output=True).stdout
+
+link("add", "box.red", "type", "bridge")
+link("add", "vif7.0", "type", "veth", "peer", "eth0")
+subprocess.run(["mount", "-t", "sysfs", "sys", "/sys"], check=True)
+bridges.join("box.red", 7)
+(found,) = json.loads(link("show", "vif7.0"))
+assert found["master"] == "box.red" and "UP" in found["flags"], found
+try:
+    bridges.join("box.red", 8)
+except NetworkError as error:
+    print(error)
+"""
+
+
+@pytest.mark.root
+def test_the_other_end_of_an_interface_goes_into_its_bridge() -> None:
+    done = subprocess.run(
+        ["unshare", "-n", "-m", sys.executable, "-c", JOIN], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert "there is no vif8.0" in done.stdout
 
 
 # refusals ------------------------------------------------------------------------------------------------------------
@@ -325,8 +545,51 @@ def test_unless_the_assembly_says_so(assembly: ValidatedAssembly, tmp_path: Path
 
 def test_an_image_that_was_changed_does_not_boot(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(b"an imagE")
-    with pytest.raises(ImageError, match="is not what was built"):
-        machine.backend.start("rng")
+    gone = machine.backend.start("rng")
+    machine.backend.turn()
+    assert os.eventfd_read(gone) == 1 and machine.backend.living == ()
+    assert "is not what was built" in machine.backend.bury("rng")
+    assert machine.xl.asked == []
+
+
+def test_what_was_hashed_of_a_kernel_boots_every_later_life(machine: Machine, tmp_path: Path) -> None:
+    machine.up()
+    (tmp_path / "kernel").write_bytes(b"another")
+    machine.xl.vanish(machine.xl.domid("wg0-log"))
+    machine.backend.turn()
+    machine.backend.bury("log")
+    machine.backend.start("log")
+    machine.backend.turn()
+    assert len(machine.xl.kernels) == 10 and len(set(machine.xl.kernels)) == 1
+    kernel = machine.xl.kernels[0]
+    assert os.pread(kernel, 100, 0) == b"a kernel"
+    with pytest.raises(PermissionError):
+        os.write(kernel, b"x")
+
+
+def test_one_question_for_all_guests_and_none_that_xl_is_not_done_with() -> None:
+    asked: list[tuple[str, ...]] = []
+    configured = {"c_info": {"type": "pv"}, "b_info": {"max_memkb": 49152, "disable_migrate": "True"}}
+
+    class Tool:
+        def run(self, *words: str) -> str:
+            asked.append(words)
+            if words[1] == "-l":
+                return json.dumps([{"domid": 0}, *({"domid": n, "config": configured} for n in (1, 2, 3))])
+            return "Name ID Mem VCPUs State Time(s) Security Label\n" + "".join(
+                f"wg0-{n} {n} 48 1 -b---- 0.1 system_u:system_r:d{n}_t\n" for n in (1, 2, 3)
+            )
+
+    survey, store = seals.Survey(Tool()), FakeStore()  # type: ignore[arg-type]
+    for domid in (1, 2):
+        found = survey.seen(domid, store, {1, 2})
+        assert (found["label"], found["memory"]) == (f"system_u:system_r:d{domid}_t", "48 MiB")
+    assert asked == [("list", "-l"), ("list", "-Z")]
+    survey.seen(3, store, {1, 2, 3})  # it was being built before
+    assert len(asked) == 4
+    with pytest.raises(OSError, match="does not know"):
+        survey.seen(4, store)
+    store.close()
 
 
 def test_a_box_on_xen_is_inline(tmp_path: Path) -> None:
@@ -360,3 +623,101 @@ def test_up_on_xen_needs_no_library_that_reads_command_lines() -> None:
 def test_an_archive_is_read_by_the_kernels_rules() -> None:
     made = ramdisk.archive("a", b"12345")
     assert len(made) % 4 == 0 and made.count(b"070701") == 2 and b"TRAILER!!!\0" in made
+
+
+# a box that is administered from elsewhere ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def managed(tmp_path: Path) -> ValidatedAssembly:
+    file = tmp_path / "wg1.conf"
+    file.write_text(CONF.partition("[Peer]")[0])
+    file.chmod(0o600)
+    built = from_wgquick(file, lan="eth1", wan="eth2", base=ASSEMBLIES / "vpn-managed.toml")
+    return built.called_at(("192.0.2.9", 50051))
+
+
+def test_admin_has_an_interface_of_its_own_and_pages_to_be_told_by(managed: ValidatedAssembly) -> None:
+    side = Side("admin", "wg1.admin", bridges.mac("wg1", "admin"), {"interface": "eth0"})
+    plans = with_sides(plans_of(managed, "wg1"), {**SIDES, "admin": side})
+    assert {name for name, plan in plans.items() if plan.side} == {"red", "black", "admin"}
+    assert made(plans["admin"])["vif"] == [f"mac={side.mac},bridge=wg1.admin,script=/bin/true"]
+    assert {name for name, plan in plans.items() if plan.told_pages} == {"admin"}
+    assert plans["admin"].granted >= plans["admin"].told_pages == 65
+    nodes = {node.path: node.permissions for node in wiring.home(plans["admin"], 5, {})}
+    assert nodes["data/told"] == ("n0", "b5") and "data/told" not in {
+        node.path for node in wiring.home(plans["red"], 5, {})
+    }
+    served = [link for link in plans["admin"].links if link.is_server]
+    leaves = 2 + 2 * len(served) + len(wiring.NETFRONT)
+    assert seals.writable(plans["admin"]) == f"dom0's; writes {leaves} leaves"
+
+
+def test_what_admin_is_known_by_is_told_nobody_else(managed: ValidatedAssembly) -> None:
+    plans = plans_of(managed, "wg1")
+    described_ = {name: module.describe(plan, "a certificate") for name, plan in plans.items()}
+    assert [name for name, text in described_.items() if b"a certificate" in text] == ["admin"]
+    assert json.loads(described_["admin"])["seal"]["descriptors"] == 512
+
+
+@pytest.fixture
+def telling() -> Iterator[Telling]:
+    made_ = Telling(["a", "b"], lambda: {"name": "wg1"})
+    yield made_
+    made_.close()
+
+
+def test_what_is_told_is_copied_to_the_guest_and_what_it_orders_from_it(
+    telling: Telling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Any] = []
+    given_back: list[Any] = []
+    monkeypatch.setattr(pages.gntdev, "borrow", lambda device, domid, found: pages.gntdev.Borrowed(0, len(found)))
+    monkeypatch.setattr(pages.gntdev, "give_back", lambda device, borrowed: given_back.append(borrowed))
+    monkeypatch.setattr(pages.Window, "show", lambda self, fd, offset, is_writable=True: shown.append(is_writable))
+    told = Told(9, telling.devices)
+    telling.turn(0.0)
+    told.turn()
+    assert boxpage.read(told.pages.memory[: boxpage.BOX_BYTES]) is None  # nobody has lent anything yet
+    told.map(5, list(range(65)))
+    told.turn()
+    box, orders = told.pages.memory[: boxpage.BOX_BYTES], told.pages.memory[boxpage.BOX_BYTES :]
+    found = boxpage.read(box)
+    assert found is not None and json.loads(found[1]) == {"name": "wg1"} and shown == [True]
+    box[:64] = b"\x07" * 64  # whatever the guest makes of it: the next time it is told anew
+    told.turn()
+    telling.turn(2.0)
+    told.turn()
+    found = boxpage.read(box)
+    assert found is not None and json.loads(found[1]) == {"name": "wg1"}
+    boxpage.order(orders, 1)
+    told.turn()
+    assert telling.turn(3.0) == "b" and telling.turn(4.0) is None
+    told.close()
+    assert len(given_back) == 1 and not told.pages.is_mapped and not any(told.pages.memory)
+
+
+def test_a_guest_that_writes_nonsense_for_what_it_is_told_by_is_ended(
+    managed: ValidatedAssembly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, telling: Telling
+) -> None:
+    monkeypatch.setattr(module.gntdev, "open_device", lambda: os.open(os.devnull, os.O_RDWR))
+    monkeypatch.setattr(module.bridges, "join", lambda bridge, domid: None)
+    identity = memory(b"{}")
+    box = Machine(managed, tmp_path, held={**telling.devices, "identity": identity})
+    box.up()
+    box.store.nodes[f"/local/domain/{box.xl.domid('wg0-admin')}/data/told"] = "1,2"
+    box.backend.turn()
+    assert "admin" not in box.backend.living
+    assert "what it is told" in box.backend.bury("admin")
+    box.close()
+    os.close(identity)
+
+
+@pytest.mark.parametrize(
+    ("address", "why"), [("127.0.0.1", "loopback"), ("192.0.2.77", "no interface of dom0 has the address 192.0.2.77")]
+)
+def test_administrators_call_an_address_that_only_they_use(address: str, why: str) -> None:
+    from appliance.monitor.xen.bridging import holder
+
+    with pytest.raises(LinkError, match=why):
+        holder(address, {})

@@ -313,9 +313,14 @@ class FakeGuest:
     def counter(self, name: str) -> Counter:
         return self.counters.setdefault(name, Counter())
 
-    def serve(self, port: str, handler: Callable[[str, BlobRequest], BlobReply]) -> None:
-        assert port == "blobs"
+    def serve(
+        self, port: str, handler: Callable[[str, BlobRequest], BlobReply], when: Callable[[], bool] | None = None
+    ) -> None:
+        assert port == "blobs" and (when is None or when())
         self.ask = handler
+
+    def is_joined(self, port: str) -> bool:
+        return False
 
     def timer(self, handler: Callable[[float], None]) -> None:
         self.tick = handler

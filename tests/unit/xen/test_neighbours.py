@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from appliance.guest.loop import Turn
-from appliance.guest.neighbours import Neighbour, Neighbours, number
+from appliance.guest.neighbours import Neighbour, Neighbours
 from appliance.vchan.grants import ClientWire, GrantError, Meeting, ServerWire
-from appliance.xen.xswire import Event
+from appliance.xen.xswire import Event, number
 
 
 class Store:
@@ -23,10 +23,13 @@ class Store:
         self.events: deque[Event] = deque()
         self.unreadable: set[str] = set()
         self.written: list[tuple[str, str]] = []
+        self.reads = 0
 
-    def hear(self) -> None: ...
+    def hear(self) -> bool:
+        return False
 
     def read(self, path: str) -> str | None:
+        self.reads += 1
         if path in self.unreadable:
             raise PermissionError
         return self.values.get(path)
@@ -180,6 +183,22 @@ def test_what_fails_is_tried_again_and_not_more_often_than_that(world: World) ->
     world.turn()
     assert world.client.is_attached
     assert world.server.is_attached
+
+
+@pytest.mark.parametrize("words", [("17", "18"), ("17", ""), ("", "x")])
+def test_a_peer_that_changes_its_word_all_the_time_is_listened_to_ten_times_a_second(
+    world: World, words: tuple[str, str]
+) -> None:
+    world.store.put("septum/channel/5/peer", "4")
+    world.turn()
+    began, looks = world.now, world.store.reads
+    for turn in range(10_000):  # in five seconds
+        offered(world, 4, words[turn % 2], "31")
+        world.neighbours.turn(began + turn / 2000)
+    assert world.store.reads - looks <= 3 * (5 * 10 + 10)
+    offered(world, 4, "17", "31")
+    world.turn()
+    assert world.client.is_attached
 
 
 @pytest.mark.parametrize("lie", ["x", "-1", "4294967296", "٣", " 5", "5\n", "0", "1e3", "9" * 3000, "0x10"])

@@ -81,6 +81,16 @@ def test_what_cannot_be_meant() -> None:
     talk.feed(said(Kind.WRITE, 1, b"OK\0"))
     with pytest.raises(XenstoreFault, match="READ was answered by 11"):
         talk.reply(Kind.READ, 1)
-    flood = said(Kind.WATCH_EVENT, 0, b"p\0t\0")
+    flood = b"".join(said(Kind.WATCH_EVENT, 0, b"p%d\0t\0" % number) for number in range(MOST_EVENTS + 1))
     with pytest.raises(XenstoreFault, match="nobody took"):
-        Conversation().feed(flood * (MOST_EVENTS + 1))
+        Conversation().feed(flood)
+
+
+def test_an_event_that_waits_already_waits_once() -> None:
+    talk = Conversation()
+    one, other = said(Kind.WATCH_EVENT, 0, b"p\0t\0"), said(Kind.WATCH_EVENT, 0, b"p\0u\0")
+    talk.feed((one + other) * (MOST_EVENTS + 1))  # a peer writes what we watch as often as it likes
+    assert list(talk.events) == [Event("p", "t"), Event("p", "u")]
+    assert talk.events.popleft() == Event("p", "t")
+    talk.feed(one)  # it was taken, and says something new again
+    assert list(talk.events) == [Event("p", "u"), Event("p", "t")]

@@ -10,7 +10,7 @@ import pytest
 from appliance.assembly.load import ASSEMBLIES, load
 from appliance.assembly.model import Domain, ValidatedAssembly
 from appliance.xsm.labels import building_label, kind, label
-from appliance.xsm.policy import policy
+from appliance.xsm.policy import from_dom0, policy
 from appliance.xsm.state import DOM0, UnknownLabel, differences
 
 
@@ -36,6 +36,13 @@ def test_events_are_for_the_two_ends_of_a_channel_and_dom0(assembly: ValidatedAs
     assert all(channel == f"{one}_channel" for one, _, channel in rules)
 
 
+def test_who_is_called_from_dom0_is_said(assembly: ValidatedAssembly) -> None:
+    said = set(re.findall(r"^# (\S+) calls septum_(\w+)_t$", policy(assembly), re.MULTILINE))
+    tools = {(str(one.client), one.server.domain) for one in assembly.operated}
+    disks = {("dom0.disk", domain.name) for domain in assembly.domains if domain.role.component == "store"}
+    assert said == tools | disks
+
+
 def test_every_undeclared_pair_is_a_wall(assembly: ValidatedAssembly) -> None:
     walls = re.findall(r"^neverallow septum_(\w+?)_t \{ ([\w ]+) \}:grant \*;", policy(assembly), re.MULTILINE)
     walled = {(one, other.removeprefix("septum_")[:-2]) for one, others in walls for other in others.split()}
@@ -55,7 +62,7 @@ def test_a_running_domain_has_another_label_than_one_being_built() -> None:
 
 
 def _has_network(domain: Domain) -> bool:
-    return not {"tun", "udp4"}.isdisjoint(domain.role.devices)
+    return not {"tun", "udp4", "management"}.isdisjoint(domain.role.devices)
 
 
 class _Enforced:
@@ -72,6 +79,9 @@ class _Enforced:
             copy = {"copy"} if _has_network(domain) else set()
             self.rules[DOM0, label(domain.name), "grant"] = {"map_read", "map_write", "unmap"} | copy
             self.rules[label(domain.name), DOM0, "grant"] = copy
+            # Of every domain, for its console and the xenstore
+            self.rules["system_u:object_r:dom0_t_channel", label(domain.name), "event"] = {"bind"}
+            self.rules[f"system_u:object_r:{kind(domain.name)}_channel", DOM0, "event"] = {"bind"}
 
     def allowed(self, source: str, target: str, klass: str) -> frozenset[str]:
         return frozenset(self.rules.get((source, target, klass), ()))
@@ -102,6 +112,10 @@ def test_each_permission_too_many_or_too_few_is_one_difference(assembly: Validat
             ((label(domain.name), DOM0, "grant"), copy),
             ((DOM0, label(domain.name), "grant"), {"map_read", "map_write", "unmap"} | copy),
         ]
+    for _, called in from_dom0(assembly):
+        events = f"system_u:object_r:{kind(called)}_channel"
+        dom0_events = "system_u:object_r:dom0_t_channel"
+        changes += [((events, DOM0, "event"), set()), ((dom0_events, label(called), "event"), set())]
     for rule, permissions in changes:
         xen = _Enforced(assembly)
         xen.rules[rule] = permissions

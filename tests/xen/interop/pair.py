@@ -1,6 +1,7 @@
 """Two guests with Septum's own PID 1, and dom0 in the place of a third domain: what a monitor must do, and no more.
 
-Runs in dom0:  pair.py KERNEL BASE DESCRIPTIONS   prints one JSON object of what it saw. Channels:
+Runs in dom0:  pair.py KERNEL RNG LOG MIB ARGUMENTS…   prints one JSON object of what it saw. RNG and LOG are ramdisks,
+MIB is the memory of each, ARGUMENTS are for the kernel. Channels:
 
     0  dom0 ──random──► rng     calls
     1  rng ──records──► log     a stream between two guests
@@ -17,7 +18,6 @@ from typing import Any, Final
 
 from septum.v1.random import RandomRequest
 
-from appliance.guest.neighbours import number
 from appliance.guest.status import (
     FIRST_COUNTER,
     WORD_HEARTBEAT,
@@ -34,11 +34,11 @@ from appliance.vchan.schema import schema
 from appliance.xen import gntdev
 from appliance.xen.window import PAGE, Window
 from appliance.xen.xenstore import Xenstore
+from appliance.xen.xswire import number
 
 PATIENCE: Final = 240.0
 SERVES: Final = {"rng": {0: None}, "log": {1: "rng"}}  # channel -> its client; None is dom0
 CHANNELS: Final = {"rng": (0, 1), "log": (1,)}
-MEMORY_MIB: Final = 192  # Debian's kernel alone takes 58 as it is loaded
 
 
 def xl(*words: str) -> str:
@@ -49,8 +49,8 @@ def xl(*words: str) -> str:
 
 
 class Pair:
-    def __init__(self, kernel: str, ramdisks: dict[str, str], kind: str = "pv") -> None:
-        self.kernel, self.ramdisks, self.kind = kernel, ramdisks, kind
+    def __init__(self, kernel: str, ramdisks: dict[str, str], memory_mib: int, arguments: str) -> None:
+        self.kernel, self.ramdisks, self.memory_mib, self.arguments = kernel, ramdisks, memory_mib, arguments
         self.store = Xenstore()
         self.gntdev = gntdev.open_device()
         self.ids: dict[str, int] = {}
@@ -60,9 +60,8 @@ class Pair:
     def create(self, name: str) -> None:
         config = Path(f"/tmp/{name}.cfg")
         config.write_text(
-            f'name = "{name}"\ntype = "{self.kind}"\nkernel = "{self.kernel}"\nramdisk = "{self.ramdisks[name]}"\n'
-            'extra = "console=hvc0 rdinit=/init quiet panic=-1 xen_gntalloc.limit=4096"\n'
-            f"memory = {MEMORY_MIB}\nmaxmem = {MEMORY_MIB}\n"
+            f'name = "{name}"\ntype = "pv"\nkernel = "{self.kernel}"\nramdisk = "{self.ramdisks[name]}"\n'
+            f'extra = "{self.arguments}"\nmemory = {self.memory_mib}\nmaxmem = {self.memory_mib}\n'
             'vcpus = 1\non_poweroff = "destroy"\non_crash = "destroy"\non_reboot = "destroy"\nnomigrate = 1\n'
             'tsc_mode = "native"\nvfb = []\n'
         )
@@ -202,9 +201,9 @@ def call(end: Endpoint, length: int) -> bytes:
     return bytes(reply.random)
 
 
-def main(kernel: str, rng: str, log: str, kind: str = "pv") -> None:
+def main(kernel: str, rng: str, log: str, memory_mib: str, *arguments: str) -> None:
     seen: dict[str, Any] = {}
-    pair = Pair(kernel, {"rng": rng, "log": log}, kind)
+    pair = Pair(kernel, {"rng": rng, "log": log}, int(memory_mib), " ".join(arguments))
     began = time.monotonic()
     for name in ("rng", "log"):
         pair.create(name)

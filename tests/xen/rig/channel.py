@@ -49,6 +49,8 @@ class Channel:
         self._lock = threading.Lock()
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(path))
+        self._come = bytearray()  # and not taken yet
+        self._is_behind = False  # the agent may still be at what somebody no longer waits for
 
     def close(self) -> None:
         self._socket.close()
@@ -99,6 +101,9 @@ class Channel:
         output = bytearray()
         with self._lock:
             try:
+                if self._is_behind and not self.hello(timeout):
+                    raise RigError(f"dom0 is still at what it was asked before: {request}")
+                self._is_behind = True
                 self._socket.settimeout(timeout)
                 self._send(b"Q", json.dumps(request).encode())
                 for start in range(0, len(body), PIECE):
@@ -113,6 +118,7 @@ class Channel:
                             show(data)
                     if len(output) > OUTPUT:
                         raise RigError(f"{request}: more than {OUTPUT >> 20} MiB of output")
+                self._is_behind = False
             except TimeoutError:
                 raise RigError(f"dom0 does not answer: {request}, {timeout:.0f} s") from None
             except OSError as error:
@@ -126,20 +132,24 @@ class Channel:
         self._socket.sendall(HEAD.pack(kind, len(data)) + data)
 
     def _receive(self, over: float) -> tuple[bytes, bytes]:
-        kind, length = HEAD.unpack(self._take(HEAD.size, over))
+        """The next frame. One that does not come whole in time is there for the next who waits."""
+        self._await(HEAD.size, over)
+        kind, length = HEAD.unpack_from(self._come)
         if length > LARGEST:
             raise RigError(f"a frame of {length} bytes: the rig and its agent have lost each other")
-        return kind, self._take(length, over)
+        end = HEAD.size + length
+        self._await(end, over)
+        data = bytes(self._come[HEAD.size : end])
+        del self._come[:end]
+        return kind, data
 
-    def _take(self, count: int, over: float) -> bytes:
-        data = bytearray()
-        while len(data) < count:
+    def _await(self, count: int, over: float) -> None:
+        while len(self._come) < count:
             left = over - time.monotonic()
             if left <= 0:
                 raise TimeoutError
             self._socket.settimeout(left)
-            piece = self._socket.recv(min(count - len(data), 1 << 20))
+            piece = self._socket.recv(1 << 20)
             if not piece:
                 raise RigError("the machine has hung up")
-            data += piece
-        return bytes(data)
+            self._come += piece

@@ -1,0 +1,179 @@
+"""The monitor's side of a store's disk: starts who keeps it (keeping.py), tells him where the guest is, starts another
+one if he ends. The monitor itself maps and reads nothing of the store's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+from appliance.monitor.notify import WARNING
+from appliance.monitor.process import PATH, printable
+from appliance.monitor.sandbox.plan import plan_for
+from appliance.monitor.spawn import Child, spawn
+from appliance.monitor.xen.keeping import IMAGE_FD, NEWS, NEWS_FD, SYSCALLS
+
+PROGRAM: Final = Path(__file__).resolve().parent / "keeper.py"
+_FIRST_REST: Final = 1.0  # seconds until the next one is started; doubled each time
+_LONGEST_REST: Final = 60.0
+_CALM: Final = 60.0  # seconds after which earlier ends are forgiven
+_LAST_WORDS_SIZE: Final = 4096
+_SEALED: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+
+class _Needs(NamedTuple):
+    """As of a role in component.toml."""
+
+    syscalls: tuple[str, ...] = SYSCALLS
+    devices: tuple[str, ...] = ("store",)
+    memory_mib: int = 192
+    descriptors: int = 0
+
+
+class Place(NamedTuple):
+    """Where a guest offers its channel."""
+
+    domid: int
+    ring_ref: int
+    port: int
+
+
+NOWHERE: Final = Place(0, 0, 0)
+
+
+class Disk(Protocol):
+    """What the back end asks of it."""
+
+    def tell(self, place: Place) -> None:
+        """The store's guest offers its channel there now; NOWHERE: it is gone."""
+
+    def turn(self, now: float) -> None:
+        """Called at every look."""
+
+    def close(self) -> None: ...
+
+
+class _Life(NamedTuple):
+    child: Child
+    news: int  # the writing end
+    last_words: int
+    began: float
+
+    def close(self) -> None:
+        os.close(self.news)
+        os.close(self.last_words)
+
+
+class DiskProcess:
+    """Keeps ``image``, the caller's descriptor, by a process with the ids ``outer_id``. ``log(priority, text)``."""
+
+    def __init__(
+        self, image: int, outer_id: int | None, log: Callable[[int, str], None], program: Path = PROGRAM
+    ) -> None:
+        self._image = image
+        self._outer_id = outer_id
+        self._log = log
+        self._program = program
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._life: _Life | None = None
+        self._place = NOWHERE
+        self._not_before = 0.0
+        self._rest = _FIRST_REST
+
+    def tell(self, place: Place) -> None:
+        """Nothing happens if it was told so already."""
+        if place != self._place:
+            self._place = place
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._life is not None:
+            try:
+                os.write(self._life.news, NEWS.pack(*self._place))
+            except OSError:  # it has ended, or reads nothing any more: the next one is told
+                self._life.child.kill()
+
+    def turn(self, now: float) -> None:
+        """Starts it if it is due; sees whether it has ended."""
+        if self._life is not None and _has_ended(self._life.child.pidfd):
+            self._bury(self._life, now)
+        if self._life is None and now >= self._not_before:
+            try:
+                self._life = self._start(now)
+            except OSError as error:  # no memory, no process: that passes
+                self._try_again(now)
+                self._log(WARNING, f"who keeps the store's disk cannot be started: {error}")
+                return
+            if self._place != NOWHERE:
+                self._pass_on()
+
+    def _start(self, now: float) -> _Life:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(writer, False)
+        last_words, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, _LAST_WORDS_SIZE)
+        plan = plan_for(_Needs(), "disk", (2,), outer_id=self._outer_id)
+        description = _sealed(json.dumps({"path": PATH, "seal": plan.to_json()}).encode())
+        own = {0: self._null, 1: self._null, 2: end, 3: description, IMAGE_FD: self._image, NEWS_FD: reader}
+        try:
+            return _Life(spawn(own, self._program), writer, last_words, now)
+        except OSError:
+            os.close(writer)
+            os.close(last_words)
+            raise
+        finally:
+            for fd in (reader, end, description):
+                os.close(fd)
+
+    def _bury(self, life: _Life, now: float) -> None:
+        self._life = None
+        if now - life.began >= _CALM:
+            self._rest = _FIRST_REST
+        self._try_again(now)
+        words = self._end(life)
+        self._log(WARNING, f"who keeps the store's disk has ended: {words}; another one follows")
+
+    def _try_again(self, now: float) -> None:
+        self._not_before, self._rest = now + self._rest, min(_LONGEST_REST, 2 * self._rest)
+
+    @staticmethod
+    def _end(life: _Life) -> str:
+        status = life.child.reap()
+        try:
+            untrusted_words = os.read(life.last_words, _LAST_WORDS_SIZE)
+        except BlockingIOError:
+            untrusted_words = b""
+        life.close()
+        return " | ".join([f"status {status}", *printable(untrusted_words).splitlines()])
+
+    def close(self) -> None:
+        """Ends it."""
+        life, self._life = self._life, None
+        if life is not None:
+            life.child.kill()
+            self._end(life)
+        os.close(self._null)
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _sealed(content: bytes) -> int:
+    fd = os.memfd_create("septum-disk", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(fd, content)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALED)
+    return fd
+
+
+def place_of(domid: int, offered: Sequence[int | None]) -> Place:
+    """Where a guest that wrote these two numbers is to be met; NOWHERE if it has not written both."""
+    ring_ref, port = offered
+    return Place(domid, ring_ref, port) if ring_ref and port else NOWHERE

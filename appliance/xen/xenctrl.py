@@ -1,0 +1,36 @@
+"""Xen's control interface, for dom0: libxenctrl, which knows how to ask the Xen that it came with.
+
+What needs more than a question or a single order is xl's work (appliance/monitor/xen/xl.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import os
+from typing import Any, Final
+
+_PLACE: Final = "/usr/lib/x86_64-linux-gnu/libxenctrl.so.4.*"
+
+
+class Control:
+    """An open interface. Errors of all methods: OSError; of the constructor too, if this is no dom0 of Xen."""
+
+    def __init__(self) -> None:
+        found = sorted(glob.glob(_PLACE))
+        if not found:
+            raise FileNotFoundError("libxenctrl is missing: apt-get install xen-utils")
+        self.library: Any = ctypes.CDLL(found[-1], use_errno=True)
+        self.library.xc_interface_open.restype = ctypes.c_void_p
+        self.handle = ctypes.c_void_p(self.library.xc_interface_open(None, None, 0))
+        if not self.handle:
+            raise OSError(ctypes.get_errno(), "Xen's control interface cannot be opened: is this dom0, and root?")
+
+    def close(self) -> None:
+        self.library.xc_interface_close(self.handle)
+
+    def unpause(self, domid: int) -> None:
+        """Lets a guest run: all that libxl does for one without a device model (libxl_domain_unpause)."""
+        if self.library.xc_domain_unpause(self.handle, ctypes.c_uint32(domid)):
+            number = ctypes.get_errno()
+            raise OSError(number, f"domain {domid} cannot be let go: {os.strerror(number)}")
