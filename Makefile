@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test bench bench-stages bench-scale bench-inline benchmarks soak fuzz budgets xen-test lint check-generated proto lock clean
+.PHONY: help demo test test-uncompiled bench bench-stages bench-scale bench-inline benchmarks soak fuzz budgets xen-test lint check-generated proto lock clean
 
 # The distribution's interpreter first: built with profile-guided and link-time optimization, it is up to 1.6 times as fast as a
 # plain build from source, and its security updates come with the others
@@ -24,6 +24,9 @@ demo: packages-demo .venv/.runtime .venv/.compiled  ## the main job in a minute:
 
 test: packages-test .venv/.dev .venv/.compiled  ## every test (ARGS="-k rekey" goes to pytest)
 	@$(PRIVATE) $(BIN)/python -m pytest $(ARGS)
+
+test-uncompiled: packages-test .venv/.dev bytecode  ## the system tests where nothing is compiled (ARGS="tests/system -k rekey" goes to pytest)
+	@$(PRIVATE) $(BIN)/python -m tests.uncompiled $(ARGS)
 
 bench: packages-bench .venv/.dev .venv/.compiled bytecode  ## measure against wireguard-go, OpenVPN and no tunnel (PEER=path: another wireguard-go)
 	@$(PRIVATE) $(BIN)/python -m bench $(if $(PEER),--peer $(PEER)) $(ARGS)

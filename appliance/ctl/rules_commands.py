@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -127,9 +128,12 @@ def _read(file: Path) -> str:
         raw = typer.get_binary_stream("stdin").read() if str(file) == "-" else file.read_bytes()
         return raw.decode()
     except OSError as error:
-        raise Trouble(Exit.USAGE, f"{file}: {error.strerror}") from None
+        then = "another file, or - for standard input"
+        if isinstance(error, FileNotFoundError) and file.parent.is_dir():
+            then = f"septumctl rules show > {shlex.quote(str(file))} writes those in force, to begin with"
+        raise Trouble(Exit.USAGE, f"{file}: {error.strerror}", then) from None
     except UnicodeDecodeError:
-        raise Trouble(Exit.INVALID, f"{file} is not UTF-8") from None
+        raise Trouble(Exit.INVALID, f"{file} is not UTF-8", "a file of rules, which are text") from None
 
 
 File = Annotated[Path, typer.Argument(help="A file of rules; '-' is standard input.")]

@@ -1,4 +1,6 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
+
+from appliance.vchan.short cimport MOST, End
 
 cdef class Tally:
     cdef uint64_t[::1] words
@@ -11,6 +13,25 @@ cdef class Way:
     cdef int go(self, double now) except -1
     cpdef object begin(self)
     cpdef object settle(self)
+
+cdef class Lease:
+    cdef object of
+    cdef double until
+    cdef uint64_t packets
+    cdef uint64_t octets
+
+cdef class Leasing(Way):
+    cdef End inward
+    cdef End outward
+    cdef list leases
+    cdef object settled
+    cdef uint8_t message[MOST]
+    cdef uint8_t out[MOST]
+    cdef int keep(self, Lease lease) except -1
+    cdef int passed(
+        self, Lease lease, Py_ssize_t octets, Py_ssize_t length, const uint8_t *out, Py_ssize_t length_out
+    ) noexcept
+    cdef int account(self, Lease lease, packets, octets) except -1
 
 cdef class Ways:
     cdef int epoll

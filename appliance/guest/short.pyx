@@ -7,7 +7,9 @@ settles with it, so that it finds all it knows as if it had done the work itself
 """
 
 from libc.errno cimport EINTR, errno
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from appliance.vchan.short cimport End
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
@@ -27,6 +29,7 @@ cdef extern from "<time.h>" nogil:
 cdef enum:
     EVENTS = 64
     MOST_FD = 1024
+    LEASES = 8
 
 
 cdef double monotonic() noexcept:
@@ -60,6 +63,53 @@ cdef class Way:
 
     cpdef object settle(self):
         """Tells the interpreter's side what went this way since the last time."""
+
+
+cdef class Lease:
+    """What the interpreter lets go the short way: packets ``of`` a session or a flow, until then. What went by it since
+    it was settled last.
+    """
+
+
+cdef class Leasing(Way):
+    """A way by leases. ``settled(of, packets, octets, ...)`` is told what went by each of them."""
+
+    def __init__(self, End inward not None, End outward not None, settled):
+        self.fd, self.inward, self.outward, self.settled = inward.wait_fd, inward, outward, settled
+        self.leases = []
+
+    cdef int keep(self, Lease lease) except -1:
+        """In place of what was leased of the same before."""
+        kept = [one for one in self.leases if (<Lease> one).of is not lease.of]
+        self.leases = [*kept, lease] if len(kept) < LEASES else [lease]
+        return 0
+
+    def revoke(self):
+        """What was leased holds no more."""
+        self.leases = []
+
+    cdef int passed(
+        self, Lease lease, Py_ssize_t octets, Py_ssize_t length, const uint8_t *out, Py_ssize_t length_out
+    ) noexcept:
+        """The message of ``length`` bytes that waited goes on as ``out``, by ``lease``, where it counts as ``octets``."""
+        self.outward.put(out, length_out)
+        self.inward.took(length)
+        lease.packets += 1
+        lease.octets += octets
+        self.used = True
+        return 1
+
+    cpdef object settle(self):
+        cdef Lease lease
+        for lease in self.leases:
+            if lease.packets:
+                packets, octets = lease.packets, lease.octets
+                lease.packets = lease.octets = 0
+                self.account(lease, packets, octets)
+
+    cdef int account(self, Lease lease, packets, octets) except -1:
+        self.settled(lease.of, packets, octets)
+        return 0
 
 
 cdef class Ways:

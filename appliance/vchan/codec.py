@@ -64,7 +64,7 @@ class _Flat:
         plan = tuple((self._tag(one), self._is_bytes(one), one.low, one.high, one.name) for one in rule.fields)
         (tag, _, self.low, self.high, self._name), *rest = plan
         self._rest = tuple(rest)
-        self._tag_of_blob = bytes((tag,))
+        self.tag_of_blob = bytes((tag,))
         self.most = rule.max_bytes
         self._heads: dict[int, bytes] = {}  # tag and length of the blob
         self.tails: dict[tuple[Any, ...], bytes] = {}
@@ -89,7 +89,7 @@ class _Flat:
         blob, values = message[0], message[1:]
         if type(blob) is not bytes:
             blob = memoryview(blob)
-            if blob.format != "B":
+            if blob.format != "B" or blob.ndim != 1:
                 blob = blob.cast("B")
         tail = self.tails.get(values)
         if tail is None:
@@ -101,7 +101,7 @@ class _Flat:
             return (tail,)
         head = self._heads.get(length)
         if head is None:
-            head = self._remember(self._heads, length, self._tag_of_blob + uvarint(length))
+            head = self._remember(self._heads, length, self.tag_of_blob + uvarint(length))
         return head, blob, tail
 
     def _encode_tail(self, values: tuple[Any, ...]) -> bytes:
@@ -129,7 +129,7 @@ class _Flat:
         if end > self.most:
             raise Violation("", f"{end} bytes, at most {self.most} are legal")
         start = length = 0
-        if untrusted.startswith(self._tag_of_blob):
+        if untrusted.startswith(self.tag_of_blob):
             try:
                 length, start = read_uvarint(untrusted, 1)
             except IndexError:

@@ -20,8 +20,6 @@ class Serials:
 
     __slots__ = ("_next_in", "_next_out", "_received", "_received_bytes", "_sent", "_sent_bytes")
 
-    shortly_sent = shortly_received = 0
-
 
 def quick(endpoint: Any, coming: Any, going: Any) -> Any:
     """The quick way of flat messages through ``endpoint`` (short.pyx), or None."""

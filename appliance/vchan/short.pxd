@@ -19,8 +19,6 @@ cdef class Serials:
     cdef public uint64_t _received
     cdef public uint64_t _sent_bytes
     cdef public uint64_t _received_bytes
-    cdef readonly uint64_t shortly_sent
-    cdef readonly uint64_t shortly_received
 
 cdef class End:
     cdef Indices ring

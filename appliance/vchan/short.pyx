@@ -6,8 +6,9 @@ them. Here is what is plainly right, and nothing else: the one whole frame that 
 bytes and with the serial that is due, whose message is flat and carries one packet. All else is declined with nothing
 consumed and nothing changed, and so is as ring.py, endpoint.py and codec.py find it, which have the rules.
 
-The peer's memory is read as it is there: each index and each byte once, into a variable or a buffer of our own, by an
-atomic load or a copy whose bounds were checked; no pointer into it outlives the line that takes it.
+The peer's memory is read as it is there: each index and each byte that is decided by once, into a variable or a buffer
+of our own, by an atomic load or a copy whose bounds were checked; no pointer into it outlives the line that takes it,
+and nothing of it outlives a refusal: who looks next looks for himself.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -104,7 +105,6 @@ cdef class End:
         self.serials._next_in += 1
         self.serials._received += 1
         self.serials._received_bytes += length
-        self.serials.shortly_received += 1
         self.notify(NOTIFY_READ)
 
     # writing
@@ -133,7 +133,6 @@ cdef class End:
         self.serials._next_out += 1
         self.serials._sent += 1
         self.serials._sent_bytes += length
-        self.serials.shortly_sent += 1
         self.notify(NOTIFY_WRITE)
 
     cdef void lay(self, uint32_t start, const uint8_t *data, uint32_t count) noexcept:
@@ -161,6 +160,8 @@ cdef class Quick(End):
 
     def __init__(self, endpoint, coming, going):
         End.__init__(self, endpoint, -1, -1)
+        if (coming is None) == (going is None) or (coming or going).tag_of_blob != b"\x0a" or (coming or going).high > 65535:
+            raise ValueError("the quick way is for one direction, of a blob that is field 1 and of 65535 bytes at most")
         if coming is not None:
             self.coming, self.values, self.largest_in = coming.flat, coming.values, coming.most
             self.low, self.high = coming.low, coming.high
@@ -199,13 +200,14 @@ cdef class Quick(End):
         values = self.values.get(untrusted[stop:])
         if values is None:
             return None
+        message = tuple.__new__(self.coming, (memoryview(untrusted)[start:stop], *values))
         self.ring._seen_prod = cons + ready
         self.ring._cons = cons + FRAME + field[0]
         septum_store32(&self.shared[self.cons], self.ring._cons)
         self.serials._next_in += 1
         self.serials._received += 1
         self.serials._received_bytes += length
-        return tuple.__new__(self.coming, (memoryview(untrusted)[start:stop], *values))
+        return message
 
     cdef uint32_t free(self) noexcept:
         """Bytes of the ring that can be written; 0 as well for a peer that is none."""

@@ -9,16 +9,13 @@ all leases back. A counter is used once, whoever seals: there is one for each ke
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from appliance.guest.short cimport Way
-from appliance.vchan.short cimport (
-    MOST, End, Lone, datagrams_tail, head, packets_tail, read_datagrams, read_packets,
-)
+from appliance.guest.short cimport Lease, Leasing
+from appliance.vchan.short cimport End, Lone, datagrams_tail, head, packets_tail, read_datagrams, read_packets
 from components.crypto.fast cimport Opener, Sealer
 
 from components.crypto import constants
 
 cdef enum:
-    LEASES = 8
     LONGEST = 1900  # bytes of a packet: sealed, and with all that stands around it, it is a message of at most MOST
     HEADER = 16
     OVERHEAD = 32
@@ -51,18 +48,14 @@ cdef Py_ssize_t whole(const uint8_t *packet, Py_ssize_t size) noexcept:
     return length if 20 <= header <= length <= size else 0
 
 
-cdef class _Lease:
-    """What went by it since it was settled last, and until when it holds."""
+cdef class _Lease(Lease):
+    """Of a session."""
 
-    cdef double until
-    cdef uint64_t packets
-    cdef uint64_t octets
     cdef uint8_t inner[16]  # the address that decides whose packet it is
     cdef Py_ssize_t inner_bytes
     cdef uint8_t address[16]  # of the endpoint
     cdef Py_ssize_t address_bytes
     cdef uint32_t port
-    cdef object session
 
     cdef int learn(self, const uint8_t[::1] inner, const uint8_t[::1] address, uint32_t port) except -1:
         if inner.shape[0] not in (4, 16) or address.shape[0] not in (4, 16) or not 0 < port < 65536:
@@ -79,49 +72,12 @@ cdef class _Lease:
         return self.inner_bytes == 16 and memcmp(packet + at6, self.inner, 16) == 0
 
 
-cdef class _Leasing(Way):
-    """A way by leases. ``settled(session, packets, octets)`` is told what went by each of them."""
-
-    cdef End inward
-    cdef End outward
-    cdef list leases
-    cdef object settled
-    cdef uint8_t message[MOST]
-    cdef uint8_t out[MOST]
-
-    def __init__(self, End inward not None, End outward not None, settled):
-        self.fd, self.inward, self.outward, self.settled = inward.wait_fd, inward, outward, settled
-        self.leases = []
-
-    cdef int keep(self, _Lease lease) except -1:
-        if len(self.leases) >= LEASES:
-            self.leases.clear()
-        self.leases.append(lease)
-        return 0
-
-    def revoke(self):
-        """What was leased holds no more."""
-        self.leases.clear()
-
-    cpdef object settle(self):
-        cdef _Lease lease
-        for lease in self.leases:
-            if lease.packets:
-                packets, octets = lease.packets, lease.octets
-                lease.packets = lease.octets = 0
-                self.account(lease, packets, octets)
-
-    cdef int account(self, _Lease lease, packets, octets) except -1:
-        self.settled(lease.session, packets, octets)
-        return 0
-
-
 cdef class _Sending(_Lease):
     cdef Sealer sealer
     cdef uint32_t receiver
 
 
-cdef class Sealing(_Leasing):
+cdef class Sealing(Leasing):
     """A packet from the filter to black. ``mtu`` bounds the padding."""
 
     cdef Py_ssize_t mtu
@@ -137,8 +93,7 @@ cdef class Sealing(_Leasing):
         """What goes to ``destination`` is sealed by ``sealer`` for ``receiver`` at this endpoint."""
         cdef _Sending lease = _Sending()
         lease.learn(destination, address, port)
-        lease.session, lease.sealer, lease.receiver, lease.until = session, sealer, receiver, until
-        self.leases = [one for one in self.leases if (<_Lease> one).session is not session]
+        lease.of, lease.sealer, lease.receiver, lease.until = session, sealer, receiver, until
         self.keep(lease)
 
     cdef int go(self, double now) except -1:
@@ -177,12 +132,7 @@ cdef class Sealing(_Leasing):
             return 0
         at += padded + OVERHEAD
         at += datagrams_tail(self.out + at, padded + OVERHEAD, lease.address, lease.address_bytes, lease.port)
-        self.outward.put(self.out, at)
-        self.inward.took(length)
-        lease.packets += 1
-        lease.octets += padded + OVERHEAD
-        self.used = True
-        return 1
+        return self.passed(lease, padded + OVERHEAD, length, self.out, at)
 
 
 cdef class _Receiving(_Lease):
@@ -193,7 +143,7 @@ cdef class _Receiving(_Lease):
     cdef uint64_t following  # the one that is due
 
 
-cdef class Opening(_Leasing):
+cdef class Opening(Leasing):
     """A datagram from black to the filter. ``committed(session, first, count)`` has the window told."""
 
     def lease(
@@ -205,19 +155,18 @@ cdef class Opening(_Leasing):
         """
         cdef _Receiving lease = _Receiving()
         lease.learn(source, address, port)
-        lease.session, lease.opener, lease.receiver, lease.peer, lease.until = session, opener, receiver, peer, until
+        lease.of, lease.opener, lease.receiver, lease.peer, lease.until = session, opener, receiver, peer, until
         lease.first = lease.following = following
-        self.leases = [one for one in self.leases if (<_Lease> one).session is not session]
         self.keep(lease)
 
     def moved(self, session):
         """The window of ``session`` has changed."""
-        self.leases = [one for one in self.leases if (<_Lease> one).session is not session]
+        self.leases = [one for one in self.leases if (<Lease> one).of is not session]
 
-    cdef int account(self, _Lease lease, packets, octets) except -1:
+    cdef int account(self, Lease lease, packets, octets) except -1:
         cdef _Receiving one = <_Receiving> lease
         first, one.first = one.first, one.following
-        self.settled(lease.session, packets, octets, first)
+        self.settled(lease.of, packets, octets, first)
         return 0
 
     cdef int go(self, double now) except -1:
@@ -265,10 +214,5 @@ cdef class Opening(_Leasing):
         head(self.out + at, inner)
         length_out = 4 + inner - at
         length_out += packets_tail(self.out + 4 + inner, inner, lease.peer)
-        self.outward.put(self.out + at, length_out)
-        self.inward.took(length)
         lease.following = counter + 1
-        lease.packets += 1
-        lease.octets += found.length
-        self.used = True
-        return 1
+        return self.passed(lease, found.length, length, self.out + at, length_out)

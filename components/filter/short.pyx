@@ -6,28 +6,25 @@ The rules are the interpreter's. Of a flow whose packets, from one side, all go 
 flow takes all leases back before the next packet is looked at.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
-from appliance.guest.short cimport Way
-from appliance.vchan.short cimport MOST, End, Lone, head, packets_tail, read_packets
+from appliance.guest.short cimport Lease, Leasing
+from appliance.vchan.short cimport End, Lone, head, packets_tail, read_packets
 
 cdef enum:
-    LEASES = 8
     COMPARED = 48  # bytes at the most: the headers of IPv6, and 8 of what follows
     LONGEST = 1984
 
 
-cdef class _Lease:
-    cdef object flow
+cdef class _Lease(Lease):
+    """Of a flow."""
+
     cdef uint8_t expected[COMPARED]
     cdef uint8_t mask[COMPARED]
     cdef Py_ssize_t compared
     cdef uint32_t peer
-    cdef double until
     cdef double last
-    cdef uint64_t packets
-    cdef uint64_t octets
 
     cdef bint holds(self, const uint8_t *packet, Py_ssize_t length) noexcept:
         """Whether a packet of this length has the bytes that were leased."""
@@ -42,27 +39,19 @@ cdef class _Lease:
         return (<Py_ssize_t> packet[4] << 8 | packet[5]) == length - 40
 
 
-cdef class Passing(Way):
+cdef class Passing(Leasing):
     """One packet from one side to the other. ``changes()``: a number that goes up whenever leases must not hold any
     more; ``settled(flow, packets, octets, last)`` is told what went by each. ``keeps_peer``: whether the peer that it
     came from stands in what goes out.
     """
 
-    cdef End inward
-    cdef End outward
     cdef bint keeps_peer
     cdef object changes
-    cdef object settled
     cdef object seen
-    cdef list leases
-    cdef uint8_t message[MOST]
-    cdef uint8_t out[MOST]
 
     def __init__(self, End inward not None, End outward not None, bint keeps_peer, changes, settled):
-        self.fd, self.inward, self.outward, self.keeps_peer = inward.wait_fd, inward, outward, keeps_peer
-        self.changes, self.settled = changes, settled
-        self.leases = []
-        self.seen = changes()
+        super().__init__(inward, outward, settled)
+        self.keeps_peer, self.changes, self.seen = keeps_peer, changes, changes()
 
     def lease(self, flow, const uint8_t[::1] expected not None, const uint8_t[::1] mask not None, uint32_t peer, double until):
         """Packets from ``peer`` whose bytes are ``expected`` under ``mask`` pass, until then. In place of what was
@@ -74,22 +63,18 @@ cdef class Passing(Way):
         lease.compared = expected.shape[0]
         memcpy(lease.expected, &expected[0], lease.compared)
         memcpy(lease.mask, &mask[0], lease.compared)
-        lease.flow, lease.peer, lease.until = flow, peer, until
-        kept = [one for one in self.leases if (<_Lease> one).flow is not flow] if self.seen == self.changes() else []
+        lease.of, lease.peer, lease.until = flow, peer, until
+        self.begin()
         self.seen = self.changes()
-        self.leases = [*kept, lease] if len(kept) < LEASES else [lease]
+        self.keep(lease)
 
     cpdef object begin(self):
         if self.leases and self.seen != self.changes():
             self.leases = []
 
-    cpdef object settle(self):
-        cdef _Lease lease
-        for lease in self.leases:
-            if lease.packets:
-                packets, octets = lease.packets, lease.octets
-                lease.packets = lease.octets = 0
-                self.settled(lease.flow, packets, octets, lease.last)
+    cdef int account(self, Lease lease, packets, octets) except -1:
+        self.settled(lease.of, packets, octets, (<_Lease> lease).last)
+        return 0
 
     cdef int go(self, double now) except -1:
         cdef Lone found
@@ -116,10 +101,5 @@ cdef class Passing(Way):
         memcpy(self.out + at, packet, found.length)
         at += found.length
         at += packets_tail(self.out + at, found.length, found.peer if self.keeps_peer else 0)
-        self.outward.put(self.out, at)
-        self.inward.took(length)
-        lease.packets += 1
-        lease.octets += found.length
         lease.last = now
-        self.used = True
-        return 1
+        return self.passed(lease, found.length, length, self.out, at)

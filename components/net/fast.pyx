@@ -289,6 +289,8 @@ cdef bint _takes(const uint8_t[::1] blob, Py_ssize_t at, Py_ssize_t size, Run *r
             return False
     elif _get16(blob, before + start + 4) != _get16(blob, at + start + 4) + missing:
         return False
+    elif not blob[at + start + UDP_CHECK] and not blob[at + start + UDP_CHECK + 1]:
+        return False  # without a checksum, whatever its sum
     if not _sound(blob, at, size, run):
         return False
     run.ident = ident

@@ -56,10 +56,11 @@ def _tcp_struct(length: int) -> struct.Struct:
     return struct.Struct(f"!4sI5sB2sH{length - 18}s")
 
 
-def tcp_segments(packet: bytes, start: int, payload: int, mss: int) -> bytes:
+def tcp_segments(packet: bytes | memoryview, start: int, payload: int, mss: int) -> bytes:
     """The segments of a TCP superpacket, back to back: its TCP header at ``start``, ``mss`` bytes a segment from
     ``payload`` on, of which there is at least one and not less than ``mss``.
     """
+    packet = bytes(packet)
     end = len(packet)
     header = payload - start
     if start < 0 or header < 20 or header % 4:
@@ -100,8 +101,9 @@ def tcp_segments(packet: bytes, start: int, payload: int, mss: int) -> bytes:
     return b"".join(parts)
 
 
-def udp_segments(packet: bytes, start: int, mss: int) -> bytes:
+def udp_segments(packet: bytes | memoryview, start: int, mss: int) -> bytes:
     """The datagrams of a UDP superpacket, back to back; as ``tcp_segments``."""
+    packet = bytes(packet)
     end = len(packet)
     payload = start + 8
     _check(packet, start, payload, mss)

@@ -23,6 +23,7 @@ from components.net.checksum import MODULUS, total
 
 _MOST_SEQUENCE: Final = (1 << 32) - 1
 _MOST_IDENTIFICATION: Final = (1 << 16) - 1
+_NO_CHECKSUM: Final = bytes(2)
 _LARGEST: Final = 65535  # bytes of a superpacket
 _MOST_SEGMENTS: Final = 64  # UDP_MAX_SEGMENTS of older kernels
 _FIN_PSH: Final = 0x09
@@ -174,6 +175,9 @@ class _Run:
             self._step -= shape.ident  # atomic datagrams (RFC 6864) whose identification stays the same
             self._expected -= shape.ident
             self._identification = -_MOST_SEGMENTS  # and so overflows no more
+        check = shape.start + virtio.UDP_CHECK
+        if shape.protocol == virtio.UDP and packet[check : check + 2] == _NO_CHECKSUM:
+            return False
         payload = packet[shape.header :]
         self._bytes += len(payload)
         if not payload or self._bytes > _LARGEST or not self._verified(packet, number):

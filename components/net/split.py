@@ -34,17 +34,19 @@ def split(read: memoryview) -> list[tuple[bytes, int]]:
     if not virtio.HEADER.size + _SHORTEST <= len(read) <= virtio.HEADER.size + LARGEST:
         raise Malformed(f"{len(read)} bytes")
     flags, gso_type, _hdr_len, gso_size, csum_start, csum_offset = virtio.HEADER.unpack_from(read)
-    return cut(bytes(read[virtio.HEADER.size :]), flags, gso_type, gso_size, csum_start, csum_offset)
+    return cut(read[virtio.HEADER.size :], flags, gso_type, gso_size, csum_start, csum_offset)
 
 
 def cut(
-    packet: bytes, flags: int, gso_type: int, gso_size: int, csum_start: int, csum_offset: int
+    packet: bytes | memoryview, flags: int, gso_type: int, gso_size: int, csum_start: int, csum_offset: int
 ) -> list[tuple[bytes, int]]:
-    """As ``split``, of a packet and the fields of its virtio_net_hdr, offsets counted from the packet's first byte."""
+    """As ``split``, of a packet and the fields of its virtio_net_hdr, offsets counted from the packet's first byte. The
+    one copy that is made of it is the packets.
+    """
     if gso_type == virtio.GSO_NONE:
         if flags & virtio.NEEDS_CSUM:
             packet = _with_checksum(packet, csum_start, csum_start + csum_offset)
-        return [(packet, len(packet))]
+        return [(bytes(packet), len(packet))]
     if not flags & virtio.NEEDS_CSUM or not gso_size:
         raise Malformed("a superpacket without checksum or segment size")
     transport, version = _KINDS.get(gso_type & ~virtio.GSO_ECN, (0, 0))
@@ -63,7 +65,7 @@ _KINDS: Final = {
 }
 
 
-def _with_checksum(packet: bytes, start: int, field: int) -> bytes:
+def _with_checksum(packet: bytes | memoryview, start: int, field: int) -> bytes:
     if not 0 <= start < field or field + 2 > len(packet):
         raise Malformed(f"checksum at {field} from {start} in {len(packet)} bytes")
     # As skb_checksum_help: the field already holds the pseudo-header's sum, and zero is written as 0xFFFF
@@ -71,7 +73,7 @@ def _with_checksum(packet: bytes, start: int, field: int) -> bytes:
     return b"".join((packet[:field], check.to_bytes(2, "big"), packet[field + 2 :]))
 
 
-def _check_ip(packet: bytes, start: int) -> None:
+def _check_ip(packet: bytes | memoryview, start: int) -> None:
     """Whether the transport header at ``start`` may follow the IP header."""
     if packet[0] >> 4 == 4:
         fits = start == 4 * (packet[0] & 15) >= 20 and int.from_bytes(packet[2:4], "big") == len(packet)
@@ -81,7 +83,7 @@ def _check_ip(packet: bytes, start: int) -> None:
         raise Malformed(f"an IP header that does not fit {len(packet)} bytes with a transport header at {start}")
 
 
-def _tcp(packet: bytes, start: int, csum_offset: int, mss: int) -> list[tuple[bytes, int]]:
+def _tcp(packet: bytes | memoryview, start: int, csum_offset: int, mss: int) -> list[tuple[bytes, int]]:
     end = len(packet)
     if csum_offset != virtio.TCP_CHECK or start + 20 > end:
         raise Malformed("no TCP header")
@@ -93,7 +95,7 @@ def _tcp(packet: bytes, start: int, csum_offset: int, mss: int) -> list[tuple[by
     return _pairs(twin.tcp_segments(packet, start, payload, mss), payload + mss)
 
 
-def _udp(packet: bytes, start: int, csum_offset: int, mss: int) -> list[tuple[bytes, int]]:
+def _udp(packet: bytes | memoryview, start: int, csum_offset: int, mss: int) -> list[tuple[bytes, int]]:
     end = len(packet)
     payload = start + 8
     if csum_offset != virtio.UDP_CHECK or payload >= end:

@@ -1,4 +1,5 @@
-"""Makes inputs, throws them at both twins, and compares. Runs in a Python that has the sanitizers preloaded.
+"""Makes inputs, throws them at both twins, and compares; stories.py does so with the short way. Runs in a Python that
+has the sanitizers preloaded.
 
 What is compared is what a call returns, all that it wrote, and the type of what it raises. The one difference that is
 allowed: a number that no C type holds is an OverflowError for the compiled twin.
@@ -22,12 +23,16 @@ sanitized.load()
 
 from components.crypto import fast as crypto  # noqa: E402
 from components.crypto import loops as crypto_loops  # noqa: E402
+from components.filter import fast as filter_fast  # noqa: E402
+from components.filter import uniform  # noqa: E402
 from components.net import fast as net  # noqa: E402
 from components.net import loops as net_loops  # noqa: E402
 from components.net import runs as net_runs  # noqa: E402
 from components.net import twin, virtio  # noqa: E402
 from components.net.checksum import MODULUS, total  # noqa: E402
 from components.net.split import split  # noqa: E402
+from tests.fuzz.stories import Differs, Way  # noqa: E402
+from tests.fuzz.ways import WAYS  # noqa: E402
 
 TCP, UDP = 6, 17
 NOISE = Random(0).randbytes(1 << 18)
@@ -45,10 +50,6 @@ SSIZE = (-(1 << 63), (1 << 63) - 1)
 MOST_BYTES = 1 << 20  # of a result: more costs time and shows nothing new
 GUARD = 64
 VALID = 4096
-
-
-class Differs(Exception):
-    """The twins do not agree."""
 
 
 class Chance(Random):
@@ -364,28 +365,69 @@ def fuzz_alike(chance: Chance) -> None:
     agree(outcome(crypto.alike, exact(packets), *numbers.values()), python, packets, numbers)
 
 
+def fuzz_run(chance: Chance) -> None:
+    packet, protocol, *_ = superpacket(chance)
+    size = len(packet) if chance.random() < 0.1 else len(packet) & ~3
+    size = min(size, chance.choice((24, 36, 44, 56, 100, 1 << 16)))
+    blob = packet[:size] * chance.choice((1, 2, 3, 9, 70 if size < 2000 else 4))
+    # What differs from packet to packet of a flow, and what must not
+    untrusted = damaged(chance, damaged(chance, blob), chance.choice((3 * size, 1 << 16)))
+    numbers = {"start": size * chance.choice((0, 0, 0, 1, 2)), "size": size}
+    is_tcp = protocol == TCP if chance.random() < 0.9 else chance.random() < 0.5
+    if chance.random() < 0.2:  # beyond what Python is asked: it must only be refused
+        assert outcome(filter_fast.run, exact(untrusted), *bent(chance, numbers).values(), is_tcp) is not None
+    elif numbers["start"] < len(untrusted):
+        python = uniform.run(memoryview(untrusted), *numbers.values(), is_tcp)
+        agree(filter_fast.run(exact(untrusted), *numbers.values(), is_tcp), python, untrusted, numbers, is_tcp)
+
+
 # The run --------------------------------------------------------------------------------------------------------------
 
 
-def main(seed: int, first: int, inputs: int, seconds: float, at: Path) -> None:
-    targets = [target for name, target in globals().items() if name.startswith("fuzz_")]
+def told(ways: list[Way]) -> str:
+    """How much of what was meant for it the short way took."""
+    messages = sum(way.messages for way in ways)
+    return f"; {sum(way.shortly for way in ways):,} of {messages:,} messages went the short way" if messages else ""
+
+
+def main(seed: int, first: int, inputs: int, seconds: float, at: Path, only: str) -> None:
+    targets = {name[5:]: target for name, target in globals().items() if name.startswith("fuzz_")}
+    ways: list[Way] = []
+
+    def of(make: Callable[[], Way]) -> Callable[[Chance, int], None]:
+        """A way is made when its first input comes."""
+        made: list[Way] = []
+
+        def target(chance: Chance, number: int) -> None:
+            if not made:
+                made.append(make())
+                ways.extend(made)
+            made[0].tell(chance, number)
+
+        return target
+
+    throws: dict[str, Callable[[Chance, int], None]] = {
+        name: lambda chance, number, target=target: target(chance) for name, target in targets.items()
+    }
+    throws |= {name: of(make) for name, make in WAYS.items()}
+    names = [name for name in throws if name.startswith(only)]
     with at.open("r+b") as file, mmap.mmap(file.fileno(), 8) as page, memoryview(page).cast("Q") as here:
-        print(f"seed {seed}: {', '.join(target.__name__[5:] for target in targets)}", flush=True)
-        chance, began = Chance(), time.monotonic()
+        print(f"seed {seed}: {', '.join(names)}", flush=True)
+        chance, began = Chance(), time.perf_counter()
         chance.seed_of_all = seed
         said = began
         for number in count(first):
             here[0] = number
             chance.seed(seed << 64 | number)
-            targets[number % len(targets)](chance)
-            done, now = number - first + 1, time.monotonic()
+            throws[names[number % len(names)]](chance, number)
+            done, now = number - first + 1, time.perf_counter()
             is_over = done == inputs if inputs else now - began >= seconds
             if is_over or now - said >= 10:
                 said = now
-                print(f"{done:,} inputs in {now - began:.0f} s, no difference and no complaint", flush=True)
+                print(f"{done:,} inputs in {now - began:.0f} s, no difference and no complaint{told(ways)}", flush=True)
             if is_over:
                 return
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:4]), float(sys.argv[4]), Path(sys.argv[5]))
+    main(*map(int, sys.argv[1:4]), float(sys.argv[4]), Path(sys.argv[5]), sys.argv[6])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,15 @@ from tests.system.lab import (
 
 pytestmark = pytest.mark.root
 
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHORT = {"appliance/vchan/short", "appliance/guest/short"}
+COMPILED = {
+    "red": SHORT | {"components/net/short", "components/net/fast"},
+    "black": SHORT | {"components/net/short"},
+    "encrypt": SHORT | {"components/crypto/short", "components/crypto/fast"},
+    "decrypt": SHORT | {"components/crypto/short", "components/crypto/fast"},
+    "filter": SHORT | {"components/filter/short", "components/filter/fast"},
+}
 HANDSHAKE_SECONDS = 15.0  # two retries of 5 s (REKEY_TIMEOUT) may be lost before anyone worries
 
 
@@ -52,6 +62,19 @@ def test_septum_is_called(lab: Lab, outer: int, psk: bool) -> None:
         peer.wait_for_handshake()
         assert septum.shaken()
         both_versions(lab)
+
+
+def test_a_twin_is_where_it_belongs_and_nowhere_else(lab: Lab) -> None:
+    """What is compiled in this tree is in the domains that packets go through, and no domain has any other of it."""
+    own, _ = pair(lab.left, lab.right)
+    found = [path for folder in ("appliance", "components") for path in (REPOSITORY / folder).glob("*/*.so")]
+    there = {str(path.relative_to(REPOSITORY)).split(".")[0] for path in found}
+    assert not there or there == set().union(*COMPILED.values()), "half of it is compiled: make .venv/.compiled"
+    with Septum(lab.left, own) as septum:
+        for name, row in septum.domains().items():
+            maps = Path(f"/proc/{row['pid']}/maps").read_text()
+            mapped = set(re.findall(r"/((?:appliance|components)/\w+/\w+)\.\S*so$", maps, re.MULTILINE))
+            assert mapped == COMPILED.get(name, set()) & there, name
 
 
 def test_septum_as_wg_quick_would_do_it(lab: Lab) -> None:

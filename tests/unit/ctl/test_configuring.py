@@ -472,6 +472,18 @@ def test_rules(box: FakeBox, ctl: Ctl, rules: Path, tmp_path: Path) -> None:
     assert ctl("rules", "show", "--candidate").out == "allow from red\n"
 
 
+def test_a_file_of_rules_that_is_missing(box: FakeBox, ctl: Ctl, rules: Path, tmp_path: Path) -> None:
+    ctl("rules", "set", str(rules), "-C")
+    file = tmp_path / "my rules"
+    for command in (("diff",), ("check",), ("set",), ("explain", "icmp 10.1.0.5 > 192.0.2.7", "--rules")):
+        said = ctl("rules", *command, str(file), code=2).err
+        assert f"try: septumctl rules show > '{file}' writes" in said, said
+    file.write_text(ctl("rules", "show").out)  # as it says
+    assert ctl.said("rules", "diff", str(file))["packets"] == []
+    assert "try: another file" in ctl("rules", "diff", str(tmp_path), code=2).err
+    assert "try: another file" in ctl("rules", "diff", str(tmp_path / "no" / "where"), code=2).err
+
+
 def test_the_box_explains_by_the_connections_that_it_knows(box: FakeBox, ctl: Ctl, rules: Path) -> None:
     from components.filter.model import Side
     from tests.unit.filter.talk import Packets, tcp_out
