@@ -126,4 +126,4 @@ lock: .venv/.dev  ## pin the dependencies of pyproject.toml, with hashes (UPGRAD
 	@$(PIP_COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 
 clean:  ## remove everything that was generated or installed here
-	@rm -rf .venv build *.egg-info {appliance,components}/*/{fast,short}{.c,.*.so} .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv build *.egg-info {appliance,components}/*/{fast,short,shared}{.c,.*.so} .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -13,15 +13,27 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
+SHARED = "appliance.vchan.shared"
+
 
 def module(path: str, level: str, *libraries: str) -> Extension:
     """``path`` without its suffix, compiled with optimization ``level``; without symbols for a debugger."""
     flags = [level, "-g0"]
     name = path.replace("/", ".")
-    return Extension(name, [f"{path}.pyx"], extra_compile_args=flags, libraries=list(libraries), optional=True)
+    made = Extension(name, [f"{path}.pyx"], extra_compile_args=flags, libraries=list(libraries), optional=True)
+    made.shared_utility_qualified_name = SHARED
+    return made
+
+
+def shared() -> Extension:
+    """What Cython brings for views of memory, once for all: it is most of what each module would be compiled from."""
+    made = Extension(SHARED, [SHARED.replace(".", "/") + ".c"], extra_compile_args=["-O2", "-g0"], optional=True)
+    made.shared_utility_qualified_name = SHARED
+    return made
 
 
 MODULES = (
+    shared(),
     module("components/net/fast", "-O3"),
     module("components/crypto/fast", "-O3", "crypto"),
     module("components/filter/fast", "-O2"),

@@ -100,8 +100,8 @@ class Endpoint(Serials):
         self._largest_out = frame_bytes(out.max_bytes) if out is not None else 0
         flats = (coming.flat if coming else None, going.flat if going else None)
         self._quick = quick(self, *flats) if any(flats) and schema.kind is Kind.STREAM and kind is Vchan else None
-        """Is asked first, and does what is plain (short.pyx); None where it was not compiled. It holds this end, as this
-        end holds it: who makes many ends leaves them to the garbage collector."""
+        """Is asked first, and does what is plain (short.pyx); None where it was not compiled. The two hold each other:
+        who makes many ends leaves them to the garbage collector."""
         self._is_caller = schema.kind is Kind.CALL and side is Side.CLIENT
         self._is_callee = schema.kind is Kind.CALL and side is Side.SERVER
         self._violation: PeerViolation | None = None

@@ -27,7 +27,7 @@ from tests.system.lab import (
 pytestmark = pytest.mark.root
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SHORT = {"appliance/vchan/short", "appliance/guest/short"}
+SHORT = {"appliance/vchan/short", "appliance/vchan/shared", "appliance/guest/short"}
 COMPILED = {
     "red": SHORT | {"components/net/short", "components/net/fast"},
     "black": SHORT | {"components/net/short"},

@@ -12,7 +12,7 @@ from tests.uncompiled import tree
 
 # What tells the twins apart: every way that packets go, through rebuilt domains too, and those who would misuse it
 CHOSEN: Final = ("tests/system/test_peers.py", "tests/system/test_hostile_components.py")
-NAMES: Final = "calls or called or twin or hostile_component and (encrypt or decrypt or filter or red or black)"
+NAMES: Final = "septum_calls or septum_is_called or twin or hostile_component and (encrypt or decrypt or red or black)"
 FOUND: Final = """
 from appliance.vchan.reach import IS_SHORT
 from components.crypto import twin as crypto
@@ -33,7 +33,7 @@ def test_nothing_is_compiled_there() -> None:
 
 
 @pytest.mark.root
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("uncompiled")
 def test_the_box_does_its_work_and_holds_its_walls() -> None:
     command = [str(tree.PYTHON), "-m", "pytest", "-k", NAMES, *CHOSEN]

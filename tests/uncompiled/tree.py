@@ -25,7 +25,7 @@ def make() -> None:
     """Afresh: what was there before may be of another version."""
     shutil.rmtree(INTO, ignore_errors=True)
     INTO.mkdir(parents=True)
-    left_out = shutil.ignore_patterns("*.so", "fast.c", "short.c", "*_cache")
+    left_out = shutil.ignore_patterns("*.so", "fast.c", "short.c", "shared.c", "*_cache")
     for name in COPIED:
         if (ROOT / name).is_dir():  # with the times of all files, so that their bytecode stays good
             shutil.copytree(ROOT / name, INTO / name, symlinks=True, ignore=left_out)

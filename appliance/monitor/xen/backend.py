@@ -236,12 +236,16 @@ class XenBackend:
         if guest is None or guest.is_dead or guest.domid is None or guest.stage is not Stage.LET_GO:
             disk.tell(NOWHERE)
             return
+        if guest.has_offered_disk:
+            return  # once a life: dom0 is a peer that never goes
         home = self._store.home(guest.domid)
         try:
             offered = [number(self._store.read(f"{home}/{leaf}")) for leaf in wiring.offers(channel)]
         except OSError:  # it is just going
             offered = [None, None]
-        disk.tell(place_of(guest.domid, offered))
+        place = place_of(guest.domid, offered)
+        guest.has_offered_disk = place != NOWHERE
+        disk.tell(place)
 
     def _create(self, name: str, guest: Guest) -> None:
         """The next step of the creation of ``guest``, if it is due."""

@@ -35,6 +35,7 @@ class Guest:
     ask_again: float = 0.0  # when the xenstore may next be asked where its status page is
     memory_mib: int = 0
     image_sha256: str = ""
+    has_offered_disk: bool = False  # the store's: whoever keeps its disk was told where
     is_dead: bool = False
     why: str = ""
 

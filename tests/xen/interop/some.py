@@ -116,7 +116,8 @@ class Some:
 
         self.until("not sealed", lambda: all(state(name, State.SEALED) for name in names))
         for name in names:
-            if amiss := self.backend.check(name):
+            # No policy of this box is in force, and Xen gives a label to who has none
+            if amiss := [one for one in self.backend.check(name) if not one.startswith("label: ")]:
                 raise RuntimeError(f"{name} is not sealed as planned: {amiss}")
             self.backend.release(name)
         self.until("does not run", lambda: all(state(name, State.RUNNING) for name in names))

@@ -16,7 +16,7 @@ from .places import ROOT, XEN, making, step
 
 SITE: Final = "usr/local/lib/python3.11/dist-packages"
 _FOLDERS: Final = ("appliance", "components", "proto/septum", "assemblies", "tests")
-_NOT_IN_DOM0: Final = ("grpcio", "cython", "setuptools", "pydantic", "pydantic-core")
+_NOT_IN_DOM0: Final = ("grpcio", "cython", "setuptools")
 """Runtime requirements that the monitor has no use for, by name; the largest of them."""
 
 
