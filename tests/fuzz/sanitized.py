@@ -50,6 +50,7 @@ def build(tell: Callable[[str], object] = lambda what: None) -> None:
     missing = [name for name in MODULES if not path_of(name).exists() or path_of(name).stat().st_mtime <= changed]
     if missing:
         tell(f"building {len(missing)} modules with sanitizers: a minute")
+    sysconfig.get_config_vars()  # reads them once: threads that do so at the same time may find none
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(_build, missing))
 

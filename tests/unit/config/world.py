@@ -82,6 +82,9 @@ class _StoreGuest:
     def counter(self, name: str) -> FakeCounter:
         return FakeCounter()
 
+    def is_joined(self, port: str) -> bool:
+        return False
+
 
 class Domain:
     """One that acts upon a section: ``live`` is what it goes by."""

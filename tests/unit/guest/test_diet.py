@@ -73,7 +73,8 @@ def imported(code: str) -> set[str]:
 
 
 def foreign(modules: set[str]) -> set[str]:
-    ours = ("appliance", "components", "septum", "__main__", "cython_runtime")  # and _cython_*: they are in no file
+    # appliance.vchan.shared calls itself "shared" as well; cython_runtime and _cython_* are in no file
+    ours = ("appliance", "components", "septum", "__main__", "cython_runtime", "shared")
     return {name for name in modules if not name.startswith("_cython_") and name.split(".")[0] not in ours}
 
 
