@@ -24,7 +24,7 @@ def main() -> int:
             domains.append(dataclasses.replace(domain, role=role))
         else:
             domains.append(domain)
-    process._PATH = (*process._PATH, str(Path(__file__).parent))  # type: ignore[misc]
+    process.PATH = (*process.PATH, str(Path(__file__).parent))
     return run(dataclasses.replace(assembly, domains=tuple(domains), proof=model._PROOF), name=NAME)
 
 

@@ -44,7 +44,7 @@ def main() -> int:
             domain = dataclasses.replace(domain, role=role, settings=settings)  # noqa: PLW2901
         domains.append(domain)
     hostile = dataclasses.replace(assembly, domains=tuple(domains), proof=model._PROOF)
-    process._PATH = (*process._PATH, str(HERE))  # type: ignore[misc]
+    process.PATH = (*process.PATH, str(HERE))  # type: ignore[misc]
 
     class Bent(ProcessBackend):
         """With one device more, and patience for deaths."""
