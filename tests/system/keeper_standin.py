@@ -18,7 +18,8 @@ from appliance.xen import gntdev  # noqa: E402
 
 class Wire:
     def __init__(self, device: int, orders: object) -> None:
-        self._wire = memfd.attach(6, 7, 8, schema("disk").orders)
+        self._wire = memfd.attach(7, 6, 8, schema("disk").orders)  # 6: where the real one hears events
+        os.close(7)  # mapped: the next that is opened gets the number, as there
         self.memory, self.fileno = self._wire.memory, self._wire.fileno
         self.notify, self.hear = self._wire.notify, self._wire.hear
 
@@ -32,5 +33,5 @@ class Wire:
 gntdev.open_device = lambda: os.open(os.devnull, os.O_RDWR)
 keeping.ClientWire = Wire  # type: ignore[assignment,misc]
 keep = keeping.seal
-keeping.seal = lambda plan, rules: keep(plan._replace(keep_fds=tuple(sorted({*plan.keep_fds, 7, 8}))), rules)
+keeping.seal = lambda plan, rules: keep(plan._replace(keep_fds=(*plan.keep_fds, 8)), rules)
 keeping.run(description["seal"])

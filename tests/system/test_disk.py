@@ -31,7 +31,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Disk
     fds = memfd.create(shape.orders)
 
     def started(descriptors: Mapping[int, int], program: Path) -> Child:
-        more = {6: fds.memory_fd, 7: fds.client_event_fd, 8: fds.server_event_fd}
+        more = {6: fds.client_event_fd, 7: fds.memory_fd, 8: fds.server_event_fd}
         return spawn({**descriptors, **more}, program)
 
     monkeypatch.setattr(module, "spawn", started)

@@ -10,19 +10,18 @@ import os
 import select
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from appliance.monitor.notify import WARNING
 from appliance.monitor.process import PATH, printable
 from appliance.monitor.sandbox.plan import plan_for
-from appliance.monitor.spawn import Child, spawn
-from appliance.monitor.xen.keeping import IMAGE_FD, NEWS, NEWS_FD, SYSCALLS
+from appliance.monitor.spawn import Child, last_words_pipe, spawn
+from appliance.monitor.xen.keeping import IMAGE_FD, KEPT, NEWS, NEWS_FD, SYSCALLS
 
 PROGRAM: Final = Path(__file__).resolve().parent / "keeper.py"
 _FIRST_REST: Final = 1.0  # seconds until the next one is started; doubled each time
 _LONGEST_REST: Final = 60.0
 _CALM: Final = 60.0  # seconds after which earlier ends are forgiven
-_LAST_WORDS_SIZE: Final = 4096
 _SEALED: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
@@ -55,6 +54,9 @@ class Disk(Protocol):
     def turn(self, now: float) -> None:
         """Called at every look."""
 
+    def describe(self) -> dict[str, Any]:
+        """``pid`` of who keeps it, or None, and ``seal``, the plan of his: for `septum ps --seals`."""
+
     def close(self) -> None: ...
 
 
@@ -64,10 +66,6 @@ class _Life(NamedTuple):
     last_words: int
     began: float
 
-    def close(self) -> None:
-        os.close(self.news)
-        os.close(self.last_words)
-
 
 class DiskProcess:
     """Keeps ``image``, the caller's descriptor, by a process with the ids ``outer_id``. ``log(priority, text)``."""
@@ -76,9 +74,9 @@ class DiskProcess:
         self, image: int, outer_id: int | None, log: Callable[[int, str], None], program: Path = PROGRAM
     ) -> None:
         self._image = image
-        self._outer_id = outer_id
         self._log = log
         self._program = program
+        self._plan = plan_for(_Needs(), "disk", KEPT, outer_id=outer_id)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._life: _Life | None = None
         self._place = NOWHERE
@@ -115,10 +113,8 @@ class DiskProcess:
     def _start(self, now: float) -> _Life:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(writer, False)
-        last_words, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, _LAST_WORDS_SIZE)
-        plan = plan_for(_Needs(), "disk", (2,), outer_id=self._outer_id)
-        description = _sealed(json.dumps({"path": PATH, "seal": plan.to_json()}).encode())
+        last_words, end = last_words_pipe()
+        description = _sealed(json.dumps({"path": PATH, "seal": self._plan.to_json()}).encode())
         own = {0: self._null, 1: self._null, 2: end, 3: description, IMAGE_FD: self._image, NEWS_FD: reader}
         try:
             return _Life(spawn(own, self._program), writer, last_words, now)
@@ -143,13 +139,13 @@ class DiskProcess:
 
     @staticmethod
     def _end(life: _Life) -> str:
-        status = life.child.reap()
-        try:
-            untrusted_words = os.read(life.last_words, _LAST_WORDS_SIZE)
-        except BlockingIOError:
-            untrusted_words = b""
-        life.close()
+        status, untrusted_words = life.child.bury(life.last_words)
+        os.close(life.news)
         return " | ".join([f"status {status}", *printable(untrusted_words).splitlines()])
+
+    def describe(self) -> dict[str, Any]:
+        """As Disk has it."""
+        return {"pid": None if self._life is None else self._life.child.pid, "seal": self._plan.to_json()}
 
     def close(self) -> None:
         """Ends it."""

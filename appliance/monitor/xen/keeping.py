@@ -30,6 +30,14 @@ from appliance.xen import gntdev
 
 IMAGE_FD: Final = 4
 NEWS_FD: Final = 5
+_GRANTS_FD: Final = 3
+_EVENTS_FD: Final = 6
+_POLL_FD: Final = 7
+KEPT: Final = (lastwords.LAST_WORDS_FD, _GRANTS_FD, IMAGE_FD, NEWS_FD, _EVENTS_FD, _POLL_FD)
+"""All that it holds once it is sealed. It opens three of them itself: each gets the lowest number that is free
+(open(2)), which is how whoever looks at it from outside can know them.
+"""
+FURTHER: Final = channel_rules(NEWS_FD, (_GRANTS_FD,))
 NEWS: Final = struct.Struct("=III")
 """What the monitor writes: the guest's number, the reference of the ring's first page, the port. Zeros: it is gone."""
 
@@ -134,8 +142,9 @@ def _run(plan: SealPlan) -> None:
     poll.register(NEWS_FD, select.EPOLLIN)
     poll.register(wire.fileno(), select.EPOLLIN | select.EPOLLET)
     keeper = Keeper(wire, Image(IMAGE_FD))
-    keep = (lastwords.LAST_WORDS_FD, IMAGE_FD, NEWS_FD, device, wire.fileno(), poll.fileno())
-    seal(plan._replace(keep_fds=tuple(sorted(keep))), channel_rules(NEWS_FD, (device,)))
+    if (device, wire.fileno(), poll.fileno()) != (_GRANTS_FD, _EVENTS_FD, _POLL_FD):
+        raise OSError(f"descriptors {device}, {wire.fileno()}, {poll.fileno()} are not those of the plan, {KEPT}")
+    seal(plan, FURTHER)
     while True:
         session = keeper.session
         is_idle = session is None or session.endpoint.arm(space=False)
