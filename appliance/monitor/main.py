@@ -114,7 +114,7 @@ def _on_xen(
     def make(devices: Mapping[str, int]) -> XenBackend:
         disk = DiskProcess(devices["store"], first_id, log) if "store" in assembly.devices else None
         return XenBackend(
-            assembly, name, directory, images, place.sides, devices["journal"], disk=disk, devices=devices
+            assembly, name, directory, images, place.sides, devices["journal"], disk=disk, devices=devices, log=log
         )
 
     return place, make

@@ -482,7 +482,7 @@ def test_nothing_is_left_behind(assembly: ValidatedAssembly, tmp_path: Path, mac
     machine.up()
     assert (tmp_path / "xen.json").exists()
     machine.backend.close()
-    assert machine.xl.list() == [] and not (tmp_path / "xen.json").exists()
+    assert machine.xl.titles == [] and not (tmp_path / "xen.json").exists()
     machine.backend = Machine(assembly, tmp_path).backend  # for the fixture to close
 
 
