@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from appliance.monitor.xen.backend import XenBackend
 from appliance.monitor.xen.disk import DiskProcess
 from appliance.monitor.xen.images import Boot, boots_of
 from appliance.monitor.xen.plan import Side
+from tests.watching import Watching
 
 BOX: Final = "some"
 PATIENCE: Final = 300.0
@@ -63,10 +63,17 @@ class Some:
         self.disk = DiskProcess(self.image, FIRST_OUTER_ID, self.log)
         self.journal = os.memfd_create("journal")
         self.backend = XenBackend(
-            built, BOX, directory, _images(built, self.names), sides or {}, self.journal, disk=self.disk, devices=held
+            built,
+            BOX,
+            directory,
+            _images(built, self.names),
+            sides or {},
+            self.journal,
+            disk=self.disk,
+            devices=held,
+            log=self.log,
         )
-        self._poll = select.epoll()
-        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._watching = Watching()
         self.lending = Lending(self.backend, self.log)
         status = {
             "name": BOX,
@@ -74,25 +81,19 @@ class Some:
             "domains": [{"name": name, "component": name, "role": name} for name in self.names],
         }
         self.control = ControlServer(
-            directory / control.SOCKET, {"status": lambda: status}, self._watch, self._forget, self.lending
+            directory / control.SOCKET,
+            {"status": lambda: status},
+            self._watching.watch,
+            self._watching.forget,
+            self.lending,
         )
 
     def log(self, priority: int, text: str) -> None:
         self.lines.append(text)
 
-    def _watch(self, fd: int, callback: Callable[[], None], events: int = select.EPOLLIN) -> None:
-        self._callbacks[fd] = callback
-        self._poll.register(fd, events)
-
-    def _forget(self, fd: int) -> None:
-        del self._callbacks[fd]
-        self._poll.unregister(fd)
-
     def turn(self) -> None:
         self.backend.turn()
-        for fd, _ in self._poll.poll(0.05):
-            if fd in self._callbacks:
-                self._callbacks[fd]()
+        self._watching.turn(0.05)
         self.control.tick(time.monotonic())
 
     def until(self, what: str, look: Callable[[], Any]) -> Any:
