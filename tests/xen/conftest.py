@@ -79,7 +79,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
         item.config.stash[SECONDS][item.path.stem] += time.monotonic() - began
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def report(request: pytest.FixtureRequest) -> list[tuple[str, str]]:
     """(what, figure) rows appended here are printed as a table when the run ends, passed or not."""
     return request.config.stash[ROWS]

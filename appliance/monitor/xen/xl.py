@@ -54,9 +54,7 @@ class Job:
     once this is made.
     """
 
-    def __init__(
-        self, program: str, arguments: Sequence[str], fds: Sequence[int] = (), seconds: float = _OTHER
-    ) -> None:
+    def __init__(self, program: str, arguments: Sequence[str], fds: Sequence[int], seconds: float) -> None:
         self.arguments = tuple(arguments)
         self._seconds = seconds
         self._over = time.monotonic() + seconds
@@ -137,8 +135,8 @@ class Xl:
         self._program = found
         self._control: Control | None = None
 
-    def start(self, *arguments: str, fds: Sequence[int] = (), seconds: float = _OTHER) -> Job:
-        return Job(self._program, arguments, fds, seconds * patience.factor())
+    def start(self, *arguments: str, fds: Sequence[int] = (), seconds: float | None = None) -> Job:
+        return Job(self._program, arguments, fds, (seconds or _OTHER) * patience.factor())
 
     def run(self, *arguments: str) -> str:
         return self.start(*arguments).wait()

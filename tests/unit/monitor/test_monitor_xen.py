@@ -28,7 +28,7 @@ from appliance.monitor.links import LinkError
 from appliance.monitor.network import NetworkError
 from appliance.monitor.telling import Telling
 from appliance.monitor.xen import backend as module
-from appliance.monitor.xen import bridges, config, pages, ramdisk, seals, wiring
+from appliance.monitor.xen import bridges, burials, config, pages, ramdisk, seals, wiring
 from appliance.monitor.xen.backend import XenBackend, XenError
 from appliance.monitor.xen.bridges import Bridges
 from appliance.monitor.xen.disk import NOWHERE, Place
@@ -93,7 +93,14 @@ class Machine:
         self.journal = os.memfd_create("journal")
         arguments: Any = (assembly, "wg0", where, images(assembly, where), SIDES, self.journal, self.xl, self.store)
         self.disk = FakeDisk()
-        self.backend = XenBackend(*arguments, amiss=lambda _: [amiss] if amiss else [], disk=self.disk, devices=held)
+        self.lines: list[str] = []
+        self.backend = XenBackend(
+            *arguments,
+            amiss=lambda _: [amiss] if amiss else [],
+            disk=self.disk,
+            devices=held,
+            log=lambda priority, text: self.lines.append(text),
+        )
 
     def up(self) -> None:
         for name in self.backend.neighbours:
@@ -309,6 +316,68 @@ def test_an_xl_that_fails_ends_nothing_and_hides_no_death(machine: Machine) -> N
     assert "log" not in machine.backend.living
 
 
+def test_while_an_xl_hangs_the_others_are_watched_and_built_anew(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(burials, "_FIRST_REST", 0.0)
+    machine.up()
+    domid = machine.xl.domid("wg0-filter")
+    machine.xl.hangs.add("destroy")
+    machine.backend.kill("filter")
+    machine.backend.bury("filter")
+    assert ("pause", str(domid)) in machine.xl.asked  # it does nothing more, whatever xl does
+    machine.backend.reset("filter")
+    machine.backend.start("filter")
+    machine.xl.hangs.clear()
+    machine.xl.vanish(machine.xl.domid("wg0-red"))
+    machine.backend.turn()
+    assert "red" not in machine.backend.living
+    machine.backend.bury("red")
+    machine.backend.start("red")
+    for _ in range(3):
+        machine.backend.turn()
+    assert machine.xl.domid("wg0-red") > domid and machine.xl.domid("wg0-filter") == domid  # its next life waits
+    (hung,) = machine.xl.hung
+    hung.is_late = True
+    for _ in range(4):
+        machine.backend.turn()
+    assert [line for line in machine.lines if "wg0-filter cannot be destroyed yet" in line]
+    assert machine.xl.domid("wg0-filter") > domid
+
+
+def test_an_xl_that_hangs_at_making_a_guest_is_ended_with_it(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(burials, "_FIRST_REST", 0.0)
+    machine.xl.hangs.add("create")
+    machine.backend.start("rng")
+    machine.backend.start("log")
+    machine.backend.turn()
+    machine.xl.hangs.clear()
+    machine.backend.kill("rng")
+    machine.backend.bury("rng")
+    machine.backend.turn()
+    assert machine.xl.titles == []  # it makes one at a time
+    (hung,) = machine.xl.hung
+    hung.is_late = True
+    for _ in range(2):
+        machine.backend.turn()
+    assert machine.xl.titles == ["wg0-log"]
+
+
+def test_an_xl_that_hangs_when_asked_who_has_ended_is_ended_and_asked_again(machine: Machine) -> None:
+    machine.up()
+    machine.xl.shut_down.add(machine.xl.domid("wg0-log"))
+    machine.xl.hangs.add("list")
+    machine.store.events.append(Event("@releaseDomain", "death"))
+    machine.backend.turn()
+    machine.xl.vanish(machine.xl.domid("wg0-red"))  # that the xenstore itself knows
+    machine.xl.hung[0].is_late = True
+    machine.xl.hangs.clear()
+    machine.backend.turn()
+    assert "log" in machine.backend.living and any("`xl list` hangs" in line for line in machine.lines)
+    machine.backend.turn()
+    assert {"log", "red"} & set(machine.backend.living) == set()
+
+
 def test_a_console_that_comes_late_is_waited_for(machine: Machine) -> None:
     machine.xl.has_consoles = False
     machine.backend.start("rng")
@@ -379,6 +448,9 @@ class FakeDisk:
 
     def turn(self, now: float) -> None:
         pass
+
+    def describe(self) -> dict[str, Any]:
+        return {"pid": 7, "seal": {}}
 
     def close(self) -> None:
         self.is_closed = True
