@@ -13,7 +13,7 @@ from appliance.monitor.sandbox.plan import FIRST_OUTER_ID
 from appliance.monitor.spawn import Child, spawn
 from appliance.monitor.xen import disk as module
 from appliance.monitor.xen.disk import DiskProcess, Place
-from appliance.monitor.xen.keeping import Image
+from appliance.monitor.xen.keeping import KEPT, Image
 from appliance.vchan import memfd
 from appliance.vchan.endpoint import Endpoint
 from appliance.vchan.ring import Side
@@ -31,7 +31,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Disk
     fds = memfd.create(shape.orders)
 
     def started(descriptors: Mapping[int, int], program: Path) -> Child:
-        more = {6: fds.memory_fd, 7: fds.client_event_fd, 8: fds.server_event_fd}
+        more = {5: fds.client_event_fd, 6: fds.memory_fd, 7: fds.server_event_fd}
         return spawn({**descriptors, **more}, program)
 
     monkeypatch.setattr(module, "spawn", started)
@@ -77,6 +77,7 @@ def test_it_is_sealed_and_keeps_the_disk(kept: tuple[DiskProcess, Endpoint, Path
     assert "Seccomp:\t2" in status and "CapEff:\t0000000000000000" in status and "NoNewPrivs:\t1" in status
     assert f"Uid:\t{FIRST_OUTER_ID + 200}\t" in status
     assert os.listdir(f"/proc/{disk._life.child.pid}/root") == []
+    assert sorted(map(int, os.listdir(f"/proc/{disk._life.child.pid}/fd"))) == [*KEPT, 7]
     assert not lines
 
 
