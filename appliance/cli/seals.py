@@ -59,8 +59,7 @@ def _devices(entry: dict[str, Any]) -> str:
     """What is among its descriptors besides the events of its channels."""
     kinds = (part.split(" ", 1) for part in _seen(entry, "descriptors").split(", ") if " " in part)
     return (
-        ", ".join(f"{count} {kind}" for count, kind in kinds if kind in ("tun", "socket", "file", "gntdev", "evtchn"))
-        or "none"
+        ", ".join(f"{count} {kind}" for count, kind in kinds if kind in ("tun", "socket", "file", "evtchn")) or "none"
     )
 
 

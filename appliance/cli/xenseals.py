@@ -15,10 +15,11 @@ def seals_of(status: dict[str, Any]) -> list[dict[str, Any]]:
     """For each domain of ``status``: its name, and every attribute of its seal as wanted and as seen. Then the same of
     the process of dom0 that keeps a disk, where there is one: by ``pid``, as a domain of the process back end.
     """
-    return [*_guests(status), *_processes(status)]
+    return [*_guests(status), *processes(status)]
 
 
-def _processes(status: dict[str, Any]) -> list[dict[str, Any]]:
+def processes(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """The seals of those that stand by a guest in dom0."""
     from appliance.monitor.sandbox.plan import SealPlan
     from appliance.monitor.xen.keeping import FURTHER
 

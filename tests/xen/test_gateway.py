@@ -10,14 +10,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from appliance.assembly.load import VPN, load
 from appliance.image.manifest import Image
-from appliance.xsm.policy import compiled_policy
 from tests.system.lab import MARKER, Keys, Site, Transfer, WireguardGo, pair, ping, reaches, wait_for
 from tests.system.lab.capture import Capture
 from tests.xen.gateway import BOX, XenBox, put_images, world
-from tests.xen.machines import Machines
-from tests.xen.rig import Rig, hypervisor
+from tests.xen.rig import Rig
 from tests.xen.rig.nets import TAP
 from tests.xen.rig.places import XEN
 from tests.xen.rig.qemu import MACS
@@ -56,11 +53,8 @@ class _Wan:
 
 
 @pytest.fixture(scope="module")
-def scene(machines: Machines, images: dict[str, Image]) -> Iterator[Scene]:
-    assembly = load(VPN)
-    flask = hypervisor.with_xsm().flask
-    assert flask is not None
-    rig = machines.lend("gateway", lambda: Rig(policy=compiled_policy(assembly, flask), memory=2048))
+def scene(gateway: Rig, images: dict[str, Image]) -> Iterator[Scene]:
+    rig = gateway
     with world(rig) as (left, right):
         put_images(rig, XEN / "images")
         own, stock = pair(left, right, psk=True)

@@ -31,7 +31,6 @@ _KINDS: Final = (
     ("/memfd:", "memfd"),
     ("/dev/net/tun", "tun"),
     ("/dev/null", "null"),
-    ("/dev/xen/gntdev", "gntdev"),
     ("/dev/xen/evtchn", "evtchn"),
     ("socket:", "socket"),
     ("pipe:", "pipe"),

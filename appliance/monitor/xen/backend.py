@@ -14,7 +14,7 @@ import select
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -404,20 +404,22 @@ class XenBackend:
 
     def bury(self, name: str) -> str:
         guest = self._guests.pop(name)
-        if self._disk is not None and name in self._disks:
-            self._disk.tell(NOWHERE)  # which lets its pages go
-        if self._told is not None and name == self._speaker:
-            self._told.close()
         untrusted_words = b""
-        if guest.domid is not None and self._store.is_introduced(guest.domid):
+        with ExitStack() as stack:  # each step, whatever becomes of those before it
+            stack.callback(guest.close)
+            remains = Remains(self._plans[name].title, guest.uuid, guest.domid, guest.job)
+            stack.callback(self._burials.add, name, remains, time.monotonic())
+            stack.callback(guest.status.close)
+            if self._disk is not None and name in self._disks:
+                self._disk.tell(NOWHERE)  # which lets its pages go
+            if self._told is not None and name == self._speaker:
+                stack.callback(self._told.close)
             with suppress(OSError):  # it is just going
-                self._xl.pause(guest.domid)  # whoever was accused does nothing more, however long xl takes
-        if guest.console is not None:
-            guest.console.drain()
-            untrusted_words = guest.console.untrusted_words
-        guest.status.close()
-        self._burials.add(name, Remains(self._plans[name].title, guest.uuid, guest.domid, guest.job))
-        guest.close()
+                if guest.domid is not None and self._store.is_introduced(guest.domid):
+                    self._xl.pause(guest.domid)  # whoever was accused does nothing more, however long xl takes
+            if guest.console is not None:
+                guest.console.drain()
+                untrusted_words = guest.console.untrusted_words
         return "\n  ".join([guest.why or "is gone", *_last_lines(untrusted_words)])
 
     def reset(self, name: str) -> None:
@@ -516,8 +518,9 @@ class XenBackend:
     def close(self) -> None:
         nobody_is_left = False
         try:
-            for name in tuple(self._guests):
-                self.bury(name)
+            with ExitStack() as stack:
+                for name in tuple(self._guests):
+                    stack.callback(self.bury, name)
             nobody_is_left = self._burials.close()
         finally:
             if self._listing is not None:

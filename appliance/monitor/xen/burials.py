@@ -10,6 +10,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
 from appliance.monitor.notify import CRITICAL, WARNING
@@ -104,9 +105,9 @@ class Burials:
         """An xl still makes a guest that nobody wants any more."""
         return any(burial.is_creating for burial in self._burials.values())
 
-    def add(self, name: str, remains: Remains) -> None:
+    def add(self, name: str, remains: Remains, now: float) -> None:
         self._burials[name] = _Burial(remains)
-        self.turn(time.monotonic())
+        self.turn(now)
 
     def turn(self, now: float) -> None:
         """Goes on with all of them, as far as that takes no waiting."""
@@ -134,17 +135,23 @@ class Burials:
                 raise TimeoutError("an xl hangs, and was ended")
             if not burial.job.is_over:
                 return False
-            self._is_over(burial, burial.job)
+            job, burial.job = burial.job, None
+            if burial.is_creating:
+                burial.is_creating = False
+                with suppress(OSError):  # what it has made nevertheless goes the usual way
+                    job.wait()
+            else:
+                self._is_destroyed(burial, job)
+                self._clear(burial.domid)
+                return True
         return True
 
-    def _is_over(self, burial: _Burial, job: Job) -> None:
-        was_creating, burial.job, burial.is_creating = burial.is_creating, None, False
+    def _is_destroyed(self, burial: _Burial, job: Job) -> None:
+        """Errors: OSError if it is not."""
+        assert burial.domid is not None
         try:
             job.wait()
         except OSError:
-            if was_creating:
-                return  # what it has made nevertheless goes the usual way
-            assert burial.domid is not None
             if self._store.is_introduced(burial.domid):
                 raise
             # Somebody else was quicker, or an xl that was ended has done half of it
@@ -159,10 +166,13 @@ class Burials:
         home = self._store.home(burial.domid)
         if self._store.is_introduced(burial.domid) or self._store.read(f"{home}/vm") == f"/vm/{burial.uuid}":
             return True
-        # Whoever destroys a guest takes its home away first; what we wrote there before we heard of it made a new one
-        if self._store.read(f"{home}/name") is None:
-            self._store.remove(home)
+        self._clear(burial.domid)
         return False
+
+    def _clear(self, domid: int | None) -> None:
+        """Whoever destroys a guest takes its home away first; what we wrote before we heard of it made another."""
+        if domid is not None and self._store.read(f"{self._store.home(domid)}/name") is None:
+            self._store.remove(self._store.home(domid))
 
     def close(self) -> bool:
         """Goes on until all are gone, or the same one could not be destroyed a few times. Whether nobody is left."""

@@ -69,7 +69,7 @@ def lives(pid: int) -> bool:
 
 
 def test_a_guest_is_destroyed_and_nobody_waits(scene: Scene) -> None:
-    scene.burials.add("red", Remains("box-red", "u", 5))
+    scene.burials.add("red", Remains("box-red", "u", 5), 0.0)
     until(scene.turn)
     assert [words for _, words in scene.asked()] == ["destroy 5"]
     assert scene.lines == []
@@ -77,7 +77,7 @@ def test_a_guest_is_destroyed_and_nobody_waits(scene: Scene) -> None:
 
 def test_an_xl_that_hangs_is_ended_and_reported_and_another_one_follows(scene: Scene) -> None:
     (scene.where / "hangs").touch()
-    scene.burials.add("red", Remains("box-red", "u", 5))
+    scene.burials.add("red", Remains("box-red", "u", 5), 0.0)
     until(scene.asked)
     until(lambda: scene.turn() or scene.lines)
     ((first, _),) = scene.asked()
@@ -91,7 +91,7 @@ def test_an_xl_that_hangs_is_ended_and_reported_and_another_one_follows(scene: S
 
 def test_one_that_fails_is_tried_again_while_the_guest_is_there(scene: Scene) -> None:
     (scene.where / "fails").touch()
-    scene.burials.add("red", Remains("box-red", "u", 5))
+    scene.burials.add("red", Remains("box-red", "u", 5), 0.0)
     until(lambda: scene.turn() or scene.lines)
     assert "it says no" in scene.lines[0] and "red" in scene.burials
     scene.store.alive.discard(5)  # somebody else has destroyed it, and left its home
@@ -100,7 +100,7 @@ def test_one_that_fails_is_tried_again_while_the_guest_is_there(scene: Scene) ->
 
 
 def test_a_stranger_of_its_number_or_name_is_left_alone(scene: Scene) -> None:
-    scene.burials.add("red", Remains("box-red", "another", None))
+    scene.burials.add("red", Remains("box-red", "another", None), 0.0)
     assert scene.turn() and scene.asked() == []
     assert scene.store.nodes["/local/domain/5/name"] == "box-red"
     assert (domid_of(scene.store, "u"), domid_of(scene.store, "another")) == (5, None)
@@ -109,7 +109,7 @@ def test_a_stranger_of_its_number_or_name_is_left_alone(scene: Scene) -> None:
 def test_what_an_xl_has_made_that_was_ended_half_way_is_destroyed(scene: Scene) -> None:
     (scene.where / "hangs").touch()
     scene.store.alive.discard(5)  # it is in the xenstore, and not introduced yet
-    scene.burials.add("red", Remains("box-red", "u", None, scene.xl.start("create", seconds=100)))
+    scene.burials.add("red", Remains("box-red", "u", None, scene.xl.start("create", seconds=100)), 0.0)
     assert scene.burials.is_creating
     until(lambda: scene.turn() or scene.lines)  # it had a hundred seconds while somebody waited for it
     assert not scene.burials.is_creating
@@ -126,7 +126,7 @@ def test_at_the_end_it_is_tried_a_few_times_and_said(
     monkeypatch.setattr(xl, "_OTHER", 0.3)
     if hangs:
         (scene.where / "hangs").touch()
-    scene.burials.add("red", Remains("box-red", "u", 5))
+    scene.burials.add("red", Remains("box-red", "u", 5), 0.0)
     began = time.monotonic()
     assert scene.burials.close() is not hangs
     if hangs:
