@@ -767,6 +767,12 @@ def test_what_is_told_is_copied_to_the_guest_and_what_it_orders_from_it(
     assert telling.turn(3.0) == "b" and telling.turn(4.0) is None
     told.close()
     assert len(given_back) == 1 and not told.pages.is_mapped and not any(told.pages.memory)
+    told.map(6, list(range(65)))  # its next life, whose pages know of no order yet
+    told.turn()
+    assert telling.turn(5.0) is None
+    boxpage.order(orders, 0)
+    told.turn()
+    assert telling.turn(6.0) == "a"
 
 
 def test_a_guest_that_writes_nonsense_for_what_it_is_told_by_is_ended(
