@@ -406,6 +406,29 @@ def test_what_was_written_to_one_that_was_just_going_is_not_left_behind(machine:
     assert f"/local/domain/{red}" not in machine.store.nodes
 
 
+def test_one_whose_interface_is_gone_before_it_is_plugged_ends_alone(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def join(bridge: str, domid: int) -> None:
+        raise NetworkError(f"there is no vif{domid}.0")
+
+    monkeypatch.setattr(module.bridges, "join", join)
+    machine.up()
+    assert set(machine.backend.neighbours) - set(machine.backend.living) == {"red", "black"}
+    assert "could not be built: there is no vif" in machine.backend.bury("red")
+
+
+def test_a_guest_of_somebody_elses_that_has_our_name_is_left_alone(
+    assembly: ValidatedAssembly, tmp_path: Path, machine: Machine
+) -> None:
+    machine.xl._names[77] = "wg0-log"
+    arguments: Any = (assembly, "wg0", tmp_path, images(assembly, tmp_path), SIDES, 1, machine.xl, machine.store)
+    with pytest.raises(XenError, match=r"there is a guest wg0-log already.* xl destroy wg0-log"):
+        XenBackend(*arguments, amiss=lambda _: [])
+    assert machine.xl.domid("wg0-log") == 77
+    del machine.xl._names[77]
+
+
 # who is outside ------------------------------------------------------------------------------------------------------
 
 
