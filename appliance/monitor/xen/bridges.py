@@ -1,4 +1,4 @@
-"""The box's place in the network where red and black are guests: a bridge for each side, and dom0 on neither.
+"""The box's place in the network where red and black (and admin) are guests: a bridge for each, and dom0 on none.
 
 A side's interface of the host loses its addresses, as it does where it moves into a namespace of red's or black's; the
 guest gets them. It becomes a port of a bridge that has no address itself, neither given nor made up by IPv6, and whose
