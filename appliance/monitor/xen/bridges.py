@@ -11,6 +11,7 @@ import hashlib
 import os
 import secrets
 import socket
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -44,13 +45,22 @@ def mac(box: str, side: str) -> str:
 
 
 class Bridges:
-    """As network.BoxNetwork: ``open``, ``begin``, ``finish``, ``close``. ``sides`` are known once it is open."""
+    """As network.BoxNetwork: ``open``, ``begin``, ``finish``, ``close``. ``sides`` are known once it is open.
 
-    def __init__(self, net: Network, box: str, directory: Path) -> None:
+    ``wanted`` are the devices of all domains.
+    """
+
+    def __init__(self, net: Network, box: str, directory: Path, wanted: Collection[str]) -> None:
         if net.lan is None or net.wan is None:
             missing = " and ".join(f"--{side}" for side in ("lan", "wan") if getattr(net, side) is None)
             raise NetworkError(
                 f"on Xen a box stands between two interfaces of dom0: give {missing} too (or lan and wan in [network])"
+            )
+        self._is_managed = "management" in wanted
+        if self._is_managed and net.admin is None:
+            raise NetworkError(
+                "on Xen administrators call a guest, not dom0: give the address at which they do, of an interface that "
+                "only they use: --admin, or admin in [network]"
             )
         self._network = net
         self._box = box
@@ -65,14 +75,15 @@ class Bridges:
     def open(self) -> None:
         """Makes the bridges: the guests are configured with them. Errors: NetworkError."""
         interfaces = {"red": str(self._network.lan), "black": str(self._network.wan)}
-        sides = [*interfaces, *(["admin"] if self._network.admin is not None else [])]
+        sides = [*interfaces, *(["admin"] if self._is_managed else [])]
         bridges = {side: bridge_name(self._box, side) for side in sides}
 
         def make() -> Any:
             from appliance.monitor.plumbing import largest_group
             from appliance.monitor.xen import bridging
 
-            if self._network.admin is not None:
+            if self._is_managed:
+                assert self._network.admin is not None
                 interfaces["admin"] = bridging.holder(self._network.admin[0], interfaces)
             seen = bridging.make(interfaces, bridges, self._record, self._home)
             seen["red"]["largest_group"] = largest_group(self._network.mtu)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -689,7 +690,20 @@ def test_one_question_for_all_guests_and_none_that_xl_is_not_done_with() -> None
 
 def test_a_box_on_xen_is_inline(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="--wan"):
-        Bridges(Network("wg0", lan="eth1"), "wg0", tmp_path)
+        Bridges(Network("wg0", lan="eth1"), "wg0", tmp_path, ())
+
+
+def test_a_managed_box_on_xen_says_where_administrators_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Network("wg0", lan="eth1", wan="eth2")
+    with pytest.raises(NetworkError, match=r"not dom0.*--admin"):
+        Bridges(net, "wg0", tmp_path, {"management"})
+    seen = {side: {"addresses": [], "gateways": [], "largest_group": 1} for side in ("red", "black", "admin")}
+    monkeypatch.setattr(bridges, "Helper", lambda work: SimpleNamespace(result=lambda: seen))
+    for wanted, sides in (((), {"red", "black"}), (("management",), {"red", "black", "admin"})):
+        place = Bridges(replace(net, admin=("192.0.2.9", 50051)), "wg0", tmp_path, wanted)
+        place.open()
+        assert place.sides.keys() == sides  # no interface is taken for whom nobody of this box serves
+        place.close()
 
 
 def test_an_index_of_images(assembly: ValidatedAssembly, tmp_path: Path) -> None:
