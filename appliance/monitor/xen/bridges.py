@@ -12,7 +12,6 @@ import os
 import secrets
 import socket
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -183,10 +182,3 @@ def forward_all(name: str) -> None:
     dom0. Errors: OSError.
     """
     (INTERFACES / name / "brport" / "group_fwd_mask").write_text(_RESERVED)
-
-
-def is_bridged(bridge: str, domid: int) -> bool:
-    """Whether it is still there."""
-    with suppress(OSError):
-        return (INTERFACES / bridge / "brif" / f"vif{domid}.0").exists()
-    return False
