@@ -603,6 +603,40 @@ except NetworkError as error:
 """
 
 
+BARE = """
+import os, subprocess, sys
+from pathlib import Path
+from appliance.monitor.links import LinkError
+from appliance.monitor.xen import bridging
+
+def link(*words):
+    subprocess.run(["ip", "link", *words], check=True)
+
+for name, kind in (("lan", "veth"), ("wan", "veth")):
+    link("add", name, "type", kind, "peer", "name", f"{name}-peer")
+link("add", "link", "lan", "name", "lan.10", "type", "macvlan")
+subprocess.run(["mount", "-t", "sysfs", "sys", "/sys"], check=True)
+sides = {"red": "lan", "black": "wan"}, {"red": "box.red", "black": "box.black"}
+home = os.open("/proc/self/ns/net", os.O_RDONLY)
+record = Path(sys.argv[1]) / "record"
+try:
+    bridging.make(*sides, record, home)
+except LinkError as error:
+    print(error)
+assert not record.exists() and not Path("/sys/class/net/box.red").exists()
+link("del", "lan.10")
+for name in sides[0].values():
+    bridging._see_bare(name)
+"""
+
+
+@pytest.mark.root
+def test_no_interface_is_bridged_that_dom0_has_another_one_on(tmp_path: Path) -> None:
+    command = ["unshare", "-n", "-m", sys.executable, "-c", BARE, str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    assert "dom0 has lan.10 on lan" in done.stdout and "ip link del lan.10" in done.stdout
+
+
 @pytest.mark.root
 def test_the_other_end_of_an_interface_goes_into_its_bridge() -> None:
     done = subprocess.run(
