@@ -13,7 +13,7 @@ import os
 import select
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +25,7 @@ from appliance.guest.status import PeerRow
 from appliance.monitor import replaced
 from appliance.monitor.backend import Away, Lent, Pace
 from appliance.monitor.control import GUESTS
+from appliance.monitor.network import NetworkError
 from appliance.monitor.notify import WARNING
 from appliance.monitor.process import printable
 from appliance.monitor.status import Report
@@ -45,7 +46,7 @@ from appliance.xen.xswire import number
 
 _RELEASE: Final = "@releaseDomain"
 _CONNECTED: Final = "connected"
-_FAILURES: Final = (OSError, ValueError)
+_FAILURES: Final = (OSError, ValueError, NetworkError)
 _SHARE_OF_A_SETTING: Final = 16
 """A setting that is replaced is at most so small a part of the guest's memory: it is there as text, then as values."""
 
@@ -88,6 +89,16 @@ def _see_enforced(assembly: ValidatedAssembly, xl: Xl, amiss: Callable[[Validate
         raise XenError(f"Xen enforces another policy than this assembly's: {'; '.join(found[:3])}{more}. {then}")
 
 
+def _see_free(titles: Collection[str], xl: Xl) -> None:
+    """Errors: XenError if a guest has one of these names: whoever has our names is ended as ours."""
+    for row in xl.list():
+        if row.name in titles:
+            raise XenError(
+                f"there is a guest {row.name} already, and it is none of this box: "
+                f"xl destroy {row.name} if nobody needs it, or give the box another name"
+            )
+
+
 class XenBackend:
     """Builds and ends the domains of ``assembly`` as Xen guests. ``images`` and ``sides`` by domain and by side.
 
@@ -119,6 +130,7 @@ class XenBackend:
         self.pace = pace()
         self._rest = min(1.0, 0.1 * patience.factor())  # between two looks in the xenstore for one guest's status page
         self._plans = with_sides(plans_of(assembly, box), dict(sides))
+        _see_free([plan.title for plan in self._plans.values()], self._xl)
         self._images = images
         self._directory = directory
         self._journal = journal

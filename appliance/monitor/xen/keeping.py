@@ -47,6 +47,7 @@ FURTHER: Final[Mapping[str, Rule]] = {
 
 SYSCALLS: Final = ("pread64", "pwrite64", "fdatasync", "lseek")
 _LARGEST_READ: Final = 32 << 10
+_LARGEST_IMAGE: Final = 272 << 20
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _LOOK: Final = 0.5  # seconds: the longest sleep, the backstop behind a lost wake
 
@@ -87,6 +88,8 @@ class Image:
         return b"".join(piece.ljust(length, b"\0") for piece in pieces)
 
     def _write(self, offset: int, data: bytes) -> None:
+        if offset + len(data) > _LARGEST_IMAGE:
+            raise OSError(errno.EFBIG, "more than an image holds")
         rest = memoryview(data)
         while rest:
             written = os.pwrite(self._fd, rest, offset)

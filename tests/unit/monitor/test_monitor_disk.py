@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from septum.v1.disk import DISK_DONE, DISK_READ, DISK_SYNC, DISK_WRITE, DiskOrder
+from septum.v1.disk import DISK_DONE, DISK_FULL, DISK_READ, DISK_SYNC, DISK_WRITE, DiskOrder
 
 from appliance.monitor.sandbox import seccomp
 from appliance.monitor.spawn import Child
@@ -25,6 +25,7 @@ from appliance.vchan.grants import GrantError, Meeting
 from appliance.vchan.ring import Side
 from appliance.vchan.schema import schema
 from appliance.xen import evtchn, gntdev
+from components.store.slots import IMAGE
 from tests.unit.operated import until
 from tests.unit.test_seccomp import allowed
 
@@ -189,6 +190,15 @@ def test_it_asks_and_does_what_it_is_told(tmp_path: Path) -> None:
             assert (done.outcome, done.size, bytes(done.data)) == (DISK_DONE, 5, data)
         memfd.zero_dead(channel.client.memory, Side.CLIENT)
         until(lambda: channel.server.progress() == "closed")
+    os.close(fd)
+
+
+def test_no_image_is_larger_than_a_store_has(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "image", os.O_RDWR | os.O_CREAT)
+    image = Image(fd)
+    assert image.carry_out(DiskOrder(act=DISK_WRITE, offset=IMAGE - 5, data=b"whole")).outcome == DISK_DONE
+    assert image.carry_out(DiskOrder(act=DISK_WRITE, offset=IMAGE - 4, data=b"whole")).outcome == DISK_FULL
+    assert os.fstat(fd).st_size == IMAGE
     os.close(fd)
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -406,6 +407,29 @@ def test_what_was_written_to_one_that_was_just_going_is_not_left_behind(machine:
     assert f"/local/domain/{red}" not in machine.store.nodes
 
 
+def test_one_whose_interface_is_gone_before_it_is_plugged_ends_alone(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def join(bridge: str, domid: int) -> None:
+        raise NetworkError(f"there is no vif{domid}.0")
+
+    monkeypatch.setattr(module.bridges, "join", join)
+    machine.up()
+    assert set(machine.backend.neighbours) - set(machine.backend.living) == {"red", "black"}
+    assert "could not be built: there is no vif" in machine.backend.bury("red")
+
+
+def test_a_guest_of_somebody_elses_that_has_our_name_is_left_alone(
+    assembly: ValidatedAssembly, tmp_path: Path, machine: Machine
+) -> None:
+    machine.xl._names[77] = "wg0-log"
+    arguments: Any = (assembly, "wg0", tmp_path, images(assembly, tmp_path), SIDES, 1, machine.xl, machine.store)
+    with pytest.raises(XenError, match=r"there is a guest wg0-log already.* xl destroy wg0-log"):
+        XenBackend(*arguments, amiss=lambda _: [])
+    assert machine.xl.domid("wg0-log") == 77
+    del machine.xl._names[77]
+
+
 # who is outside ------------------------------------------------------------------------------------------------------
 
 
@@ -579,6 +603,40 @@ except NetworkError as error:
 """
 
 
+BARE = """
+import os, subprocess, sys
+from pathlib import Path
+from appliance.monitor.links import LinkError
+from appliance.monitor.xen import bridging
+
+def link(*words):
+    subprocess.run(["ip", "link", *words], check=True)
+
+for name, kind in (("lan", "veth"), ("wan", "veth")):
+    link("add", name, "type", kind, "peer", "name", f"{name}-peer")
+link("add", "link", "lan", "name", "lan.10", "type", "macvlan")
+subprocess.run(["mount", "-t", "sysfs", "sys", "/sys"], check=True)
+sides = {"red": "lan", "black": "wan"}, {"red": "box.red", "black": "box.black"}
+home = os.open("/proc/self/ns/net", os.O_RDONLY)
+record = Path(sys.argv[1]) / "record"
+try:
+    bridging.make(*sides, record, home)
+except LinkError as error:
+    print(error)
+assert not record.exists() and not Path("/sys/class/net/box.red").exists()
+link("del", "lan.10")
+for name in sides[0].values():
+    bridging._see_bare(name)
+"""
+
+
+@pytest.mark.root
+def test_no_interface_is_bridged_that_dom0_has_another_one_on(tmp_path: Path) -> None:
+    command = ["unshare", "-n", "-m", sys.executable, "-c", BARE, str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    assert "dom0 has lan.10 on lan" in done.stdout and "ip link del lan.10" in done.stdout
+
+
 @pytest.mark.root
 def test_the_other_end_of_an_interface_goes_into_its_bridge() -> None:
     done = subprocess.run(
@@ -666,7 +724,20 @@ def test_one_question_for_all_guests_and_none_that_xl_is_not_done_with() -> None
 
 def test_a_box_on_xen_is_inline(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="--wan"):
-        Bridges(Network("wg0", lan="eth1"), "wg0", tmp_path)
+        Bridges(Network("wg0", lan="eth1"), "wg0", tmp_path, ())
+
+
+def test_a_managed_box_on_xen_says_where_administrators_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Network("wg0", lan="eth1", wan="eth2")
+    with pytest.raises(NetworkError, match=r"not dom0.*--admin"):
+        Bridges(net, "wg0", tmp_path, {"management"})
+    seen = {side: {"addresses": [], "gateways": [], "largest_group": 1} for side in ("red", "black", "admin")}
+    monkeypatch.setattr(bridges, "Helper", lambda work: SimpleNamespace(result=lambda: seen))
+    for wanted, sides in (((), {"red", "black"}), (("management",), {"red", "black", "admin"})):
+        place = Bridges(replace(net, admin=("192.0.2.9", 50051)), "wg0", tmp_path, wanted)
+        place.open()
+        assert place.sides.keys() == sides  # no interface is taken for whom nobody of this box serves
+        place.close()
 
 
 def test_an_index_of_images(assembly: ValidatedAssembly, tmp_path: Path) -> None:
@@ -767,6 +838,12 @@ def test_what_is_told_is_copied_to_the_guest_and_what_it_orders_from_it(
     assert telling.turn(3.0) == "b" and telling.turn(4.0) is None
     told.close()
     assert len(given_back) == 1 and not told.pages.is_mapped and not any(told.pages.memory)
+    told.map(6, list(range(65)))  # its next life, whose pages know of no order yet
+    told.turn()
+    assert telling.turn(5.0) is None
+    boxpage.order(orders, 0)
+    told.turn()
+    assert telling.turn(6.0) == "a"
 
 
 def test_a_guest_that_writes_nonsense_for_what_it_is_told_by_is_ended(

@@ -79,7 +79,7 @@ def main(where: str, address: str, port: str, seconds: str) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     built = assembly(folder, (address, int(port)))
     assert built.network is not None
-    place = Bridges(built.network, BOX, directory)
+    place = Bridges(built.network, BOX, directory, built.devices)
     place.open()
     telling = Telling([domain.name for domain in built.domains], lambda: state(some))
     identity = devices.open_identity(folder / "management/identity.json")
