@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from appliance.monitor.xen.xl import XlError
+from appliance.monitor.xen.xl import Row, XlError, rows
 from appliance.xen.xswire import Event
 
 
@@ -190,6 +190,9 @@ class FakeXl:
     def titles(self) -> list[str]:
         """Of the guests that there are."""
         return list(self._names.values())
+
+    def list(self) -> list[Row]:
+        return rows(self._say())
 
     def listing(self) -> FakeJob:
         return self._job("list", self._say)
