@@ -62,7 +62,8 @@ def domid_of(store: Store, uuid: str) -> int | None:
 
 
 class _Burial:
-    def __init__(self, remains: Remains) -> None:
+    def __init__(self, name: str, remains: Remains) -> None:
+        self.name = name
         self.title, self.uuid, self.domid, self.job = remains
         self.is_creating = self.job is not None
         self.attempts = 0  # that failed
@@ -78,7 +79,8 @@ class _Burial:
 
 
 class Burials:
-    """Those of a box, by the name of the domain: its next life waits until it is not among them any more.
+    """Those of a box: a domain's next life waits until its name is not among them any more. There may be several of one
+    name, since a life that waited for too long is buried too.
 
     ``destroy`` starts an xl for a guest's number. ``watch`` is called with a descriptor that is readable when there is
     something to do, and closed once that is done. ``log(priority, text)``.
@@ -95,23 +97,23 @@ class Burials:
         self._store = store
         self._watch = watch
         self._log = log
-        self._burials: dict[str, _Burial] = {}
+        self._burials: list[_Burial] = []
 
     def __contains__(self, name: str) -> bool:
-        return name in self._burials
+        return any(burial.name == name for burial in self._burials)
 
     @property
     def is_creating(self) -> bool:
         """An xl still makes a guest that nobody wants any more."""
-        return any(burial.is_creating for burial in self._burials.values())
+        return any(burial.is_creating for burial in self._burials)
 
     def add(self, name: str, remains: Remains, now: float) -> None:
-        self._burials[name] = _Burial(remains)
+        self._burials.append(_Burial(name, remains))
         self.turn(now)
 
     def turn(self, now: float) -> None:
         """Goes on with all of them, as far as that takes no waiting."""
-        for name, burial in tuple(self._burials.items()):
+        for burial in tuple(self._burials):
             try:
                 is_done = self._go_on(burial, now)
             except (OSError, ValueError) as error:
@@ -119,7 +121,7 @@ class Burials:
                 self._log(WARNING, f"{burial.title} cannot be destroyed yet: {error}; it is tried again")
             else:
                 if is_done:
-                    del self._burials[name]
+                    self._burials.remove(burial)
 
     def _go_on(self, burial: _Burial, now: float) -> bool:
         """Whether the guest is gone. Errors: OSError."""
@@ -176,14 +178,14 @@ class Burials:
 
     def close(self) -> bool:
         """Goes on until all are gone, or the same one could not be destroyed a few times. Whether nobody is left."""
-        while any(burial.attempts < _ATTEMPTS for burial in self._burials.values()):
+        while any(burial.attempts < _ATTEMPTS for burial in self._burials):
             poll = select.poll()
-            for burial in self._burials.values():
+            for burial in self._burials:
                 if burial.job is not None:
                     poll.register(burial.job.fileno(), select.POLLIN)
             poll.poll(_LOOK)
             self.turn(time.monotonic())
-        for burial in self._burials.values():
+        for burial in self._burials:
             self._log(CRITICAL, f"{burial.title} is left behind: xl list shows it, xl destroy ends it")
             if burial.job is not None:
                 burial.job.end()

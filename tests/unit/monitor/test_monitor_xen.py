@@ -338,6 +338,12 @@ def test_while_an_xl_hangs_the_others_are_watched_and_built_anew(
     for _ in range(3):
         machine.backend.turn()
     assert machine.xl.domid("wg0-red") > domid and machine.xl.domid("wg0-filter") == domid  # its next life waits
+    machine.backend.kill("filter")  # for too long, says the supervisor
+    machine.backend.bury("filter")
+    machine.backend.reset("filter")
+    machine.backend.start("filter")
+    machine.backend.turn()
+    assert machine.xl.domid("wg0-filter") == domid
     (hung,) = machine.xl.hung
     hung.is_late = True
     for _ in range(4):
