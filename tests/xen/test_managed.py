@@ -59,10 +59,10 @@ class Managed:
 
     def start(self) -> None:
         """In dom0, until ``end``."""
-        words = f"/usr/bin/python3.11 -B /septum/tests/xen/interop/managed.py {FOLDER} {ADMIN} {PORT} 1200"
+        words = f"/usr/bin/python3.11 -B /septum/tests/xen/interop/managed.py {FOLDER} {ADMIN} {PORT} 1800"
         where = "PYTHONPATH=/septum:/septum/proto SEPTUM_PATIENCE=10 PYTHONUNBUFFERED=1"
         self.rig.run(f"{where} setsid {words} > {FOLDER}/said 2>&1 < /dev/null &", check=True)
-        self.line(0, 900)
+        self.line(0, 2000)
 
     def line(self, number: int, seconds: float) -> dict[str, Any]:
         """The line of that number that it prints. Errors: AssertionError if it does not come, with all that it said."""
