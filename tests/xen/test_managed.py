@@ -62,7 +62,7 @@ class Managed:
         words = f"/usr/bin/python3.11 -B /septum/tests/xen/interop/managed.py {FOLDER} {ADMIN} {PORT} 1800"
         where = "PYTHONPATH=/septum:/septum/proto SEPTUM_PATIENCE=10 PYTHONUNBUFFERED=1"
         self.rig.run(f"{where} setsid {words} > {FOLDER}/said 2>&1 < /dev/null &", check=True)
-        self.line(0, 2000)
+        self.line(0, 1300)
 
     def line(self, number: int, seconds: float) -> dict[str, Any]:
         """The line of that number that it prints. Errors: AssertionError if it does not come, with all that it said."""

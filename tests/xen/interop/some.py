@@ -25,7 +25,7 @@ from appliance.monitor.xen.plan import Side
 from tests.watching import Watching
 
 BOX: Final = "some"
-PATIENCE: Final = 900.0  # seconds: four guests that start share what dom0 leaves of the machine
+PATIENCE: Final = 600.0  # seconds: four guests that start share what dom0 leaves of the machine
 CONF: Final = """[Interface]
 PrivateKey = QEJOrY0UzBWGZ0bIcDmEnYxFu4DWN7sWAIvdPm4bYnw=
 Address = 10.9.0.1/24
