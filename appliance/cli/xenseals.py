@@ -5,14 +5,37 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
-from appliance.cli import screen
+from appliance.cli import screen, seals
 from appliance.monitor.sandbox.evidence import Row
 
 _COLUMNS = ("type", "label", "memory", "grant frames", "maptrack frames", "event channels", "devices", "xenstore")
 
 
 def seals_of(status: dict[str, Any]) -> list[dict[str, Any]]:
-    """For each domain of ``status``: its name, and every attribute of its seal as wanted and as seen."""
+    """For each domain of ``status``: its name, and every attribute of its seal as wanted and as seen. Then the same of
+    the process of dom0 that keeps a disk, where there is one: by ``pid``, as a domain of the process back end.
+    """
+    return [*_guests(status), *processes(status)]
+
+
+def processes(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """The seals of those that stand by a guest in dom0."""
+    from appliance.monitor.sandbox.plan import SealPlan
+    from appliance.monitor.xen.keeping import FURTHER
+
+    return [
+        seals.seal_of(
+            f"disk of {domain['name']}",
+            domain["disk"]["pid"],
+            SealPlan.from_json(domain["disk"]["seal"]),
+            further=FURTHER,
+        )
+        for domain in status["domains"]
+        if domain.get("disk", {}).get("pid") is not None  # nobody keeps it while there is no guest to keep it for
+    ]
+
+
+def _guests(status: dict[str, Any]) -> list[dict[str, Any]]:
     from appliance.monitor.xen.seals import Survey, compare
     from appliance.monitor.xen.xl import Xl
     from appliance.xen.xenstore import Xenstore
@@ -50,6 +73,8 @@ def _seen(entry: dict[str, Any], attribute: str) -> str:
 
 def show(evidence: list[dict[str, Any]]) -> bool:
     """Prints one line a domain, then every attribute that is not as planned. Returns whether all are sealed."""
+    guests = [entry for entry in evidence if "domid" in entry]
+    processes = [entry for entry in evidence if "domid" not in entry]
     rows = [
         (
             entry["domain"],
@@ -58,14 +83,16 @@ def show(evidence: list[dict[str, Any]]) -> bool:
             *(_seen(entry, column) for column in _COLUMNS),
             entry["image_sha256"][:8],
         )
-        for entry in evidence
+        for entry in guests
     ]
     columns = "domain domid seal type label memory grants maptrack events devices xenstore image".split()
     screen.table("Seals, as Xen and the xenstore have them (image: checked before it booted)", columns, rows)
-    for entry in evidence:
+    for entry in guests:
         for row in entry["attributes"]:
             if not row["ok"]:
                 screen.err.print(
                     f"{entry['domain']}: {row['attribute']} is {row['seen']}, not {row['wanted']}", style="bold red"
                 )
+    if processes:
+        seals.show(processes, "Beside the guests: seals of processes of dom0")
     return all(entry["sealed"] for entry in evidence)

@@ -13,7 +13,6 @@ from typing import Final
 
 BOX_BYTES: Final = 256 << 10
 ORDERS_BYTES: Final = 4096
-ORDER_BYTES: Final = 16
 _HEADER: Final = 16
 _SEQUENCE, _LENGTH = 0, 1
 _COUNT, _DOMAIN = 0, 1

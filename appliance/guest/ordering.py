@@ -35,8 +35,8 @@ class Orderer:
 
     @property
     def is_ready(self) -> bool:
-        """Whether somebody waits for an order."""
-        return self._is_asked
+        """Whether somebody waits for an order, and has not gone since."""
+        return self._is_asked and self._port.endpoint.peer_is_live
 
     def turn(self, now: float) -> Any:
         """Hears the first question of a session; the others come with what became of an order."""

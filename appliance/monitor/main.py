@@ -109,12 +109,12 @@ def _on_xen(
 
     assert assembly.network is not None
     images = boots_of(assembly)
-    place = Bridges(assembly.network, name, directory)
+    place = Bridges(assembly.network, name, directory, assembly.devices)
 
     def make(devices: Mapping[str, int]) -> XenBackend:
         disk = DiskProcess(devices["store"], first_id, log) if "store" in assembly.devices else None
         return XenBackend(
-            assembly, name, directory, images, place.sides, devices["journal"], disk=disk, devices=devices
+            assembly, name, directory, images, place.sides, devices["journal"], disk=disk, devices=devices, log=log
         )
 
     return place, make

@@ -31,7 +31,7 @@ from appliance.monitor.backend import Lent, Pace
 from appliance.monitor.channels import Attachment, Channels
 from appliance.monitor.sandbox import evidence
 from appliance.monitor.sandbox.plan import SealPlan, plan_for
-from appliance.monitor.spawn import BOOT, Child, spawn
+from appliance.monitor.spawn import BOOT, Child, last_words_pipe, spawn
 from appliance.monitor.status import Report, StatusMemory
 from appliance.monitor.supervisor import LIMITS
 
@@ -39,7 +39,6 @@ from appliance.monitor.supervisor import LIMITS
 _NULL_IN, _NULL_OUT, _LAST_WORDS, _DESCRIPTION, _STATUS, _CONTROL, _FIRST_PORT = range(7)
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-_LAST_WORDS_SIZE: Final = 4096
 _SEALED: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 PATH: Final = tuple(
@@ -55,7 +54,7 @@ PATH: Final = tuple(
 
 @dataclass
 class _Life:
-    """One life of a domain. ``last_words`` is the reading end of its fd 2."""
+    """One life of a domain. ``last_words`` is the reading end of its fd 2, which goes with the child."""
 
     child: Child
     status: StatusMemory
@@ -66,7 +65,6 @@ class _Life:
     def close(self) -> None:
         self.status.close()
         os.close(self.control)
-        os.close(self.last_words)
 
 
 @dataclass(frozen=True)
@@ -187,8 +185,7 @@ class ProcessBackend:
         self._channels.zero(name)
         status = StatusMemory(blueprint.domain.role.board)
         control = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        last_words, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, _LAST_WORDS_SIZE)
+        last_words, end = last_words_pipe()
         own = {
             _NULL_IN: self._null,
             _NULL_OUT: self._null,
@@ -232,11 +229,7 @@ class ProcessBackend:
     def bury(self, name: str) -> str:
         """After the end of ``name``: how it ended and its last words, in one line or more of printable ASCII."""
         life = self._lives.pop(name)
-        status = life.child.reap()
-        try:
-            untrusted_words = os.read(life.last_words, _LAST_WORDS_SIZE)
-        except BlockingIOError:
-            untrusted_words = b""
+        status, untrusted_words = life.child.bury(life.last_words)
         life.close()
         return "\n  ".join([_how(status), *printable(untrusted_words).splitlines()])
 

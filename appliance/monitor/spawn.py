@@ -30,6 +30,7 @@ ENVIRONMENT: Final = {
 }
 
 _MOST_DESCRIPTORS: Final = 256
+_LAST_WORDS_SIZE: Final = 4096
 
 
 class Child(NamedTuple):
@@ -49,6 +50,23 @@ class Child(NamedTuple):
         os.close(self.pidfd)
         assert result is not None
         return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+
+    def bury(self, last_words: int) -> tuple[int, bytes]:
+        """As ``reap``, and what it left in the pipe whose reading end is ``last_words``; closes that too."""
+        status = self.reap()
+        try:
+            return status, os.read(last_words, _LAST_WORDS_SIZE)
+        except BlockingIOError:
+            return status, b""
+        finally:
+            os.close(last_words)
+
+
+def last_words_pipe() -> tuple[int, int]:
+    """The reading end, and a domain's fd 2: neither ever blocks, and what does not fit in is not said."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, _LAST_WORDS_SIZE)
+    return reader, writer
 
 
 def spawn(descriptors: Mapping[int, int], program: Path = BOOT) -> Child:

@@ -31,6 +31,13 @@ class Control:
 
     def unpause(self, domid: int) -> None:
         """Lets a guest run: all that libxl does for one without a device model (libxl_domain_unpause)."""
-        if self.library.xc_domain_unpause(self.handle, ctypes.c_uint32(domid)):
+        self._order("unpause", domid)
+
+    def pause(self, domid: int) -> None:
+        """Stops a guest, at once and for as long as nobody lets it go."""
+        self._order("pause", domid)
+
+    def _order(self, what: str, domid: int) -> None:
+        if getattr(self.library, f"xc_domain_{what}")(self.handle, ctypes.c_uint32(domid)):
             number = ctypes.get_errno()
-            raise OSError(number, f"domain {domid} cannot be let go: {os.strerror(number)}")
+            raise OSError(number, f"Xen does not {what} domain {domid}: {os.strerror(number)}")

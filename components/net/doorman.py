@@ -59,7 +59,11 @@ class Verdict(Enum):
 
 
 def is_transport(untrusted: memoryview, size: int) -> bool:
-    """Whether every datagram of a group may be transport data, by its first byte and length; decrypt looks again."""
+    """Whether every datagram of a group may be transport data, by its first byte and length.
+
+    decrypt looks again, at the three reserved zeros as well: here they would make this six times as slow, for a group
+    of 44, and keep nobody out who can write zeros.
+    """
     count, rest = divmod(len(untrusted), size)
     if size < TRANSPORT_BYTES or 0 < rest < TRANSPORT_BYTES:
         return False

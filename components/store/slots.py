@@ -10,7 +10,8 @@ torn writes and decay, not forgers: the blobs are sealed or signed, and their ow
 into may leave slots behind that are wrong under a right digest; the next one must start all the same.
 
 A *lazy* put is written and not synced. Whatever was put before is on the disk before the next put begins that is not
-lazy, and before the same pair is written again: of two slots at most one is ever at stake.
+lazy, and before the same pair is written again: of two slots at most one is ever at stake. That holds over the store's
+own lives: what the last one wrote, or another holder of the image, is synced before the first put of this one.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class Store:
         self._names: dict[str, int] = {}  # of each consumer
         self._free: list[int] = []
         self._unsynced: set[_Pair] = set()
+        self._is_inherited = True  # what is in the image may have been written lazily, by another life
         self.torn = 0
         for index in range(NAMES):
             if not image.read(2 * index * SLOT, 1):
@@ -197,7 +199,7 @@ class Store:
         if pair is None and (not self._free or self._names.get(consumer, 0) >= NAMES_OF_ONE):
             raise Full
         index = self._free[-1] if pair is None else pair.index
-        if self._unsynced and (not lazy or pair in self._unsynced):
+        if self._is_inherited or (self._unsynced and (not lazy or pair in self._unsynced)):
             self._sync()
         start = (2 * index + (version + 1) % 2) * SLOT
         header = _HEADER.pack(_MAGIC, version, len(blob), *map(len, owner))
@@ -220,4 +222,5 @@ class Store:
 
     def _sync(self) -> None:
         self._image.sync()
+        self._is_inherited = False
         self._unsynced.clear()

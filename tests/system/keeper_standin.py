@@ -1,4 +1,4 @@
-"""keeper.py without Xen: its end of the channel is memory and events of processes, at descriptors 6 to 8. All else, the
+"""keeper.py without Xen: its end of the channel is memory and events of processes, at descriptors 5 to 7. All else, the
 seal above all, is the real one's.
 """
 
@@ -18,19 +18,16 @@ from appliance.xen import gntdev  # noqa: E402
 
 class Wire:
     def __init__(self, device: int, orders: object) -> None:
-        self._wire = memfd.attach(6, 7, 8, schema("disk").orders)
+        self._wire = memfd.attach(6, 5, 7, schema("disk").orders)  # 5: where the real one hears events
         self.memory, self.fileno = self._wire.memory, self._wire.fileno
         self.notify, self.hear = self._wire.notify, self._wire.hear
 
     def accept(self, domid: int, meeting: object) -> None:
         pass
 
-    def detach(self) -> None:
-        pass
-
 
 gntdev.open_device = lambda: os.open(os.devnull, os.O_RDWR)
 keeping.ClientWire = Wire  # type: ignore[assignment,misc]
 keep = keeping.seal
-keeping.seal = lambda plan, rules: keep(plan._replace(keep_fds=tuple(sorted({*plan.keep_fds, 7, 8}))), rules)
-keeping.run(description["seal"])
+keeping.seal = lambda plan, rules: keep(plan._replace(keep_fds=(*plan.keep_fds, 7)), rules)
+keeping.run(description["seal"], description["place"])

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from septum.v1.disk import DISK_DONE, DISK_FULL, DISK_READ, DISK_SYNC, DISK_WRITE, DiskOrder
 
+from appliance.cli import xenseals
 from appliance.monitor.sandbox.plan import FIRST_OUTER_ID
 from appliance.monitor.spawn import Child, spawn
 from appliance.monitor.xen import disk as module
 from appliance.monitor.xen.disk import DiskProcess, Place
-from appliance.monitor.xen.keeping import Image
+from appliance.monitor.xen.keeping import KEPT, Image
 from appliance.vchan import memfd
 from appliance.vchan.endpoint import Endpoint
 from appliance.vchan.ring import Side
@@ -31,7 +33,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Disk
     fds = memfd.create(shape.orders)
 
     def started(descriptors: Mapping[int, int], program: Path) -> Child:
-        more = {6: fds.memory_fd, 7: fds.client_event_fd, 8: fds.server_event_fd}
+        more = {5: fds.client_event_fd, 6: fds.memory_fd, 7: fds.server_event_fd}
         return spawn({**descriptors, **more}, program)
 
     monkeypatch.setattr(module, "spawn", started)
@@ -77,7 +79,40 @@ def test_it_is_sealed_and_keeps_the_disk(kept: tuple[DiskProcess, Endpoint, Path
     assert "Seccomp:\t2" in status and "CapEff:\t0000000000000000" in status and "NoNewPrivs:\t1" in status
     assert f"Uid:\t{FIRST_OUTER_ID + 200}\t" in status
     assert os.listdir(f"/proc/{disk._life.child.pid}/root") == []
+    assert sorted(map(int, os.listdir(f"/proc/{disk._life.child.pid}/fd"))) == [*KEPT, 7]
     assert not lines
+    _its_seal_is_shown(disk)
+
+
+def _its_seal_is_shown(disk: DiskProcess) -> None:
+    """As `septum ps --seals` has it, beside the guests'; what the stand-in holds besides is seen to be there."""
+
+    def shown(disk: dict[str, Any]) -> list[dict[str, Any]]:
+        return xenseals.processes({"domains": [{"name": "rng"}, {"name": "store", "disk": disk}]})
+
+    def amiss(described: dict[str, Any]) -> set[str]:
+        (entry,) = shown(described)
+        wrong = {row["attribute"] for row in entry["attributes"] if not row["ok"]}
+        assert entry["sealed"] is not bool(wrong)
+        return wrong
+
+    said = disk.describe()
+    plan = said["seal"]
+    as_it_is = {**said, "seal": {**plan, "keep_fds": [*plan["keep_fds"], 7]}}
+    assert amiss(as_it_is) == set()
+    (entry,) = shown(as_it_is)
+    assert (entry["domain"], entry["pid"]) == ("disk of store", said["pid"])
+    assert {"user", "capabilities", "files", "filter program", "descriptors"} <= {
+        row["attribute"] for row in entry["attributes"]
+    }
+    assert amiss(said) == {"descriptors"}
+    for change, attributes in (
+        ({"syscalls": ["pread64"]}, {"filter program"}),
+        ({"outer_uid": 5, "outer_gid": 5}, {"user", "group"}),
+        ({"file_bytes": 0}, {"rlimit_fsize"}),
+    ):
+        assert amiss({**as_it_is, "seal": {**as_it_is["seal"], **change}}) == attributes
+    assert shown({**said, "pid": None}) == []  # nobody keeps it while there is no guest
 
 
 def test_a_full_disk_is_said() -> None:

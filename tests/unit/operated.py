@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from appliance.vchan.endpoint import Endpoint
 from appliance.vchan.ring import Side
 from appliance.vchan.schema import schema
 from tests.system.standin_box import role
+from tests.watching import Watching
 
 NAME = "box"
 
@@ -80,29 +80,22 @@ class Box:
         self.backend = Backend(joined)
         self.lines: list[str] = []
         self.lending = Lending(self.backend, lambda priority, text: self.lines.append(text))
-        self._poll = select.epoll()
-        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._watching = Watching()
         self.server = ControlServer(
-            directory / NAME / control.SOCKET, {"status": dict}, self._watch, self._forget, self.lending
+            directory / NAME / control.SOCKET,
+            {"status": dict},
+            self._watching.watch,
+            self._watching.forget,
+            self.lending,
         )
         self.todo: list[Callable[[], None]] = []
         self._stop = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def _watch(self, fd: int, callback: Callable[[], None], events: int = select.EPOLLIN) -> None:
-        self._callbacks[fd] = callback
-        self._poll.register(fd, events)
-
-    def _forget(self, fd: int) -> None:
-        del self._callbacks[fd]
-        self._poll.unregister(fd)
-
     def _run(self) -> None:
         while not self._stop:
-            for fd, _ in self._poll.poll(0.01):
-                if fd in self._callbacks:
-                    self._callbacks[fd]()
+            self._watching.turn(0.01)
             self.server.tick(time.monotonic())
             while self.todo:
                 self.todo.pop()()
@@ -122,7 +115,7 @@ class Box:
         self._thread.join(5)
         self.server.close()
         self.backend.channels.close()
-        self._poll.close()
+        self._watching.close()
 
 
 @contextlib.contextmanager

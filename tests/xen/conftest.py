@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `pytest` as 
 from appliance.assembly.load import VPN, load
 from appliance.image.build import build
 from appliance.image.manifest import Image
-from tests.xen.machines import Machines
+from tests.xen.machines import Machines, policy_of
 from tests.xen.rig import Rig
 from tests.xen.rig.places import TOOK, XEN, step
 
@@ -29,9 +29,10 @@ SECONDS = pytest.StashKey[Counter[str]]()
 
 # Files that share a machine are neighbours, and what fails quickly comes first
 ORDER = (
-    *("test_policy", "test_rig", "test_channel", "test_guests", "test_images", "test_operator"),
+    *("test_policy", "test_rig", "test_channel", "test_guests", "test_images"),
     "test_managed",
-    *("test_gateway", "test_intruders"),
+    *("test_operator", "test_gateway"),
+    "test_intruders",
 )
 
 
@@ -79,7 +80,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
         item.config.stash[SECONDS][item.path.stem] += time.monotonic() - began
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def report(request: pytest.FixtureRequest) -> list[tuple[str, str]]:
     """(what, figure) rows appended here are printed as a table when the run ends, passed or not."""
     return request.config.stash[ROWS]
@@ -119,6 +120,12 @@ def machines() -> Iterator[Machines]:
 def rig(machines: Machines) -> Rig:
     """Xen with XSM, under Xen's own example policy until a test loads another."""
     return machines.lend("example", Rig)
+
+
+@pytest.fixture(scope="module")
+def gateway(machines: Machines) -> Rig:
+    """Xen under the gateway's own policy."""
+    return machines.lend("gateway", lambda: Rig(policy=policy_of(load(VPN)), memory=2048))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .rig import Rig
+from appliance.assembly.model import ValidatedAssembly
+from appliance.xsm.policy import compiled_policy
+
+from .rig import Rig, hypervisor
 
 
 class Machines:
@@ -25,3 +28,10 @@ class Machines:
         machine, self._machine = self._machine, None
         if machine is not None:
             machine.close()
+
+
+def policy_of(assembly: ValidatedAssembly) -> bytes:
+    """For the Xen that the rig boots."""
+    flask = hypervisor.with_xsm().flask
+    assert flask is not None
+    return compiled_policy(assembly, flask)

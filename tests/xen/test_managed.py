@@ -1,6 +1,6 @@
 """`septumctl` from outside against a box on Xen: admin is a guest with an interface of its own.
 
-Four guests of the managed gateway, its own images, the monitor's own back end (interop/managed.py).
+Four guests of the managed gateway, its own images and its own policy, the monitor's own back end (interop/managed.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from appliance.assembly.load import ASSEMBLIES, load
 from appliance.image.build import build_roles
 from tests.system.lab.ends.managed import CTL
 from tests.xen.gateway import put_images
+from tests.xen.machines import Machines, policy_of
 from tests.xen.rig import Rig
 from tests.xen.rig.nets import TAP
 from tests.xen.rig.places import XEN, step
@@ -58,10 +59,10 @@ class Managed:
 
     def start(self) -> None:
         """In dom0, until ``end``."""
-        words = f"/usr/bin/python3.11 -B /septum/tests/xen/interop/managed.py {FOLDER} {ADMIN} {PORT} 1200"
+        words = f"/usr/bin/python3.11 -B /septum/tests/xen/interop/managed.py {FOLDER} {ADMIN} {PORT} 1800"
         where = "PYTHONPATH=/septum:/septum/proto SEPTUM_PATIENCE=10 PYTHONUNBUFFERED=1"
         self.rig.run(f"{where} setsid {words} > {FOLDER}/said 2>&1 < /dev/null &", check=True)
-        self.line(0, 900)
+        self.line(0, 1300)
 
     def line(self, number: int, seconds: float) -> dict[str, Any]:
         """The line of that number that it prints. Errors: AssertionError if it does not come, with all that it said."""
@@ -80,8 +81,10 @@ class Managed:
 
 
 @pytest.fixture(scope="module")
-def box(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Managed]:
-    roles = {domain.role.name: domain.role for domain in load(ASSEMBLIES / "vpn-managed.toml").domains}
+def box(machines: Machines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Managed]:
+    assembly = load(ASSEMBLIES / "vpn-managed.toml")
+    rig = machines.lend("managed", lambda: Rig(policy=policy_of(assembly), memory=2048))
+    roles = {domain.role.name: domain.role for domain in assembly.domains}
     with step("images of a managed gateway"):
         build_roles(roles.values(), XEN / "images")
     put_images(rig, XEN / "images", [f"{role.component}/{name}" for name, role in roles.items() if name in ROLES])
@@ -120,3 +123,27 @@ def test_what_is_signed_is_kept(box: Managed) -> None:
 def test_an_order_reaches_the_monitor(box: Managed) -> None:
     assert box.ctl("domains", "restart", "log", "--yes")["restarts"] == 1
     assert box.end()["ordered"] == ["log"]
+
+
+def test_what_xen_enforces_is_what_the_channels_say(box: Managed) -> None:
+    """With dom0 at the other end of store's disk and of what admin is told, and of nothing else's."""
+    seen = box.line(0, 1)["policy"]
+    assert seen["own"] == []
+    assert sorted(line.partition(":")[0] for line in seen["without a channel"]) == [
+        "admin on grants of config",
+        "events of admin to config",
+        "events of config to admin",
+    ]
+    assert sorted(line.partition(":")[0] for line in seen["without an interface"]) == [
+        "admin on grants of dom0",
+        "dom0 on grants of admin",
+    ]
+
+
+def test_xen_refused_nothing_that_the_box_needs(box: Managed) -> None:
+    """With the control: what it refuses to dom0 stands in the same place."""
+    code, said = box.rig.run(["xl", "setenforce", "0"])
+    assert code != 0, said
+    denied = [line for line in box.rig.console().splitlines() if "avc:" in line and "denied" in line]
+    assert any("setenforce" in line for line in denied)
+    assert [line for line in denied if "septum_" in line] == []

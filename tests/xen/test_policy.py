@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.assembly.load import VPN, load
+from appliance.assembly.load import ASSEMBLIES, VPN, load
 from appliance.xsm import policy as generator
 from appliance.xsm.compile import PolicyError
 from tests.xen.rig import hypervisor
@@ -21,6 +21,12 @@ BREACHES = (
     "allow septum_rng_t dom0_t:grant map_read;",  # a guest has a page of dom0's
     "allow septum_red_t dom0_t:grant map_write;",  # even one with a network
     "allow septum_keymgr_t dom0_t:grant copy;",  # one without a network copies into such a page
+    # Who is called from dom0, or has its disk kept there, gets nothing from it, nor from who else is
+    "allow septum_filter_t dom0_t:grant map_read;",
+    "allow septum_store_t dom0_t:grant { map_read map_write };",
+    "allow septum_store_t dom0_t:mmu map_read;",
+    "allow septum_filter_t_channel septum_store_t:event bind;",
+    "allow dom0_t septum_store_t:mmu { map_read map_write };",  # nor dom0 more of it than what it grants
     "allow septum_log_t septum_red_t:domain pause;",  # one guest manages another
     "allow septum_log_t xen_t:xen readconsole;",  # or administers Xen
     "allow dom0_t septum_keymgr_t:mmu map_read;",  # dom0 reads the memory of a running domain
@@ -39,9 +45,11 @@ def tree() -> Path:
     return flask
 
 
-def test_it_compiles(tree: Path) -> None:
-    assert generator.compiled_policy(load(VPN), tree)
-    assert generator.compiled_policy(load(VPN), tree, locked=False)
+@pytest.mark.parametrize("name", ["vpn.toml", "vpn-managed.toml"])
+def test_it_compiles(tree: Path, name: str) -> None:
+    assembly = load(ASSEMBLIES / name)
+    assert generator.compiled_policy(assembly, tree)
+    assert generator.compiled_policy(assembly, tree, locked=False)
 
 
 @pytest.mark.parametrize("rule", BREACHES)

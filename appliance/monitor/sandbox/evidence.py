@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from appliance.monitor.sandbox import filters, landlock, namespaces, seccomp
+from appliance.monitor.sandbox.allowlist import Rule
 from appliance.monitor.sandbox.plan import NAMESPACES, SealPlan
 from appliance.monitor.sandbox.seal import Sealed, limits
 
@@ -30,6 +31,7 @@ _KINDS: Final = (
     ("/memfd:", "memfd"),
     ("/dev/net/tun", "tun"),
     ("/dev/null", "null"),
+    ("/dev/xen/evtchn", "evtchn"),
     ("socket:", "socket"),
     ("pipe:", "pipe"),
 )
@@ -77,9 +79,15 @@ class Seals:
         """A field of /proc/PID/status that is one decimal number."""
         return int(self.status[field])
 
-    def as_rows(self, plan: SealPlan, reported: Sealed | None = None) -> list[Row]:
-        """The table: every attribute of the seal that ``plan`` wants, and what the domain ``reported`` of the rest."""
-        return [*self._process(plan), *self._names(), *self._reach(plan), *self._filter(plan), *_said(reported)]
+    def as_rows(
+        self, plan: SealPlan, reported: Sealed | None = None, further: Mapping[str, Rule] | None = None
+    ) -> list[Row]:
+        """The table: every attribute of the seal that ``plan`` wants, and what the domain ``reported`` of the rest.
+
+        ``further`` system calls: as ``seal`` was told of them.
+        """
+        wanted = seccomp.program(plan.syscalls, further=further)
+        return [*self._process(plan), *self._names(), *self._reach(plan), *self._filter(wanted), *_said(reported)]
 
     def _process(self, plan: SealPlan) -> Iterator[Row]:
         uid, gid = plan.outer_uid, plan.outer_gid
@@ -133,12 +141,12 @@ class Seals:
                 name.lower(), str(wanted), str(soft) if soft == hard else f"{soft} to {hard}", soft == hard == wanted
             )
 
-    def _filter(self, plan: SealPlan) -> Iterator[Row]:
+    def _filter(self, program: bytes) -> Iterator[Row]:
         mode = self.number("Seccomp")
         yield Row("seccomp", "filter", "filter" if mode == _FILTERING else f"mode {mode}", mode == _FILTERING)
         count = self.number("Seccomp_filters")
         yield Row("filters", "1 or more", str(count), count >= 1)
-        wanted = seccomp.digest(seccomp.program(plan.syscalls))[:16]
+        wanted = seccomp.digest(program)[:16]
         if self.filters is None:
             yield Row("filter program", wanted, "as the plan, says the domain", True, REPORTED)
         else:

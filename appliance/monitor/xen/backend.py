@@ -13,8 +13,8 @@ import os
 import select
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,10 +25,13 @@ from appliance.guest.status import PeerRow
 from appliance.monitor import replaced
 from appliance.monitor.backend import Away, Lent, Pace
 from appliance.monitor.control import GUESTS
+from appliance.monitor.network import NetworkError
+from appliance.monitor.notify import WARNING
 from appliance.monitor.process import printable
 from appliance.monitor.status import Report
 from appliance.monitor.supervisor import LIMITS
-from appliance.monitor.xen import bridges, config, ramdisk, seals, wiring
+from appliance.monitor.xen import bridges, config, patience, ramdisk, seals, wiring
+from appliance.monitor.xen.burials import Burials, Remains, domid_of
 from appliance.monitor.xen.console import Console
 from appliance.monitor.xen.disk import NOWHERE, Disk, place_of
 from appliance.monitor.xen.guest import Guest, Stage
@@ -36,27 +39,21 @@ from appliance.monitor.xen.images import Boot
 from appliance.monitor.xen.pages import StatusPages, references
 from appliance.monitor.xen.plan import TOLD, Plan, Side, plans_of, with_sides
 from appliance.monitor.xen.told import Told
-from appliance.monitor.xen.xl import Xl, XlError
+from appliance.monitor.xen.xl import Job, Xl, XlError, rows
 from appliance.xen import gntdev
 from appliance.xen.xenstore import Xenstore
 from appliance.xen.xswire import number
 
-PATIENCE: Final = "SEPTUM_PATIENCE"
-"""An environment variable: how many times as long as on a real machine everything may take (on an emulated one)."""
 _RELEASE: Final = "@releaseDomain"
 _CONNECTED: Final = "connected"
-_FAILURES: Final = (OSError, ValueError)
+_FAILURES: Final = (OSError, ValueError, NetworkError)
 _SHARE_OF_A_SETTING: Final = 16
 """A setting that is replaced is at most so small a part of the guest's memory: it is there as text, then as values."""
 
 
-def _factor() -> float:
-    return max(1.0, float(os.environ.get(PATIENCE) or 1))
-
-
 def pace() -> Pace:
     """Of this machine. xl creates one guest after the other, and each then has a kernel and an interpreter to start."""
-    factor = _factor()
+    factor = patience.factor()
     limits = LIMITS._replace(start=60.0 * factor, heartbeat=LIMITS.heartbeat * factor, reset=1.0)
     return Pace(quick=min(0.25, 0.1 * factor), slow=min(1.0, 0.25 * factor), limits=limits)
 
@@ -92,6 +89,16 @@ def _see_enforced(assembly: ValidatedAssembly, xl: Xl, amiss: Callable[[Validate
         raise XenError(f"Xen enforces another policy than this assembly's: {'; '.join(found[:3])}{more}. {then}")
 
 
+def _see_free(titles: Collection[str], xl: Xl) -> None:
+    """Errors: XenError if a guest has one of these names: whoever has our names is ended as ours."""
+    for row in xl.list():
+        if row.name in titles:
+            raise XenError(
+                f"there is a guest {row.name} already, and it is none of this box: "
+                f"xl destroy {row.name} if nobody needs it, or give the box another name"
+            )
+
+
 class XenBackend:
     """Builds and ends the domains of ``assembly`` as Xen guests. ``images`` and ``sides`` by domain and by side.
 
@@ -115,13 +122,15 @@ class XenBackend:
         amiss: Callable[[ValidatedAssembly], list[str]] = policy_amiss,
         disk: Disk | None = None,
         devices: Mapping[str, int] | None = None,
+        log: Callable[[int, str], None] = lambda priority, text: None,
     ) -> None:
         self._xl = xl or Xl()
         if assembly.xen.xsm == "enforcing":
             _see_enforced(assembly, self._xl, amiss)
         self.pace = pace()
-        self._rest = min(1.0, 0.1 * _factor())  # between two looks in the xenstore for one guest's status page
+        self._rest = min(1.0, 0.1 * patience.factor())  # between two looks in the xenstore for one guest's status page
         self._plans = with_sides(plans_of(assembly, box), dict(sides))
+        _see_free([plan.title for plan in self._plans.values()], self._xl)
         self._images = images
         self._directory = directory
         self._journal = journal
@@ -142,7 +151,12 @@ class XenBackend:
         self._told = Told(self._grants, held) if held.keys() >= TOLD else None
         self._speaker = next((name for name, plan in self._plans.items() if plan.told_pages), "")
         self._guests: dict[str, Guest] = {}
+        self._log = log
+        self._burials = Burials(
+            self._xl.destroy, self._store, lambda fd: self._news.register(fd, select.EPOLLIN), self._log
+        )
         self._somebody_died = False
+        self._listing: Job | None = None  # an xl that is asked who has
         self._kernels: dict[str, int] = {}  # by digest: sealed, checked once, for as long as the box lives
         self._seals = seals.Survey(self._xl)
         self.neighbours = {name: tuple(link.peer for link in plan.links) for name, plan in self._plans.items()}
@@ -197,7 +211,9 @@ class XenBackend:
         self._news.register(guest.job.fileno(), select.EPOLLIN)
 
     def turn(self) -> None:
-        """Goes on with those that are being created, and sees who has died."""
+        """Goes on with those that are being created, and with those that are destroyed; sees who has died."""
+        now = time.monotonic()
+        self._burials.turn(now)
         for name, guest in self._guests.items():
             if guest.stage is Stage.CREATING and not guest.is_dead:
                 try:
@@ -214,7 +230,7 @@ class XenBackend:
         if self._disk is not None:
             for name, channel in self._disks.items():
                 self._tell_disk(self._disk, name, channel)
-            self._disk.turn(time.monotonic())
+            self._disk.turn(now)
         if self._told is not None and self._speaker in self._guests:
             self._tell(self._told, self._guests[self._speaker])
 
@@ -252,11 +268,17 @@ class XenBackend:
         if guest.job is not None and guest.job.is_over:
             job, guest.job = guest.job, None
             job.wait()
-            guest.domid = self._domid_of(guest.uuid)
+            guest.domid = domid_of(self._store, guest.uuid)
+            if guest.domid is None:
+                raise XenError("xl made a guest that the xenstore does not know")
         if guest.domid is not None:
             self._built(name, guest, guest.domid)
-        elif not any(other.job is not None for other in self._guests.values()):
+        elif not (self._is_xl_busy() or name in self._burials):  # two of one name there cannot be
             self._begin(name, guest)
+
+    def _is_xl_busy(self) -> bool:
+        """It makes one guest at a time."""
+        return self._burials.is_creating or any(guest.job is not None for guest in self._guests.values())
 
     def _built(self, name: str, guest: Guest, domid: int) -> None:
         """xl is done: the guest is there, paused. Wires it, and tells those peers that are there."""
@@ -272,12 +294,6 @@ class XenBackend:
             self._plug(plan.side, domid)
         self._write(wiring.arrival(plan, domid, self._plans, domids))
         guest.stage = Stage.PAUSED
-
-    def _domid_of(self, identity: str) -> int:
-        for entry in self._store.directory("/local/domain"):
-            if self._store.read(f"/local/domain/{entry}/vm") == f"/vm/{identity}":
-                return int(entry)
-        raise XenError("xl made a guest that the xenstore does not know")
 
     def _domids(self, besides: str = "") -> dict[str, int]:
         """Of those that are built and not dead."""
@@ -335,22 +351,41 @@ class XenBackend:
                 os.write(self._journal, printable(untrusted.replace(b"\r", b"")).encode())
 
     def _mourn(self) -> None:
-        """Who has died since the last look."""
+        """Who has died since the last look: whom the xenstore knows no more, and whom xl says has ended."""
         self._store.hear()
         if self._store.events:
             self._store.events.clear()
             # A watch speaks once when it is set: then nobody is there yet
-            self._somebody_died = any(guest.domid is not None for guest in self._guests.values())
-        if not self._somebody_died:
-            return
-        try:
-            over = {row.domid for row in self._xl.list() if row.is_over}
+            self._somebody_died |= any(guest.domid is not None for guest in self._guests.values())
+        if self._somebody_died and self._listing is None:
+            for guest in self._guests.values():
+                if guest.domid is not None and not self._store.is_introduced(guest.domid):
+                    guest.dies("is gone")
+            try:
+                self._listing = self._xl.listing()
+            except OSError:  # no memory, no process: at the next look again
+                return
+            self._news.register(self._listing.fileno(), select.EPOLLIN)
             self._somebody_died = False
-        except OSError:  # that is no reason to end the box: at the next look again
-            over = set()
-        for guest in self._guests.values():
-            if guest.domid is not None and (guest.domid in over or not self._store.is_introduced(guest.domid)):
-                guest.dies("is gone" if guest.domid not in over else "has ended")
+        self._hear_who_ended()
+
+    def _hear_who_ended(self) -> None:
+        if self._listing is None:
+            return
+        if self._listing.is_late:
+            self._listing.end()
+            self._log(WARNING, "`xl list` hangs and was ended: whether a domain has ended is asked again")
+            self._listing, self._somebody_died = None, True
+        elif self._listing.is_over:
+            job, self._listing = self._listing, None
+            try:
+                over = {row.domid for row in rows(job.wait()) if row.is_over}
+            except OSError:  # that is no reason to end the box: at the next look again
+                self._somebody_died = True
+                return
+            for guest in self._guests.values():
+                if guest.domid in over:
+                    guest.dies("has ended")
 
     def check(self, name: str) -> list[str]:
         """Looks from outside whether ``name`` is sealed as planned."""
@@ -381,38 +416,23 @@ class XenBackend:
 
     def bury(self, name: str) -> str:
         guest = self._guests.pop(name)
-        if self._disk is not None and name in self._disks:
-            self._disk.tell(NOWHERE)  # which lets its pages go
-        if self._told is not None and name == self._speaker:
-            self._told.close()
-        if guest.job is not None:
-            # An xl that is ended half way leaves a guest without a name. What it has made in the end goes the usual way
-            with suppress(OSError):
-                guest.job.wait()
-        domid = guest.domid if guest.domid is not None else self._find(self._plans[name].title)
         untrusted_words = b""
-        if guest.console is not None:
-            guest.console.drain()
-            untrusted_words = guest.console.untrusted_words
-        guest.status.close()
-        if domid is not None:
-            self._destroy(domid)
-        guest.close()
+        with ExitStack() as stack:  # each step, whatever becomes of those before it
+            stack.callback(guest.close)
+            remains = Remains(self._plans[name].title, guest.uuid, guest.domid, guest.job)
+            stack.callback(self._burials.add, name, remains, time.monotonic())
+            stack.callback(guest.status.close)
+            if self._disk is not None and name in self._disks:
+                self._disk.tell(NOWHERE)  # which lets its pages go
+            if self._told is not None and name == self._speaker:
+                stack.callback(self._told.close)
+            with suppress(OSError):  # it is just going
+                if guest.domid is not None and self._store.is_introduced(guest.domid):
+                    self._xl.pause(guest.domid)  # whoever was accused does nothing more, however long xl takes
+            if guest.console is not None:
+                guest.console.drain()
+                untrusted_words = guest.console.untrusted_words
         return "\n  ".join([guest.why or "is gone", *_last_lines(untrusted_words)])
-
-    def _destroy(self, domid: int) -> None:
-        home = self._store.home(domid)
-        if self._store.is_introduced(domid):
-            with suppress(OSError):  # somebody else's destroy was quicker
-                self._xl.run("destroy", str(domid))
-        # Whoever destroys a guest takes its home away first; what we wrote there before we heard of it made a new one
-        if self._store.read(f"{home}/name") is None:
-            self._store.remove(home)
-
-    def _find(self, title: str) -> int | None:
-        with suppress(OSError):
-            return next((row.domid for row in self._xl.list() if row.name == title), None)
-        return None
 
     def reset(self, name: str) -> None:
         self._write(wiring.departure(self._plans[name], self._domids(besides=name)))
@@ -465,6 +485,8 @@ class XenBackend:
             "pss_kib": None,
             "sealed": None,
         }
+        if self._disk is not None and name in self._disks:
+            found["disk"] = self._disk.describe()
         if guest is not None and guest.domid is not None:
             found["domid"] = guest.domid
             found["uptime"] = time.monotonic() - guest.started
@@ -506,10 +528,15 @@ class XenBackend:
     # the end of all -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
+        nobody_is_left = False
         try:
-            for name in tuple(self._guests):
-                self.bury(name)
+            with ExitStack() as stack:
+                for name in tuple(self._guests):
+                    stack.callback(self.bury, name)
+            nobody_is_left = self._burials.close()
         finally:
+            if self._listing is not None:
+                self._listing.end()
             if self._disk is not None:
                 self._disk.close()
             os.close(self._grants)
@@ -518,7 +545,7 @@ class XenBackend:
             self._news.close()
             self._xl.close()
             self._store.close()
-        if all(self._find(plan.title) is None for plan in self._plans.values()):
+        if nobody_is_left:
             (self._directory / GUESTS).unlink(missing_ok=True)
 
 

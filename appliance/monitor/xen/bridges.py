@@ -1,4 +1,4 @@
-"""The box's place in the network where red and black are guests: a bridge for each side, and dom0 on neither.
+"""The box's place in the network where red and black (and admin) are guests: a bridge for each, and dom0 on none.
 
 A side's interface of the host loses its addresses, as it does where it moves into a namespace of red's or black's; the
 guest gets them. It becomes a port of a bridge that has no address itself, neither given nor made up by IPv6, and whose
@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 import socket
-from contextlib import suppress
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,13 +44,22 @@ def mac(box: str, side: str) -> str:
 
 
 class Bridges:
-    """As network.BoxNetwork: ``open``, ``begin``, ``finish``, ``close``. ``sides`` are known once it is open."""
+    """As network.BoxNetwork: ``open``, ``begin``, ``finish``, ``close``. ``sides`` are known once it is open.
 
-    def __init__(self, net: Network, box: str, directory: Path) -> None:
+    ``wanted`` are the devices of all domains.
+    """
+
+    def __init__(self, net: Network, box: str, directory: Path, wanted: Collection[str]) -> None:
         if net.lan is None or net.wan is None:
             missing = " and ".join(f"--{side}" for side in ("lan", "wan") if getattr(net, side) is None)
             raise NetworkError(
                 f"on Xen a box stands between two interfaces of dom0: give {missing} too (or lan and wan in [network])"
+            )
+        self._is_managed = "management" in wanted
+        if self._is_managed and net.admin is None:
+            raise NetworkError(
+                "on Xen administrators call a guest, not dom0: give the address at which they do, of an interface that "
+                "only they use: --admin, or admin in [network]"
             )
         self._network = net
         self._box = box
@@ -65,14 +74,15 @@ class Bridges:
     def open(self) -> None:
         """Makes the bridges: the guests are configured with them. Errors: NetworkError."""
         interfaces = {"red": str(self._network.lan), "black": str(self._network.wan)}
-        sides = [*interfaces, *(["admin"] if self._network.admin is not None else [])]
+        sides = [*interfaces, *(["admin"] if self._is_managed else [])]
         bridges = {side: bridge_name(self._box, side) for side in sides}
 
         def make() -> Any:
             from appliance.monitor.plumbing import largest_group
             from appliance.monitor.xen import bridging
 
-            if self._network.admin is not None:
+            if self._is_managed:
+                assert self._network.admin is not None
                 interfaces["admin"] = bridging.holder(self._network.admin[0], interfaces)
             seen = bridging.make(interfaces, bridges, self._record, self._home)
             seen["red"]["largest_group"] = largest_group(self._network.mtu)
@@ -172,10 +182,3 @@ def forward_all(name: str) -> None:
     dom0. Errors: OSError.
     """
     (INTERFACES / name / "brport" / "group_fwd_mask").write_text(_RESERVED)
-
-
-def is_bridged(bridge: str, domid: int) -> bool:
-    """Whether it is still there."""
-    with suppress(OSError):
-        return (INTERFACES / bridge / "brif" / f"vif{domid}.0").exists()
-    return False

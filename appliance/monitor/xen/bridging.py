@@ -18,7 +18,7 @@ from typing import Any, Final
 from appliance.monitor import links, netns
 from appliance.monitor.links import Json, LinkError
 from appliance.monitor.rtnetlink import IPRoute
-from appliance.monitor.xen.bridges import SYSCTLS, forward_all, silence
+from appliance.monitor.xen.bridges import INTERFACES, SYSCTLS, forward_all, silence
 
 _UNTAGGED: Final = 1  # the VLAN that bridge and ports are in from the start
 
@@ -31,6 +31,8 @@ def make(interfaces: Mapping[str, str], bridges: Mapping[str, str], record: Path
     seen: Json = {}
     with IPRoute() as netlink:
         states = {side: links.snapshot(netlink, name) for side, name in interfaces.items()}
+        for name in interfaces.values():
+            _see_bare(name)
         taken = [name for name in bridges.values() if links.index_of(netlink, name) is not None]
         if taken:
             raise LinkError(f"there is an interface {taken[0]} already: another box, or one that was left behind")
@@ -92,6 +94,16 @@ def holder(address: str, taken: Mapping[str, str]) -> str:
                     raise LinkError(f"{address} is on {name}, which has another side of the box: {then}")
                 return name
     raise LinkError(f"no interface of dom0 has the address {address}, at which administrators are to call: {then}")
+
+
+def _see_bare(name: str) -> None:
+    """Errors: LinkError if dom0 has an interface on top of it, which takes its frames before a bridge sees them."""
+    upper = sorted(found.name.removeprefix("upper_") for found in (INTERFACES / name).glob("upper_*"))
+    if upper:
+        raise LinkError(
+            f"dom0 has {', '.join(upper)} on {name} (a VLAN, or the like), and would be reached by that: "
+            f"ip link del {upper[0]}, or another interface for this side"
+        )
 
 
 def _mode(name: str) -> str:

@@ -1,29 +1,28 @@
-"""The monitor's side of a store's disk: starts who keeps it (keeping.py), tells him where the guest is, starts another
-one if he ends. The monitor itself maps and reads nothing of the store's.
+"""The monitor's side of a store's disk: starts who keeps it for the guest that is there (keeping.py), ends him with it,
+starts another one if he ends first. The monitor itself maps and reads nothing of the store's.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import select
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from appliance.monitor.notify import WARNING
 from appliance.monitor.process import PATH, printable
 from appliance.monitor.sandbox.plan import plan_for
-from appliance.monitor.spawn import Child, spawn
-from appliance.monitor.xen.keeping import IMAGE_FD, NEWS, NEWS_FD, SYSCALLS
+from appliance.monitor.spawn import Child, last_words_pipe, spawn
+from appliance.monitor.xen import ramdisk
+from appliance.monitor.xen.keeping import IMAGE_FD, KEPT, SYSCALLS
 
 PROGRAM: Final = Path(__file__).resolve().parent / "keeper.py"
 _FIRST_REST: Final = 1.0  # seconds until the next one is started; doubled each time
 _LONGEST_REST: Final = 60.0
 _CALM: Final = 60.0  # seconds after which earlier ends are forgiven
-_LAST_WORDS_SIZE: Final = 4096
-_SEALED: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
 class _Needs(NamedTuple):
@@ -55,18 +54,17 @@ class Disk(Protocol):
     def turn(self, now: float) -> None:
         """Called at every look."""
 
+    def describe(self) -> dict[str, Any]:
+        """``pid`` of who keeps it, or None, and ``seal``, the plan of his: for `septum ps --seals`."""
+
     def close(self) -> None: ...
 
 
 class _Life(NamedTuple):
     child: Child
-    news: int  # the writing end
+    place: Place  # the one guest that it has met
     last_words: int
     began: float
-
-    def close(self) -> None:
-        os.close(self.news)
-        os.close(self.last_words)
 
 
 class DiskProcess:
@@ -76,9 +74,9 @@ class DiskProcess:
         self, image: int, outer_id: int | None, log: Callable[[int, str], None], program: Path = PROGRAM
     ) -> None:
         self._image = image
-        self._outer_id = outer_id
         self._log = log
         self._program = program
+        self._plan = plan_for(_Needs(), "disk", KEPT, outer_id=outer_id)
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._life: _Life | None = None
         self._place = NOWHERE
@@ -86,56 +84,44 @@ class DiskProcess:
         self._rest = _FIRST_REST
 
     def tell(self, place: Place) -> None:
-        """Nothing happens if it was told so already."""
-        if place != self._place:
-            self._place = place
-            self._pass_on()
-
-    def _pass_on(self) -> None:
-        if self._life is not None:
-            try:
-                os.write(self._life.news, NEWS.pack(*self._place))
-            except OSError:  # it has ended, or reads nothing any more: the next one is told
-                self._life.child.kill()
+        """Nothing happens if it was told so already. Else whoever keeps it ends, and lets that guest's pages go."""
+        if place != self._place:  # what an earlier guest has done to whoever kept it is not this one's fault
+            self._place, self._not_before, self._rest = place, 0.0, _FIRST_REST
+        if self._life is not None and self._life.place != place:
+            self._life.child.kill()
 
     def turn(self, now: float) -> None:
         """Starts it if it is due; sees whether it has ended."""
         if self._life is not None and _has_ended(self._life.child.pidfd):
             self._bury(self._life, now)
-        if self._life is None and now >= self._not_before:
+        if self._life is None and self._place != NOWHERE and now >= self._not_before:
             try:
-                self._life = self._start(now)
+                self._life = self._start(self._place, now)
             except OSError as error:  # no memory, no process: that passes
                 self._try_again(now)
                 self._log(WARNING, f"who keeps the store's disk cannot be started: {error}")
-                return
-            if self._place != NOWHERE:
-                self._pass_on()
 
-    def _start(self, now: float) -> _Life:
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(writer, False)
-        last_words, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, _LAST_WORDS_SIZE)
-        plan = plan_for(_Needs(), "disk", (2,), outer_id=self._outer_id)
-        description = _sealed(json.dumps({"path": PATH, "seal": plan.to_json()}).encode())
-        own = {0: self._null, 1: self._null, 2: end, 3: description, IMAGE_FD: self._image, NEWS_FD: reader}
-        try:
-            return _Life(spawn(own, self._program), writer, last_words, now)
-        except OSError:
-            os.close(writer)
-            os.close(last_words)
-            raise
-        finally:
-            for fd in (reader, end, description):
-                os.close(fd)
+    def _start(self, place: Place, now: float) -> _Life:
+        described = {"path": PATH, "seal": self._plan.to_json(), "place": place}
+        with ExitStack() as ours, ExitStack() as passed_on:
+            last_words, end = last_words_pipe()
+            ours.callback(os.close, last_words)
+            passed_on.callback(os.close, end)
+            description = ramdisk.sealed("septum-disk", json.dumps(described).encode())
+            passed_on.callback(os.close, description)
+            own = {0: self._null, 1: self._null, 2: end, 3: description, IMAGE_FD: self._image}
+            life = _Life(spawn(own, self._program), place, last_words, now)
+            ours.pop_all()
+        return life
 
     def _bury(self, life: _Life, now: float) -> None:
         self._life = None
+        words = self._end(life)
+        if life.place != self._place:
+            return  # its guest has gone, and it with it
         if now - life.began >= _CALM:
             self._rest = _FIRST_REST
         self._try_again(now)
-        words = self._end(life)
         self._log(WARNING, f"who keeps the store's disk has ended: {words}; another one follows")
 
     def _try_again(self, now: float) -> None:
@@ -143,13 +129,12 @@ class DiskProcess:
 
     @staticmethod
     def _end(life: _Life) -> str:
-        status = life.child.reap()
-        try:
-            untrusted_words = os.read(life.last_words, _LAST_WORDS_SIZE)
-        except BlockingIOError:
-            untrusted_words = b""
-        life.close()
+        status, untrusted_words = life.child.bury(life.last_words)
         return " | ".join([f"status {status}", *printable(untrusted_words).splitlines()])
+
+    def describe(self) -> dict[str, Any]:
+        """As Disk has it."""
+        return {"pid": None if self._life is None else self._life.child.pid, "seal": self._plan.to_json()}
 
     def close(self) -> None:
         """Ends it."""
@@ -164,13 +149,6 @@ def _has_ended(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _sealed(content: bytes) -> int:
-    fd = os.memfd_create("septum-disk", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.write(fd, content)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALED)
-    return fd
 
 
 def place_of(domid: int, offered: Sequence[int | None]) -> Place:

@@ -1,5 +1,5 @@
 """The program that keeps a store's disk in dom0, as boot.py is that of a domain: started in the same way, sealed in the
-same way, with the image's file and a pipe from the monitor in its hands. What it does is in keeping.py.
+same way, with the image's file in its hands. What it does is in keeping.py.
 """
 
 import json
@@ -17,7 +17,7 @@ def main() -> None:
     sys.path.extend(description["path"])
     from appliance.monitor.xen import keeping
 
-    keeping.run(description["seal"])
+    keeping.run(description["seal"], description["place"])
 
 
 if __name__ == "__main__":

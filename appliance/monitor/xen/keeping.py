@@ -1,10 +1,13 @@
 """Keeps the disk of a store that is a Xen guest: reads, writes and syncs one file of dom0 as the guest orders.
 
 The guest grants the channel, as all do; this end maps it, asks what to do next, says what became of it (disk.proto).
-What it reads and writes it does not look at. It is sealed before it sees the first byte of the guest: if the guest
-breaks in here, it has got the file that is its own, and nothing else of dom0.
+What it reads and writes it does not look at. It meets one guest, once: gntdev, by which any page could be mapped that
+any guest grants to dom0 (netback's packets among them), is given up as soon as the ring is mapped. Then it is sealed,
+before it sees the first order: if the guest breaks in here, it has got the file that is its own, and nothing else of
+dom0.
 
-Whatever goes wrong ends it; the monitor starts another one, and tells that where the guest is now.
+Whatever goes wrong ends it, and the end of the guest does: the monitor starts another one, for the guest that is there
+then.
 """
 
 from __future__ import annotations
@@ -12,29 +15,39 @@ from __future__ import annotations
 import errno
 import os
 import select
-import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from septum.v1.disk import DISK_DONE, DISK_FAILED, DISK_FULL, DISK_READ, DISK_WRITE, DiskDone, DiskOrder
 
 from appliance.guest import lastwords
+from appliance.monitor.sandbox.allowlist import INT, LONG, Match, Rule
 from appliance.monitor.sandbox.plan import SealPlan
 from appliance.monitor.sandbox.seal import seal
-from appliance.monitor.sandbox.xenguest import channel_rules
 from appliance.vchan.endpoint import Endpoint
 from appliance.vchan.grants import ClientWire, Meeting
 from appliance.vchan.ring import Side
 from appliance.vchan.schema import schema
-from appliance.xen import gntdev
+from appliance.xen import evtchn, gntdev
 
 IMAGE_FD: Final = 4
-NEWS_FD: Final = 5
-NEWS: Final = struct.Struct("=III")
-"""What the monitor writes: the guest's number, the reference of the ring's first page, the port. Zeros: it is gone."""
+_POLL_FD: Final = 3
+_EVENTS_FD: Final = 5
+KEPT: Final = (lastwords.LAST_WORDS_FD, _POLL_FD, IMAGE_FD, _EVENTS_FD)
+"""All that it holds once it is sealed. It opens two of them itself: each gets the lowest number that is free (open(2)),
+which is how whoever looks at it from outside can know them.
+"""
+_OF_THE_EVENT: Final = (Match(0, INT, (_EVENTS_FD,)), Match(2, LONG, (evtchn.PORT.size,)))
+FURTHER: Final[Mapping[str, Rule]] = {
+    "ioctl": ((Match(0, INT, (_EVENTS_FD,)), Match(1, INT, (evtchn.NOTIFY,))),),
+    "read": (_OF_THE_EVENT,),
+    "write": (_OF_THE_EVENT,),
+}
+"""What the channel takes once it is met, as ``allowlist.rules``: to wake the guest, and to be woken."""
 
 SYSCALLS: Final = ("pread64", "pwrite64", "fdatasync", "lseek")
 _LARGEST_READ: Final = 32 << 10
+_LARGEST_IMAGE: Final = 272 << 20
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _LOOK: Final = 0.5  # seconds: the longest sleep, the backstop behind a lost wake
 
@@ -75,6 +88,8 @@ class Image:
         return b"".join(piece.ljust(length, b"\0") for piece in pieces)
 
     def _write(self, offset: int, data: bytes) -> None:
+        if offset + len(data) > _LARGEST_IMAGE:
+            raise OSError(errno.EFBIG, "more than an image holds")
         rest = memoryview(data)
         while rest:
             written = os.pwrite(self._fd, rest, offset)
@@ -97,54 +112,42 @@ class Session:
         self.endpoint.flush()
 
 
-class Keeper:
-    """The loop's state: at most one guest. ``device`` is gntdev's descriptor."""
+def met(place: Sequence[int]) -> ClientWire:
+    """The wire to the guest: its number, the reference of the ring's first page, the port. Nothing else can be mapped
+    any more, nor can this be met anew: gntdev is closed, and lets the pages go when they are unmapped.
 
-    def __init__(self, wire: ClientWire, image: Image) -> None:
-        self._wire = wire
-        self._image = image
-        self.session: Session | None = None
-
-    def hear(self, news: bytes) -> None:
-        """Errors: GrantError if the guest does not offer what the monitor says; ValueError."""
-        if len(news) != NEWS.size:
-            raise ValueError(f"{len(news)} bytes are no news")
-        domid, ring_ref, port = NEWS.unpack(news)
-        self._wire.detach()
-        self.session = None
-        if domid:
-            self._wire.accept(domid, Meeting(ring_ref, port))
-            self.session = Session(Endpoint(self._wire, Side.CLIENT, schema("disk")), self._image)
+    Errors: OSError; GrantError if the guest does not offer that.
+    """
+    domid, ring_ref, port = place
+    device = gntdev.open_device()
+    try:
+        wire = ClientWire(device, schema("disk").orders)
+        wire.accept(domid, Meeting(ring_ref, port))
+    finally:
+        os.close(device)
+    return wire
 
 
-def run(seal_plan: Mapping[str, Any]) -> None:
-    """Never returns while the monitor lives. Last words on descriptor 2."""
+def run(seal_plan: Mapping[str, Any], place: Sequence[int]) -> None:
+    """Never returns. Last words on descriptor 2."""
     lastwords.install()
     try:
-        _run(SealPlan.from_json(dict(seal_plan)))
+        _run(SealPlan.from_json(dict(seal_plan)), place)
     except BaseException as death:
         lastwords.last_words(death)
         lastwords.leave()
 
 
-def _run(plan: SealPlan) -> None:
-    device = gntdev.open_device()
-    wire = ClientWire(device, schema("disk").orders)
-    poll = select.epoll(2)
-    poll.register(NEWS_FD, select.EPOLLIN)
+def _run(plan: SealPlan, place: Sequence[int]) -> None:
+    wire = met(place)
+    poll = select.epoll(1)
     poll.register(wire.fileno(), select.EPOLLIN | select.EPOLLET)
-    keeper = Keeper(wire, Image(IMAGE_FD))
-    keep = (lastwords.LAST_WORDS_FD, IMAGE_FD, NEWS_FD, device, wire.fileno(), poll.fileno())
-    seal(plan._replace(keep_fds=tuple(sorted(keep))), channel_rules(NEWS_FD, (device,)))
+    if (wire.fileno(), poll.fileno()) != (_EVENTS_FD, _POLL_FD):
+        raise OSError(0, f"descriptors {wire.fileno()} and {poll.fileno()} are not those of the plan, {KEPT}")
+    session = Session(Endpoint(wire, Side.CLIENT, schema("disk")), Image(IMAGE_FD))
+    seal(plan, FURTHER)
     while True:
-        session = keeper.session
-        is_idle = session is None or session.endpoint.arm(space=False)
-        for fd, _ in poll.poll(_LOOK if is_idle else 0.0):
-            if fd == NEWS_FD:
-                news = os.read(NEWS_FD, NEWS.size)
-                if not news:
-                    return  # the monitor has ended
-                keeper.hear(news)
-        if keeper.session is not None:
-            keeper.session.endpoint.disarm()
-            keeper.session.turn()
+        session.turn()
+        if session.endpoint.arm(space=False):
+            poll.poll(_LOOK)
+        session.endpoint.disarm()

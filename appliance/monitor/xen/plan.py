@@ -163,7 +163,7 @@ def plans_of(assembly: ValidatedAssembly, box: str) -> dict[str, Plan]:
 
 
 def with_sides(plans: dict[str, Plan], sides: dict[str, Side]) -> dict[str, Plan]:
-    """``plans`` with an interface for the domains that hold a network device. ``sides`` by red and black."""
+    """``plans`` with an interface for the domains that hold a network device. ``sides`` by red, black and admin."""
     found = {}
     for name, plan in plans.items():
         devices = NETWORK_DEVICES & set(plan.domain.role.devices)

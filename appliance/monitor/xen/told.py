@@ -23,11 +23,12 @@ class Told:
         self._box = memoryview(mmap.mmap(devices["box"], boxpage.BOX_BYTES, prot=mmap.PROT_READ))
         self._orders = memoryview(mmap.mmap(devices["orders"], boxpage.ORDERS_BYTES))
         self._seen = 0
+        self._counted = 0  # the orders of this life
 
     def map(self, domid: int, references: list[int]) -> None:
         """The next life's. Errors: OSError."""
         self.pages.map(domid, references)
-        self._seen = 0
+        self._seen = self._counted = 0
 
     def turn(self) -> None:
         """Passes on what is new, either way."""
@@ -37,8 +38,11 @@ class Told:
         if boxpage.sequence(self._box) != self._seen and (found := boxpage.read(self._box)) is not None:
             self._seen, text = found
             boxpage.write(memory[: boxpage.BOX_BYTES], text)
-        untrusted = memory[boxpage.BOX_BYTES : boxpage.BOX_BYTES + boxpage.ORDER_BYTES]
-        self._orders[: boxpage.ORDER_BYTES] = bytes(untrusted)
+        untrusted_count, untrusted_number = boxpage.ordered(memory[boxpage.BOX_BYTES :])
+        if untrusted_count != self._counted:
+            # Counted on over all lives: each begins with pages of its own, and zeros are no order for the first domain
+            self._counted = untrusted_count
+            boxpage.order(self._orders, untrusted_number)
 
     def close(self) -> None:
         """Lets the guest's pages go. An order of its that was not obeyed yet stays."""

@@ -106,6 +106,16 @@ def test_who_goes_away_with_an_order_is_told_of_at_once() -> None:
     assert orderer.is_ready and orderer.sessions == 2
 
 
+def test_nothing_is_ordered_of_who_has_gone_and_was_not_yet_heard_to() -> None:
+    world, orderer, other = made()
+    asked(world, other)
+    assert orderer.is_ready
+    other.close()
+    assert not orderer.is_ready  # a request waits, where an order would have failed
+    world.turn(2)
+    assert not orderer.is_ready
+
+
 def test_who_asks_twice_breaks_the_protocol() -> None:
     world, orderer, other = made()
     asked(world, other)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from appliance.monitor.xen.xl import Row, XlError
+from appliance.monitor.xen.xl import Row, XlError, rows
 from appliance.xen.xswire import Event
 
 
@@ -72,23 +72,31 @@ class FakeStore:
 
 
 class FakeJob:
-    """An xl that is done as soon as it is looked at. ``effect`` is what it does."""
+    """An xl that is done as soon as it is looked at, or that hangs for ever. ``effect`` is what it does, and says."""
 
-    def __init__(self, effect: Any) -> None:
+    def __init__(self, effect: Any, hangs: bool = False) -> None:
         self._effect = effect
-        self._over = os.eventfd(1)
+        self._hangs = hangs
+        self._over = os.eventfd(not hangs)
+        self.is_late = False
 
     def fileno(self) -> int:
         return self._over
 
     @property
     def is_over(self) -> bool:
-        return True
+        return not self._hangs
 
-    def wait(self, seconds: float = 0) -> str:
-        self._effect()
+    def hurry(self) -> None:
+        pass
+
+    def end(self) -> None:
         os.close(self._over)
-        return ""
+
+    def wait(self) -> str:
+        assert not self._hangs, "nobody may wait for it"
+        os.close(self._over)
+        return self._effect() or ""
 
 
 class FakeXl:
@@ -103,6 +111,8 @@ class FakeXl:
         self.shut_down: set[int] = set()
         self.fails = 0  # so many times `xl list` does not know what to say
         self.has_consoles = True
+        self.hangs: set[str] = set()  # orders of which an xl hangs
+        self.hung: list[FakeJob] = []
         self.configurations: dict[str, dict[str, Any]] = {}
         self.ramdisks: dict[str, bytes] = {}
         self.kernels: list[int] = []
@@ -122,7 +132,13 @@ class FakeXl:
         assert name not in self._names.values(), f"two guests called {name}"
         self.configurations[name], self.ramdisks[name] = said, os.pread(fds[1], 1 << 28, 0)
         domid, self._next = self._next, self._next + 1
-        return FakeJob(lambda: self._create(domid, said))
+        return self._job("create", lambda: self._create(domid, said))
+
+    def _job(self, order: str, effect: Any) -> FakeJob:
+        job = FakeJob(effect, order in self.hangs)
+        if order in self.hangs:
+            self.hung.append(job)
+        return job
 
     def _create(self, domid: int, said: dict[str, Any]) -> None:
         self._names[domid] = said["name"]
@@ -140,16 +156,21 @@ class FakeXl:
             store.write(f"{home}/device/vif/0/state", "1")
             store.owners[f"{home}/device/vif/0"] = [f"n{domid}", "r0"]
 
-    def run(self, *words: str) -> str:
-        self.asked.append(words)
-        if words[0] == "destroy":
-            if int(words[1]) not in self._names:
+    def destroy(self, domid: int) -> FakeJob:
+        self.asked.append(("destroy", str(domid)))
+
+        def effect() -> None:
+            if domid not in self._names:
                 raise XlError("no such domain")
-            self.vanish(int(words[1]))
-        return ""
+            self.vanish(domid)
+
+        return self._job("destroy", effect)
 
     def unpause(self, domid: int) -> None:
         self.asked.append(("unpause", str(domid)))
+
+    def pause(self, domid: int) -> None:
+        self.asked.append(("pause", str(domid)))
 
     def close(self) -> None:
         pass
@@ -165,8 +186,23 @@ class FakeXl:
     def domid(self, name: str) -> int:
         return next(domid for domid, known in self._names.items() if known == name)
 
+    @property
+    def titles(self) -> list[str]:
+        """Of the guests that there are."""
+        return list(self._names.values())
+
     def list(self) -> list[Row]:
+        return rows(self._say())
+
+    def listing(self) -> FakeJob:
+        return self._job("list", self._say)
+
+    def _say(self) -> str:
         if self.fails:
             self.fails -= 1
             raise XlError("libxl: a guest went away while it was looked at")
-        return [Row(name, domid, 48, domid in self.shut_down) for domid, name in self._names.items()]
+        lines = (
+            f"{name} {domid} 48 1 {'---s--' if domid in self.shut_down else '-b----'} 1.0"
+            for domid, name in self._names.items()
+        )
+        return "\n".join(["Name ID Mem VCPUs State Time(s)", *lines])

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from appliance.monitor.links import LinkError
 from appliance.monitor.network import NetworkError
 from appliance.monitor.telling import Telling
 from appliance.monitor.xen import backend as module
-from appliance.monitor.xen import bridges, config, pages, ramdisk, seals, wiring
+from appliance.monitor.xen import bridges, burials, config, pages, ramdisk, seals, wiring
 from appliance.monitor.xen.backend import XenBackend, XenError
 from appliance.monitor.xen.bridges import Bridges
 from appliance.monitor.xen.disk import NOWHERE, Place
@@ -93,7 +94,14 @@ class Machine:
         self.journal = os.memfd_create("journal")
         arguments: Any = (assembly, "wg0", where, images(assembly, where), SIDES, self.journal, self.xl, self.store)
         self.disk = FakeDisk()
-        self.backend = XenBackend(*arguments, amiss=lambda _: [amiss] if amiss else [], disk=self.disk, devices=held)
+        self.lines: list[str] = []
+        self.backend = XenBackend(
+            *arguments,
+            amiss=lambda _: [amiss] if amiss else [],
+            disk=self.disk,
+            devices=held,
+            log=lambda priority, text: self.lines.append(text),
+        )
 
     def up(self) -> None:
         for name in self.backend.neighbours:
@@ -309,6 +317,74 @@ def test_an_xl_that_fails_ends_nothing_and_hides_no_death(machine: Machine) -> N
     assert "log" not in machine.backend.living
 
 
+def test_while_an_xl_hangs_the_others_are_watched_and_built_anew(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(burials, "_FIRST_REST", 0.0)
+    machine.up()
+    domid = machine.xl.domid("wg0-filter")
+    machine.xl.hangs.add("destroy")
+    machine.backend.kill("filter")
+    machine.backend.bury("filter")
+    assert ("pause", str(domid)) in machine.xl.asked  # it does nothing more, whatever xl does
+    machine.backend.reset("filter")
+    machine.backend.start("filter")
+    machine.xl.hangs.clear()
+    machine.xl.vanish(machine.xl.domid("wg0-red"))
+    machine.backend.turn()
+    assert "red" not in machine.backend.living
+    machine.backend.bury("red")
+    machine.backend.start("red")
+    for _ in range(3):
+        machine.backend.turn()
+    assert machine.xl.domid("wg0-red") > domid and machine.xl.domid("wg0-filter") == domid  # its next life waits
+    machine.backend.kill("filter")  # for too long, says the supervisor
+    machine.backend.bury("filter")
+    machine.backend.reset("filter")
+    machine.backend.start("filter")
+    machine.backend.turn()
+    assert machine.xl.domid("wg0-filter") == domid
+    (hung,) = machine.xl.hung
+    hung.is_late = True
+    for _ in range(4):
+        machine.backend.turn()
+    assert [line for line in machine.lines if "wg0-filter cannot be destroyed yet" in line]
+    assert machine.xl.domid("wg0-filter") > domid
+
+
+def test_an_xl_that_hangs_at_making_a_guest_is_ended_with_it(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(burials, "_FIRST_REST", 0.0)
+    machine.xl.hangs.add("create")
+    machine.backend.start("rng")
+    machine.backend.start("log")
+    machine.backend.turn()
+    machine.xl.hangs.clear()
+    machine.backend.kill("rng")
+    machine.backend.bury("rng")
+    machine.backend.turn()
+    assert machine.xl.titles == []  # it makes one at a time
+    (hung,) = machine.xl.hung
+    hung.is_late = True
+    for _ in range(2):
+        machine.backend.turn()
+    assert machine.xl.titles == ["wg0-log"]
+
+
+def test_an_xl_that_hangs_when_asked_who_has_ended_is_ended_and_asked_again(machine: Machine) -> None:
+    machine.up()
+    machine.xl.shut_down.add(machine.xl.domid("wg0-log"))
+    machine.xl.hangs.add("list")
+    machine.store.events.append(Event("@releaseDomain", "death"))
+    machine.backend.turn()
+    machine.xl.vanish(machine.xl.domid("wg0-red"))  # that the xenstore itself knows
+    machine.xl.hung[0].is_late = True
+    machine.xl.hangs.clear()
+    machine.backend.turn()
+    assert "log" in machine.backend.living and any("`xl list` hangs" in line for line in machine.lines)
+    machine.backend.turn()
+    assert {"log", "red"} & set(machine.backend.living) == set()
+
+
 def test_a_console_that_comes_late_is_waited_for(machine: Machine) -> None:
     machine.xl.has_consoles = False
     machine.backend.start("rng")
@@ -335,6 +411,29 @@ def test_what_was_written_to_one_that_was_just_going_is_not_left_behind(machine:
     machine.backend.turn()
     machine.backend.bury("red")
     assert f"/local/domain/{red}" not in machine.store.nodes
+
+
+def test_one_whose_interface_is_gone_before_it_is_plugged_ends_alone(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def join(bridge: str, domid: int) -> None:
+        raise NetworkError(f"there is no vif{domid}.0")
+
+    monkeypatch.setattr(module.bridges, "join", join)
+    machine.up()
+    assert set(machine.backend.neighbours) - set(machine.backend.living) == {"red", "black"}
+    assert "could not be built: there is no vif" in machine.backend.bury("red")
+
+
+def test_a_guest_of_somebody_elses_that_has_our_name_is_left_alone(
+    assembly: ValidatedAssembly, tmp_path: Path, machine: Machine
+) -> None:
+    machine.xl._names[77] = "wg0-log"
+    arguments: Any = (assembly, "wg0", tmp_path, images(assembly, tmp_path), SIDES, 1, machine.xl, machine.store)
+    with pytest.raises(XenError, match=r"there is a guest wg0-log already.* xl destroy wg0-log"):
+        XenBackend(*arguments, amiss=lambda _: [])
+    assert machine.xl.domid("wg0-log") == 77
+    del machine.xl._names[77]
 
 
 # who is outside ------------------------------------------------------------------------------------------------------
@@ -379,6 +478,9 @@ class FakeDisk:
 
     def turn(self, now: float) -> None:
         pass
+
+    def describe(self) -> dict[str, Any]:
+        return {"pid": 7, "seal": {}}
 
     def close(self) -> None:
         self.is_closed = True
@@ -482,7 +584,7 @@ def test_nothing_is_left_behind(assembly: ValidatedAssembly, tmp_path: Path, mac
     machine.up()
     assert (tmp_path / "xen.json").exists()
     machine.backend.close()
-    assert machine.xl.list() == [] and not (tmp_path / "xen.json").exists()
+    assert machine.xl.titles == [] and not (tmp_path / "xen.json").exists()
     machine.backend = Machine(assembly, tmp_path).backend  # for the fixture to close
 
 
@@ -505,6 +607,40 @@ try:
 except NetworkError as error:
     print(error)
 """
+
+
+BARE = """
+import os, subprocess, sys
+from pathlib import Path
+from appliance.monitor.links import LinkError
+from appliance.monitor.xen import bridging
+
+def link(*words):
+    subprocess.run(["ip", "link", *words], check=True)
+
+for name, kind in (("lan", "veth"), ("wan", "veth")):
+    link("add", name, "type", kind, "peer", "name", f"{name}-peer")
+link("add", "link", "lan", "name", "lan.10", "type", "macvlan")
+subprocess.run(["mount", "-t", "sysfs", "sys", "/sys"], check=True)
+sides = {"red": "lan", "black": "wan"}, {"red": "box.red", "black": "box.black"}
+home = os.open("/proc/self/ns/net", os.O_RDONLY)
+record = Path(sys.argv[1]) / "record"
+try:
+    bridging.make(*sides, record, home)
+except LinkError as error:
+    print(error)
+assert not record.exists() and not Path("/sys/class/net/box.red").exists()
+link("del", "lan.10")
+for name in sides[0].values():
+    bridging._see_bare(name)
+"""
+
+
+@pytest.mark.root
+def test_no_interface_is_bridged_that_dom0_has_another_one_on(tmp_path: Path) -> None:
+    command = ["unshare", "-n", "-m", sys.executable, "-c", BARE, str(tmp_path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    assert "dom0 has lan.10 on lan" in done.stdout and "ip link del lan.10" in done.stdout
 
 
 @pytest.mark.root
@@ -594,7 +730,20 @@ def test_one_question_for_all_guests_and_none_that_xl_is_not_done_with() -> None
 
 def test_a_box_on_xen_is_inline(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="--wan"):
-        Bridges(Network("wg0", lan="eth1"), "wg0", tmp_path)
+        Bridges(Network("wg0", lan="eth1"), "wg0", tmp_path, ())
+
+
+def test_a_managed_box_on_xen_says_where_administrators_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Network("wg0", lan="eth1", wan="eth2")
+    with pytest.raises(NetworkError, match=r"not dom0.*--admin"):
+        Bridges(net, "wg0", tmp_path, {"management"})
+    seen = {side: {"addresses": [], "gateways": [], "largest_group": 1} for side in ("red", "black", "admin")}
+    monkeypatch.setattr(bridges, "Helper", lambda work: SimpleNamespace(result=lambda: seen))
+    for wanted, sides in (((), {"red", "black"}), (("management",), {"red", "black", "admin"})):
+        place = Bridges(replace(net, admin=("192.0.2.9", 50051)), "wg0", tmp_path, wanted)
+        place.open()
+        assert place.sides.keys() == sides  # no interface is taken for whom nobody of this box serves
+        place.close()
 
 
 def test_an_index_of_images(assembly: ValidatedAssembly, tmp_path: Path) -> None:
@@ -695,6 +844,12 @@ def test_what_is_told_is_copied_to_the_guest_and_what_it_orders_from_it(
     assert telling.turn(3.0) == "b" and telling.turn(4.0) is None
     told.close()
     assert len(given_back) == 1 and not told.pages.is_mapped and not any(told.pages.memory)
+    told.map(6, list(range(65)))  # its next life, whose pages know of no order yet
+    told.turn()
+    assert telling.turn(5.0) is None
+    boxpage.order(orders, 0)
+    told.turn()
+    assert telling.turn(6.0) == "a"
 
 
 def test_a_guest_that_writes_nonsense_for_what_it_is_told_by_is_ended(

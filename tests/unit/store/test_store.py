@@ -137,7 +137,10 @@ def test_a_lazy_put_is_on_the_disk_before_one_that_is_not() -> None:
     order: list[str] = []
     store = Store(Image(disk.read, lambda at, data: order.append("write"), lambda: order.append("sync")))
     store.put("a", "q", 1, b"", lazy=True)
+    assert order == ["sync", "write"], "its own pages are not all: those of the life before are not on the disk either"
+    order.clear()
     store.put("a", "r", 1, b"", lazy=True)
+    store.put("a", "s", 1, b"", lazy=True)
     store.put("a", "head", 1, b"")
     assert order == ["write", "write", "sync", "write", "sync"]
     store.put("a", "head", 2, b"")

@@ -3,7 +3,7 @@
     managed.py FOLDER ADDRESS PORT SECONDS   one JSON object when they run; then it goes on until there is FOLDER/end
 
 FOLDER has what `septum init` made, in management/. ADDRESS is on dom0's interface ``lan``, which becomes admin's; in
-the place of the box's other two are interfaces that lead nowhere.
+the place of the box's other two are interfaces that lead nowhere. Xen must enforce the policy of vpn-managed.toml.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from appliance.management.trust import trust
 from appliance.monitor import devices
 from appliance.monitor.places import run_dir
 from appliance.monitor.telling import Telling
+from appliance.monitor.xen.backend import policy_amiss
 from appliance.monitor.xen.bridges import Bridges
 from tests.xen.interop.some import BOX, CONF, Some
 
@@ -38,7 +39,19 @@ def assembly(folder: Path, admin: tuple[str, int]) -> ValidatedAssembly:
     built = from_wgquick(file, lan=NOWHERE[0], wan=NOWHERE[1], base=ASSEMBLIES / "vpn-managed.toml")
     believed = trust(folder)
     assert believed is not None
-    return replace(built.called_at(admin).with_trust(believed), xen=Xen(xsm="absent", type="pv"), proof=_PROOF)
+    return replace(built.called_at(admin).with_trust(believed), xen=Xen(xsm="enforcing", type="pv"), proof=_PROOF)
+
+
+def policy(built: ValidatedAssembly) -> dict[str, list[str]]:
+    """How what Xen enforces differs from ``built``, and from others of which it must differ."""
+    joined = next(one for one in built.channels if (one.client.domain, one.server.domain) == ("admin", "config"))
+    fewer = tuple(one for one in built.channels if one is not joined)
+    deaf = [replace(one, role=replace(one.role, devices=())) if one.name == "admin" else one for one in built.domains]
+    return {
+        "own": policy_amiss(built),
+        "without a channel": policy_amiss(replace(built, channels=fewer, proof=_PROOF)),
+        "without an interface": policy_amiss(replace(built, domains=tuple(deaf), proof=_PROOF)),
+    }
 
 
 def state(some: Some) -> dict[str, Any]:
@@ -66,7 +79,7 @@ def main(where: str, address: str, port: str, seconds: str) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     built = assembly(folder, (address, int(port)))
     assert built.network is not None
-    place = Bridges(built.network, BOX, directory)
+    place = Bridges(built.network, BOX, directory, built.devices)
     place.open()
     telling = Telling([domain.name for domain in built.domains], lambda: state(some))
     identity = devices.open_identity(folder / "management/identity.json")
@@ -74,6 +87,7 @@ def main(where: str, address: str, port: str, seconds: str) -> None:
     seen: dict[str, Any] = {}
     try:
         seen["all run after s"] = round(some.run(*NAMES), 1)
+        seen["policy"] = policy(built)
         seen["admin is at"] = place.sides["admin"].settings["addresses"]
         seen["dom0 has on it"] = subprocess.run(
             ["ip", "-o", "addr", "show", "dev", "lan"], check=True, capture_output=True, text=True

@@ -1,7 +1,7 @@
 """Two guests of a gateway, filter and store, and dom0 as what it is to them: the operator's end, the disk, and (in the
 place of keymgr) whose blobs are kept.
 
-Runs in dom0:  operated.py FOLDER   prints one JSON object of what it saw. No policy: tests/xen/test_policy.py has that.
+Runs in dom0:  operated.py FOLDER   prints one JSON object of what it saw. Xen must enforce the policy of vpn.toml.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def assembly(folder: Path) -> ValidatedAssembly:
     file = folder / "wg0.conf"
     file.write_text(CONF + PEER)
     file.chmod(0o600)
-    return replace(from_wgquick(file, lan="lan", wan="wan"), xen=Xen(xsm="absent", type="pv"), proof=_PROOF)
+    return replace(from_wgquick(file, lan="lan", wan="wan"), xen=Xen(xsm="enforcing", type="pv"), proof=_PROOF)
 
 
 def number_of(some: Some, client: str) -> int:
