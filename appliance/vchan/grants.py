@@ -42,9 +42,10 @@ class GrantError(Exception):
 class _GrantWire:
     """A Wire whose pages come and go. ``fd`` is the device's, and may be shared by many wires."""
 
-    def __init__(self, fd: int, orders: Orders) -> None:
+    def __init__(self, fd: int, orders: Orders, side: Side) -> None:
         self._fd = fd
         self._orders = orders
+        self._peer_wants = side.other.wants
         self._window = Window(layout.size(orders))
         self._event = EventChannel()
         self.memory = self._window.memory
@@ -54,6 +55,9 @@ class _GrantWire:
         return self._event.fd
 
     def notify(self) -> None:
+        # One wish, one event: what is written until the peer is awake costs no further entry into Xen. What it wished
+        # since we looked is taken down with it and answered by this event, which comes after (decision 2).
+        self.memory[self._peer_wants] = 0
         self._event.notify()
 
     def hear(self) -> None:
@@ -74,7 +78,7 @@ class ServerWire(_GrantWire):
     """The server's end. ``fd`` is of gntalloc.open_device."""
 
     def __init__(self, fd: int, orders: Orders) -> None:
-        super().__init__(fd, orders)
+        super().__init__(fd, orders, Side.SERVER)
         self._lent: gntalloc.Lent | None = None
 
     def offer(self, domid: int) -> Meeting:
@@ -109,7 +113,7 @@ class ClientWire(_GrantWire):
     """The client's end. ``fd`` is of gntdev.open_device."""
 
     def __init__(self, fd: int, orders: Orders) -> None:
-        super().__init__(fd, orders)
+        super().__init__(fd, orders, Side.CLIENT)
         self._borrowed: gntdev.Borrowed | None = None
         self._header = Window(layout.PAGE)
 

@@ -16,7 +16,10 @@ class Wire(Protocol):
         """To be waited for edge-triggered (EPOLLET), and never read but by ``hear``."""
 
     def notify(self) -> None:
-        """Wakes the peer. Never blocks; notifying a peer that is awake, or gone, does nothing."""
+        """Wakes the peer. Never blocks; notifying a peer that is awake, or gone, does nothing.
+
+        May take down in ``memory`` what the peer asked to be woken for: who sleeps again asks again (decision 2).
+        """
 
     def hear(self) -> None:
         """Awake: takes note of the notifications so far. Each one behind it makes ``fileno`` readable anew."""

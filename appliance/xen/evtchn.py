@@ -31,7 +31,9 @@ class EventChannel:
 
     def __init__(self) -> None:
         self.fd = os.open(DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._port: bytes | None = None  # in the machine's order, as all calls want it
+        # In the machine's order, as all calls want it; Python tries an ioctl's argument as something writable first,
+        # and makes and drops an exception for what is not, at every notification
+        self._port: bytearray | None = None
 
     @property
     def port(self) -> int | None:
@@ -50,7 +52,7 @@ class EventChannel:
         self.unbind()
         # Of a bytearray, what comes back is the call's result, not the argument's bytes
         port: int = fcntl.ioctl(self.fd, code, bytearray(argument))
-        self._port = PORT.pack(port)
+        self._port = bytearray(PORT.pack(port))
         return port
 
     def notify(self) -> None:

@@ -288,6 +288,22 @@ def test_a_flood_of_events_is_one_or_two(two: Two) -> None:
         assert heard < 4
 
 
+def test_a_peer_that_sleeps_is_woken_once_for_all_that_is_written_until_it_is_awake(two: Two) -> None:
+    server, client = two.ends()
+    for _ in range(3):
+        for wire in (two.server, two.client):
+            while readable(wire):  # of the opening
+                wire.hear()
+        assert server.arm(space=False)
+        for number in range(5):
+            assert client.send(numbered(number, 100))
+            client.flush()
+        assert readable(two.server)
+        assert server.disarm()
+        assert not readable(two.server)  # a second one would have been kept for us until we heard the first
+        assert [server.receive() for _ in range(6)] == [*(numbered(number, 100) for number in range(5)), None]
+
+
 # death
 
 

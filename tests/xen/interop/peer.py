@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import sys
 import time
+from collections.abc import Callable
 
 from appliance.vchan.grants import ClientWire, GrantError, Meeting, ServerWire
 from appliance.vchan.layout import NOTIFY_READ, NOTIFY_WRITE, Orders
@@ -14,6 +15,7 @@ from appliance.xen import gntalloc, gntdev
 from appliance.xen.xenstore import Xenstore
 
 PATIENCE = 60.0  # seconds
+COUNT = bytes(range(256)) * 2
 
 
 class End:
@@ -24,10 +26,9 @@ class End:
         self._poll = select.poll()
         self._poll.register(wire.fileno(), select.POLLIN)
 
-    def _sleep(self, bits: int, has_come: object) -> None:
-        assert callable(has_come)
+    def _sleep(self, bits: int, has_come: Callable[[int], bool], size: int) -> None:
         self._vchan.want(bits)
-        if not has_come() and not self._poll.poll(PATIENCE * 1000):
+        if not has_come(size) and not self._poll.poll(PATIENCE * 1000):
             raise TimeoutError("the peer is silent")
         self._wire.hear()
         self._vchan.want(0)
@@ -35,16 +36,17 @@ class End:
     def open(self) -> None:
         while self._vchan.progress() != "opened":
             self._wire.notify()
-            self._sleep(0, lambda: not self._vchan.is_settled())
+            self._sleep(0, lambda _: not self._vchan.is_settled(), 0)
         self._wire.notify()
 
     def is_open(self) -> bool:
-        self._vchan.progress()
+        if not self._vchan.is_live:
+            self._vchan.progress()
         return self._vchan.state is State.OPEN
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | bytearray) -> None:
         while not self._vchan.fits(len(data)):
-            self._sleep(NOTIFY_READ, lambda: self._vchan.fits(len(data)))
+            self._sleep(NOTIFY_READ, self._vchan.fits, len(data))
             assert self.is_open()
         self._vchan.write((data,), len(data))
         self._wake(NOTIFY_WRITE)
@@ -52,7 +54,7 @@ class End:
     def receive(self, size: int) -> bytes:
         while not self._vchan.has(size):
             assert self.is_open(), "the peer has gone"
-            self._sleep(NOTIFY_WRITE, lambda: self._vchan.has(size))
+            self._sleep(NOTIFY_WRITE, self._vchan.has, size)
         data = self._vchan.copy(size)
         self._vchan.consume(size)
         self._wake(NOTIFY_READ)
@@ -66,7 +68,7 @@ class End:
     def drained(self, size: int) -> None:
         """Waits until the peer has read everything, or is gone."""
         while self.is_open() and not self._vchan.fits(size):
-            self._sleep(NOTIFY_READ, lambda: self._vchan.fits(size) or not self._vchan.is_settled())
+            self._sleep(NOTIFY_READ, lambda size: self._vchan.fits(size) or not self._vchan.is_settled(), size)
 
 
 def order(least: int) -> int:
@@ -122,7 +124,8 @@ def meet(side: Side, domid: int, path: str, shape: Orders) -> End:
 
 
 def pattern(number: int, size: int) -> bytes:
-    return bytes((number + i) & 0xFF for i in range(min(size, 256))) * (size // 256 + 1)
+    start = number & 0xFF
+    return (COUNT[start : start + 256] * (size // 256 + 1))[:size]
 
 
 def main(side: str, domid: str, path: str, left: str, right: str, what: str, count: str, size: str) -> None:
@@ -130,23 +133,26 @@ def main(side: str, domid: str, path: str, left: str, right: str, what: str, cou
     end = meet(Side(side), int(domid), path, shape)
     rounds, length = int(count), int(size)
     trips = []
+    data = bytearray(length)  # as in peer.c: one for all pieces
     began = time.perf_counter()
-    patterns = [pattern(number, length)[:length] for number in range(256)]
     for number in range(rounds):
         if what == "echo":
             end.send(end.receive(length))
         elif what == "ping":
+            sending = pattern(number, length)
             sent = time.perf_counter()
-            end.send(patterns[number & 0xFF])
+            end.send(sending)
             back = end.receive(length)
             trips.append(time.perf_counter() - sent)
-            assert back == patterns[number & 0xFF]
+            assert back == sending
         elif what == "sink":
             back = end.receive(length)
             assert back[0] == number & 0xFF
             assert back[-1] == (number + length - 1) & 0xFF
         else:
-            end.send(patterns[number & 0xFF])
+            data[0] = number & 0xFF
+            data[-1] = (number + length - 1) & 0xFF
+            end.send(data)
     if what == "sink":
         end.send(b"!")
     elif what == "source":
