@@ -14,6 +14,7 @@ import typer
 
 from appliance.cli import building, filteroffline, images, keys, screen
 from appliance.cli.filtering import app as filtering
+from appliance.cli.options import Json
 
 app = typer.Typer(
     name="septum",
@@ -37,7 +38,6 @@ class Backend(StrEnum):
     XEN = "xen"
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Box = Annotated[str, typer.Argument(help="The box's name; not needed while only one is up.")]
 File = Annotated[Path, typer.Argument(help="A wg-quick file (wg0.conf) or an assembly (vpn.toml).")]
 Over = Annotated[

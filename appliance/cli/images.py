@@ -14,6 +14,7 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from appliance.cli import building, screen
+from appliance.cli.options import Json
 from appliance.image.manifest import INDEX, Image, ImageError, image
 
 app = typer.Typer(
@@ -22,7 +23,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Store = Annotated[
     Path | None,
     typer.Option("--store", help="Folder of images; /var/lib/septum/images for root, else ~/.cache/septum/images."),
