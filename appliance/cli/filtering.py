@@ -14,13 +14,13 @@ import typer
 from rich.text import Text
 from septum.v1.filtering import FlowRow, Hits
 
-from appliance.cli import screen
+from appliance.cli import helping, screen
 from appliance.cli.asking import AskError, Call
 from appliance.cli.options import Json
 from appliance.cli.running import RunningFilter, printable
 from components.filter.model import Action, Rule, RuleSet, Side
 
-app = typer.Typer(
+app = helping.App(
     name="filter",
     help="Look into the filter of a running box, explain what it does, and replace its rules.",
     no_args_is_help=True,

@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from appliance.cli import building, screen
+from appliance.cli import building, helping, screen
 from appliance.cli.options import Json
 from appliance.image.manifest import INDEX, Image, ImageError, image
 
-app = typer.Typer(
+app = helping.App(
     name="image",
     help="Images for Xen: for each role one kernel and one initramfs with that component and nothing else in it.",
     no_args_is_help=True,
