@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -69,7 +69,24 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in body:
         shown.add_row(*row)
-    out.print(shown)
+    out.print(fitted(shown, columns, body))
+
+
+def fitted(shown: Table, columns: Sequence[str], body: Sequence[Sequence[str | Text]]) -> RenderableType:
+    """``shown``, which has ``columns`` and ``body``; where not even its longest words stand side by side, its rows one
+    below the other, a line a cell.
+    """
+    for i, column in enumerate(shown.columns):
+        column.no_wrap = all(len(str(row[i]).split()) < 2 for row in body)  # the room is made by those with many words
+    if shown.__rich_measure__(out, out.options).minimum <= out.width:
+        return shown
+    width = max(map(len, columns))
+    lines = [Text(shown.title, "bold")] if isinstance(shown.title, str) else []
+    for first, *others in body:
+        lines.append(Text.assemble(first, style="bold"))
+        named = zip(columns[1:], others, strict=True)
+        lines += [Text.assemble((f"  {name:{width}}  ", "dim"), cell) for name, cell in named if str(cell)]
+    return Group(*lines)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from appliance.cli.screen import amount, as_json, err, good, is_json, out, progress, set_json
+from appliance.cli.screen import amount, as_json, err, fitted, good, is_json, out, progress, set_json
 from appliance.ctl.trouble import Exit, Place, Trouble
 
 PATIENCE: Final = 1.0  # seconds after which one wants to know what is being waited for
@@ -85,7 +85,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         shown.add_row(*row)
     out.print(Text(title, style="bold"), soft_wrap=True)
     if body:
-        out.print(shown)
+        out.print(fitted(shown, columns, body))
 
 
 def plural(count: int, what: str) -> str:
