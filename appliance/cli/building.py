@@ -48,6 +48,8 @@ def _meant(file: Path) -> Path:
         _fail(f"{usual} may be there, and cannot be looked at by this user", f"sudo, or the file's own path, as {own}")
     if str(file) == file.name and own.is_file():
         return own
+    if file.is_dir():
+        _fail(f"{file} is a directory", f"a file in it: septum up {file}/wg0.conf")
     if file.suffix == ".toml":
         _fail(f"{file}: there is no such file", f"one of the ready-made ones by its name: {_names()}")
     _fail(f"{file}: there is no such file", f"septum up /path/to/wg0.conf, or put it at {usual}")
@@ -78,7 +80,7 @@ def load(
     except AssemblyError as refused:
         _refuse(file, refused)
     except OSError as error:
-        _fail(f"{file}: {error.strerror}")
+        _fail(f"{file}: {error.strerror}", "as root" if isinstance(error, PermissionError) else "")
     for warning in loaded.warnings:
         print(_coloured(f"septum: {warning}", "33", sys.stderr), file=sys.stderr)
     return loaded
@@ -87,12 +89,9 @@ def load(
 def _refuse(file: Path, refused: AssemblyError) -> NoReturn:
     from appliance.cli import screen
 
-    for finding in refused.findings:
-        screen.err.print(str(finding), soft_wrap=True, markup=False)
-        if finding.excerpt:
-            screen.err.print(finding.excerpt, soft_wrap=True, markup=False, style="dim")
     count = len(refused.findings)
-    screen.fail(f"{file}: refused, {count} finding{'s' if count != 1 else ''}; nothing was changed")
+    why = f"{file}: refused, {count} finding{'s' if count != 1 else ''}; nothing was changed"
+    screen.fail(why, findings=[(str(one), one.excerpt) for one in refused.findings])
 
 
 def _coloured(text: str, colour: str, stream: Any) -> str:
@@ -162,6 +161,9 @@ def up(
     loaded = load(file, lan, wan, assembly, rules)
     rulesfile.end()
     box = name or file.stem
+    if loaded.network is None:
+        way = f"septum up {file} --lan eth1 --wan eth2" if "tun" not in loaded.devices else "septum up wg0.conf"
+        _fail(f"{file} does not say where in the network the box stands", way)
     if admin is not None:
         loaded = _called_at(loaded, admin)
     if loaded.trusting:

@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 import typer
 
-from appliance.cli import building, filteroffline, images, keys, screen
+from appliance.cli import building, filteroffline, helping, images, keys, screen
 from appliance.cli.filtering import app as filtering
+from appliance.cli.options import Json
 
-app = typer.Typer(
+app = helping.App(
     name="septum",
     help="An inline encryption, filtering and tunneling box in which every security concern is a domain of its own.",
     no_args_is_help=True,
@@ -37,7 +38,6 @@ class Backend(StrEnum):
     XEN = "xen"
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Box = Annotated[str, typer.Argument(help="The box's name; not needed while only one is up.")]
 File = Annotated[Path, typer.Argument(help="A wg-quick file (wg0.conf) or an assembly (vpn.toml).")]
 Over = Annotated[

@@ -14,19 +14,19 @@ import typer
 from rich.text import Text
 from septum.v1.filtering import FlowRow, Hits
 
-from appliance.cli import screen
+from appliance.cli import helping, screen
 from appliance.cli.asking import AskError, Call
+from appliance.cli.options import Json
 from appliance.cli.running import RunningFilter, printable
 from components.filter.model import Action, Rule, RuleSet, Side
 
-app = typer.Typer(
+app = helping.App(
     name="filter",
     help="Look into the filter of a running box, explain what it does, and replace its rules.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Box = Annotated[str, typer.Option("--box", "-b", help="The box's name; not needed while only one is up.")]
 
 _PROTOCOLS: Final = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
@@ -353,10 +353,9 @@ def _read(file: Path, status: Mapping[str, Any]) -> Any:
         if any(not problem.is_warning for problem in said):
             raise RulesError(problem for problem in said if not problem.is_warning)
     except RulesError as refused:
-        for problem in refused.problems:
-            screen.err.print(problem.show(), soft_wrap=True, markup=False)
         count = len(refused.problems)
-        screen.fail(f"{file}: refused, {count} problem{'s' if count != 1 else ''}; nothing was changed")
+        why = f"{file}: refused, {count} problem{'s' if count != 1 else ''}; nothing was changed"
+        screen.fail(why, findings=[(one.headline(), one.excerpt()) for one in refused.problems])
     for warning in said:
         screen.err.print(f"septum: warning: {warning.headline()}", style="yellow", soft_wrap=True, markup=False)
     return loaded

@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from appliance.cli import screen
+from appliance.cli.options import Json
 
 if TYPE_CHECKING:
     from septum.v1.filtering import Why
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from components.filter.model import RuleSet
     from components.filter.ways import Ways
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Box = Annotated[str, typer.Option("--box", "-b", help="The box's name; not needed while only one is up.")]
 Peers = Annotated[
     Path | None,
@@ -56,10 +56,9 @@ def read(file: Path, peers: Path | None, numbered: dict[str, int] | None = None)
         with screen.progress(f"reading {file}") as tell:
             return from_file(file, _known(peers), tell, numbered)
     except RulesError as refused:
-        for problem in refused.problems:
-            screen.err.print(problem.show(), soft_wrap=True, markup=False)
         count = len(refused.problems)
-        screen.fail(f"{file}: refused, {count} problem{'s' if count != 1 else ''}", code=_FAILED)
+        why = f"{file}: refused, {count} problem{'s' if count != 1 else ''}"
+        screen.fail(why, code=_FAILED, findings=[(one.headline(), one.excerpt()) for one in refused.problems])
 
 
 def _place(rules: RuleSet, number: int) -> str:
@@ -316,9 +315,7 @@ def _kind(assembly: str, peers: Path | None) -> Kind:
     try:
         return of_assembly(file, peers_of(peers) if peers is not None else None)
     except AssemblyError as refused:
-        for finding in refused.findings:
-            screen.err.print(str(finding), soft_wrap=True, markup=False)
-        screen.fail(f"{file}: refused", code=_FAILED)
+        screen.fail(f"{file}: refused", code=_FAILED, findings=[(str(one), one.excerpt) for one in refused.findings])
     except OSError as error:
         screen.fail(f"{peers}: {error.strerror}", code=_FAILED)
 
@@ -328,10 +325,9 @@ def _fit(file: Path, loaded: Loaded, kind: Kind | None) -> None:
     from appliance.assembly.rulesfile import unfit
 
     wrong = [one for one in unfit(loaded, kind.role) if not one.is_warning] if kind is not None else []
-    for problem in wrong:
-        screen.err.print(problem.show(), soft_wrap=True, markup=False)
     if wrong:
-        screen.fail(f"{file}: refused, this box cannot do that", code=_FAILED)
+        why = f"{file}: refused, this box cannot do that"
+        screen.fail(why, code=_FAILED, findings=[(one.headline(), one.excerpt()) for one in wrong])
 
 
 _Numbered = list[tuple[int, "Told"]]

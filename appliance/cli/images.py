@@ -13,16 +13,16 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from appliance.cli import building, screen
+from appliance.cli import building, helping, screen
+from appliance.cli.options import Json
 from appliance.image.manifest import INDEX, Image, ImageError, image
 
-app = typer.Typer(
+app = helping.App(
     name="image",
     help="Images for Xen: for each role one kernel and one initramfs with that component and nothing else in it.",
     no_args_is_help=True,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 Store = Annotated[
     Path | None,
     typer.Option("--store", help="Folder of images; /var/lib/septum/images for root, else ~/.cache/septum/images."),

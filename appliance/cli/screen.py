@@ -1,4 +1,6 @@
-"""How `septum` speaks: tables and colour on a terminal, JSON for machines, one clear line for what went wrong."""
+"""How `septum` speaks: tables and colour on a terminal, JSON for machines, one clear line for what went wrong; and for
+those who asked for JSON, an object of that too.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +19,19 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 SLOW = 2.0  # seconds after which one wants to know how far it is
 
+_asked = {"json": False}
+
 COLOURS = {"RED": "red", "BLACK": "bright_black", "KEY": "yellow", "CONTROL": "cyan", "PUBLIC": "green"}
+
+
+def set_json(value: bool) -> bool:
+    """Machines read what is said, or people do; returns ``value``."""
+    _asked["json"] = value
+    return value
+
+
+def is_json() -> bool:
+    return _asked["json"]
 
 
 def as_json(value: object) -> None:
@@ -26,8 +40,19 @@ def as_json(value: object) -> None:
     sys.stdout.write("\n")
 
 
-def fail(why: str, then: str = "", code: int = 1) -> NoReturn:
-    """Ends the command: what is wrong, and what to do next."""
+def fail(why: str, then: str = "", code: int = 1, findings: Iterable[tuple[str, str]] = ()) -> NoReturn:
+    """Ends the command: what is wrong, and what to do next. ``findings`` are all the reasons, one by one: a line each,
+    and the excerpt of the file that it is about, or nothing.
+    """
+    if is_json():
+        told: dict[str, object] = {"error": why, "code": code} | ({"then": then} if then else {})
+        told |= {"findings": listed} if (listed := [line for line, _ in findings]) else {}
+        print(json.dumps(told), file=sys.stderr)
+        raise SystemExit(code)
+    for line, excerpt in findings:
+        err.print(line, soft_wrap=True, markup=False)
+        if excerpt:
+            err.print(excerpt, soft_wrap=True, markup=False, style="dim")
     err.print(Text.assemble(("septum: ", "bold red"), why), soft_wrap=True)
     if then:
         err.print(Text.assemble(("  try: ", "bold"), then), soft_wrap=True)
@@ -44,7 +69,24 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in body:
         shown.add_row(*row)
-    out.print(shown)
+    out.print(fitted(shown, columns, body))
+
+
+def fitted(shown: Table, columns: Sequence[str], body: Sequence[Sequence[str | Text]]) -> RenderableType:
+    """``shown``, which has ``columns`` and ``body``; where not even its longest words stand side by side, its rows one
+    below the other, a line a cell.
+    """
+    for i, column in enumerate(shown.columns):
+        column.no_wrap = all(len(str(row[i]).split()) < 2 for row in body)  # the room is made by those with many words
+    if shown.__rich_measure__(out, out.options).minimum <= out.width:
+        return shown
+    width = max(map(len, columns))
+    lines = [Text(shown.title, "bold")] if isinstance(shown.title, str) else []
+    for first, *others in body:
+        lines.append(Text.assemble(first, style="bold"))
+        named = zip(columns[1:], others, strict=True)
+        lines += [Text.assemble((f"  {name:{width}}  ", "dim"), cell) for name, cell in named if str(cell)]
+    return Group(*lines)
 
 
 @contextmanager

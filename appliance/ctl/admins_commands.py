@@ -8,13 +8,14 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from appliance.cli import helping
 from appliance.ctl import identity, reach, say, tokens
 from appliance.ctl.say import Json
 from appliance.ctl.trouble import Exit, Trouble
 from appliance.signed.roster import LONGEST_INVITATION, Roster
 from appliance.signed.statements import ROLES, Invite, Rekey, Revoke, Signed, parse, public_key, sign
 
-app = typer.Typer(help="Who may administer the box: list, invite, revoke.")
+app = helping.App(help="Who may administer the box: list, invite, revoke.")
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 

@@ -11,11 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
+from appliance.cli import helping
 from appliance.ctl import reach, say
 from appliance.ctl.say import Json
 from appliance.ctl.trouble import Exit, Trouble
 
-app = typer.Typer(
+app = helping.App(
     help="The configuration: edit, diff, commit, confirm, rollback, history, export, import.",
 )
 

@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from appliance.cli import helping
 from appliance.ctl import contexts, identity, reach, say, tokens
 from appliance.ctl.contexts import Context, ContextError
 from appliance.ctl.say import Json
 from appliance.ctl.trouble import Exit, Trouble
 from appliance.signed.statements import NONE, Enroll, public_key, sign
 
-app = typer.Typer(help="The boxes that this machine knows.")
+app = helping.App(help="The boxes that this machine knows.")
 
 
 def complete_context(incomplete: str) -> list[str]:

@@ -27,6 +27,7 @@ import shutil
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,6 +65,15 @@ def fingerprint(root_pem: str) -> str:
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(root_pem.strip())).hexdigest()
 
 
+def _is_host(host: str) -> bool:
+    if re.fullmatch(r"[0-9.]+", host):  # an address, or a slip of the finger, and no name
+        try:
+            IPv4Address(host)
+        except ValueError:
+            return False
+    return re.fullmatch(r"[A-Za-z0-9_.:-]{1,253}", host) is not None
+
+
 def host_and_port(address: str) -> tuple[str, int]:
     """``192.0.2.1``, ``box.example:50051``, ``[2001:db8::1]:50051``. Errors: ValueError."""
     host, port = address, str(PORT)
@@ -71,7 +81,7 @@ def host_and_port(address: str) -> tuple[str, int]:
         host, port = match[1], match[2] or port
     elif address.count(":") == 1:
         host, port = address.split(":")
-    if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,253}", host) or not re.fullmatch(r"[0-9]{1,5}", port):
+    if not _is_host(host) or not re.fullmatch(r"[0-9]{1,5}", port):
         raise ValueError(f"{address!r} is not an address: 192.0.2.1:50051, box.example or [2001:db8::1]:50051")
     if not 0 < int(port) < 65536:
         raise ValueError(f"{address!r}: a port is a number from 1 to 65535")

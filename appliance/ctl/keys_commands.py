@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from appliance.cli import helping
 from appliance.ctl import reach, say
 from appliance.ctl.say import Json
 from appliance.ctl.trouble import Exit, Trouble
 
-app = typer.Typer(help="The box's own keys: show, rotate, accept.")
+app = helping.App(help="The box's own keys: show, rotate, accept.")
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from appliance.cli import helping
 from appliance.ctl import reach, say
 from appliance.ctl.say import Json
 from appliance.ctl.trouble import Exit, Trouble
@@ -126,7 +127,7 @@ def show_domains(found: Any) -> None:
 
 # domains --------------------------------------------------------------------------------------------------------------
 
-domains = typer.Typer(help="The box's domains: list them, restart one.")
+domains = helping.App(help="The box's domains: list them, restart one.")
 
 
 @domains.command("list")

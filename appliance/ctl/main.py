@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from appliance.cli import helping
 from appliance.ctl import (
     admins_commands,
     config_commands,
@@ -24,7 +25,7 @@ from appliance.ctl import (
 from appliance.ctl.contexts import ContextError
 from appliance.ctl.trouble import Exit, Trouble
 
-app = typer.Typer(
+app = helping.App(
     name="septumctl",
     help="Look at a box and configure it, from elsewhere.\n\n"
     "What changes a box is signed here, with your key; its network face carries it and cannot make it up. "

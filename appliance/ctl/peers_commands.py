@@ -12,11 +12,12 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
+from appliance.cli import helping
 from appliance.ctl import reach, say
 from appliance.ctl.say import Json
 from appliance.ctl.trouble import Exit, Trouble
 
-app = typer.Typer(help="The tunnel's peers: list, show, add, set, remove, import.")
+app = helping.App(help="The tunnel's peers: list, show, add, set, remove, import.")
 
 _MOST_IN_A_TABLE: Final = 300  # rich takes ten seconds to lay out ten thousand rows
 _ALIVE: Final = 180  # seconds since a handshake after which a session is at its end (Reject-After-Time)

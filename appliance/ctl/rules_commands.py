@@ -9,12 +9,13 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from appliance.cli import helping
 from appliance.ctl import reach, say
 from appliance.ctl.peers_commands import Commit, Confirm, Message
 from appliance.ctl.say import Json
 from appliance.ctl.trouble import Exit, Trouble
 
-app = typer.Typer(help="The filter's rules: show, counters, edit, set, check, diff, explain.")
+app = helping.App(help="The filter's rules: show, counters, edit, set, check, diff, explain.")
 
 _COLOURS: Final = {"allow": "green", "drop": "red", "reject": "yellow"}
 

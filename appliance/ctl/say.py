@@ -15,20 +15,18 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from appliance.cli.screen import amount, as_json, err, good, out, progress
+from appliance.cli.screen import amount, as_json, err, fitted, good, is_json, out, progress, set_json
 from appliance.ctl.trouble import Exit, Place, Trouble
 
 PATIENCE: Final = 1.0  # seconds after which one wants to know what is being waited for
 
-_state = {"json": False}
+
+def _either(value: bool) -> bool:
+    """It may stand before the command or behind it."""
+    return set_json(is_json() or value)
 
 
-def _set_json(value: bool) -> bool:
-    _state["json"] = _state["json"] or value
-    return _state["json"]
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, also of errors.", callback=_set_json)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, also of errors.", callback=_either)]
 
 
 def bare(app: typer.Typer, usual: Callable[[], None]) -> None:
@@ -40,14 +38,9 @@ def bare(app: typer.Typer, usual: Callable[[], None]) -> None:
             usual()
 
 
-def is_json() -> bool:
-    """Whether machines read what is said."""
-    return _state["json"]
-
-
 def forget() -> None:
     """A new command line is read."""
-    _state["json"] = False
+    set_json(False)
 
 
 def fail(trouble: Trouble) -> NoReturn:
@@ -92,7 +85,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         shown.add_row(*row)
     out.print(Text(title, style="bold"), soft_wrap=True)
     if body:
-        out.print(shown)
+        out.print(fitted(shown, columns, body))
 
 
 def plural(count: int, what: str) -> str:
@@ -219,4 +212,4 @@ def clean_lines(text: str) -> list[str]:
     return ["\t".join(map(clean, line.split("\t"))) for line in text.split("\n")]
 
 
-__all__ = ["Json", "Text", "amount", "as_json", "err", "good", "out", "progress"]
+__all__ = ["Json", "Text", "amount", "as_json", "err", "good", "is_json", "out", "progress"]

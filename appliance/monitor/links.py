@@ -18,6 +18,7 @@ Json = dict[str, Any]
 
 # <linux/if.h>, <linux/if_addr.h>, <linux/rtnetlink.h>
 _IFF_UP: Final = 0x01
+_IFF_LOOPBACK: Final = 0x08
 _IFF_NOARP: Final = 0x80
 _IFA_F_TEMPORARY: Final = 0x01
 _IFA_F_NODAD: Final = 0x02
@@ -58,8 +59,10 @@ def snapshot(netlink: IPRoute, name: str) -> Json:
     """Everything that a move of ``name`` to another namespace would lose, as JSON. Errors: LinkError."""
     index = index_of(netlink, name)
     if index is None:
-        raise LinkError(f"there is no interface {name!r} here")
+        raise LinkError(f"there is no interface {name!r} here: ip link lists those there are")
     link = next(iter(netlink.get_links(index)))
+    if link["flags"] & _IFF_LOOPBACK:  # every namespace has one of that name: what is put back would be the other
+        raise LinkError(f"{name} leads nowhere: name the interface of the LAN or the WAN (ip link lists them)")
     if link.get_attr("IFLA_MASTER"):
         raise LinkError(f"{name} belongs to a bridge or bond: take it out first (ip link set {name} nomaster)")
     return {
@@ -135,7 +138,8 @@ def move(netlink: IPRoute, name: str, namespace: int) -> None:
     try:
         netlink.link("set", index=index_of(netlink, name), net_ns_fd=namespace)
     except NetlinkError as error:
-        raise LinkError(f"{name} cannot change its namespace: {os.strerror(error.code)}") from None
+        then = "; a network card, a VLAN or an end of a veth can" if error.code == errno.EINVAL else ""
+        raise LinkError(f"{name} cannot change its namespace: {os.strerror(error.code)}{then}") from None
 
 
 def restore(netlink: IPRoute, state: Json, *, checked: bool = False) -> None:

@@ -16,7 +16,7 @@ from appliance.monitor.backend import Maker, Place
 from appliance.monitor.box import Box, BuildError
 from appliance.monitor.network import BoxNetwork, NetworkError
 from appliance.monitor.notify import ERROR, NOTICE, LogFile, Logger
-from appliance.monitor.places import PlaceError, checked_name, is_system, make_private, run_dir, state_base
+from appliance.monitor.places import PlaceError, checked_name, is_system, make_private, run_base, state_base
 from appliance.monitor.process import ProcessBackend
 from appliance.monitor.sandbox.kernel import PR_SET_DUMPABLE, prctl
 from appliance.monitor.sandbox.plan import FIRST_OUTER_ID
@@ -51,13 +51,7 @@ def run(
         journal = notify.open_log()
         stack.callback(os.close, journal)
         log = Logger(name, journal)
-        try:
-            directory = make_private(run_dir(checked_name(name)))
-            state = make_private(state_base() / name)
-        except (ValueError, PlaceError) as error:
-            raise BuildError(str(error)) from None
-        except OSError as error:
-            raise BuildError(f"{error.filename}: {error.strerror}: run as root, or set {_VARIABLES}") from None
+        directory, state = _own(run_base, name), _own(state_base, name)
         lock = control.try_lock(directory)
         if lock is None:
             raise BuildError(f"{name} is up already: septum down {name}")
@@ -90,6 +84,16 @@ def run(
             failed = _close(box, log)
         log(NOTICE, "down")
         return 1 if failed else 0
+
+
+def _own(base: Callable[[], Path], name: str) -> Path:
+    """The box's directory below ``base()``, made if it is not there. Errors: BuildError."""
+    try:
+        return make_private(base() / checked_name(name))
+    except (ValueError, PlaceError) as error:
+        raise BuildError(str(error)) from None
+    except OSError as error:
+        raise BuildError(f"{error.filename}: {error.strerror}: run as root, or set {_VARIABLES}") from None
 
 
 def _of_processes(assembly: ValidatedAssembly, directory: Path, first_id: int | None) -> tuple[Place, Maker]:
@@ -198,7 +202,7 @@ def _daemon(assembly: ValidatedAssembly, name: str, backend: str, writer: int) -
     status = 1
     try:
         os.setsid()
-        log = LogFile(make_private(state_base() / checked_name(name)) / "log")
+        log = LogFile(_own(state_base, name) / "log")
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         os.dup2(null, 0)
         os.dup2(null, 1)

@@ -13,6 +13,7 @@ import ctypes
 import os
 import sys
 import time
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable
 from operator import sub
@@ -83,9 +84,9 @@ sys.unraisablehook = lambda told: unraisable.append(f"{told.exc_value!r} in {tol
 # A way through a domain -----------------------------------------------------------------------------------------------
 
 
-class Way:
+class Way(ABC):
     """Two domains of a kind. ``inward``, ``outward``: the ports whose other ends are hostile; or the story's own
-    ``devices`` are where they would be. ``aside``: ports that are only emptied.
+    ``devices`` are where they would be (FromDevice). ``aside``: ports that are only emptied.
     """
 
     inward = outward = ""
@@ -101,24 +102,21 @@ class Way:
 
     # what a kind of domain has of its own
 
+    @abstractmethod
     def begin(self, chance: Any, number: int) -> None:
         """Both know nothing of the stories before."""
 
+    @abstractmethod
     def good(self, chance: Any) -> Any:
         """A message, or what a device gives, of which those behind it can go the short way."""
-        raise NotImplementedError
 
+    @abstractmethod
     def odd(self, chance: Any) -> Any:
         """One that has something about it."""
-        raise NotImplementedError
 
     def sudden(self, chance: Any) -> Callable[[int], object]:
         """What may happen to one of the domains at any time."""
         return lambda which: None
-
-    def arrive(self, which: int, one: Any) -> None:
-        """``one`` comes from the device, if that is where it comes from."""
-        raise NotImplementedError
 
     def left(self, which: int) -> list[Any]:
         """What the device was given."""
@@ -205,9 +203,7 @@ class Way:
 
     def coming(self, chance: Any) -> None:
         luck = chance.random()
-        if not self.inward:
-            self.give(self.good(chance) if luck < 0.6 else self.odd(chance))
-        elif luck < 0.35:
+        if luck < 0.35:
             self.give(self.good(chance))
         elif luck < 0.6:
             self.give(self.odd(chance))
@@ -234,11 +230,8 @@ class Way:
 
     def give(self, one: Any) -> None:
         self.messages += 1
-        if self.inward:
-            body = self.encoded(one)
-            self.both(lambda which: self.write(which, body, 0, 0), f"message {body!r}")
-        else:
-            self.both(lambda which: self.arrive(which, one), f"from the device {one!r}")
+        body = self.encoded(one)
+        self.both(lambda which: self.write(which, body, 0, 0), f"message {body!r}")
 
     def write(self, which: int, body: bytes, longer: int, later: int) -> None:
         """A frame, whose header may say something else; none, if the ring has no room for it."""
@@ -354,3 +347,18 @@ class Way:
     def shortly(self) -> int:
         """Messages that went the short way, of all stories."""
         return sum(self.pair.shortly(port) for port in self.ports[:1])
+
+
+class FromDevice(Way):
+    """What comes is read from a device: whole, and no frame that could lie."""
+
+    @abstractmethod
+    def arrive(self, which: int, one: bytes) -> None:
+        """The device of one of the two gets ``one``."""
+
+    def coming(self, chance: Any) -> None:
+        self.give(self.good(chance) if chance.random() < 0.6 else self.odd(chance))
+
+    def give(self, one: bytes) -> None:
+        self.messages += 1
+        self.both(lambda which: self.arrive(which, one), f"from the device {one!r}")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any, Final
@@ -17,7 +18,7 @@ from components.filter import main
 from components.filter.model import Action, Range, Rule, RuleSet, Side
 from components.net import virtio
 from tests.budgets.domain import Domain
-from tests.fuzz.stories import CLOCK, Way
+from tests.fuzz.stories import CLOCK, FromDevice, Way
 from tests.unit.crypto import wire
 from tests.unit.short import orders, roles, traffic
 
@@ -145,18 +146,21 @@ class Crypto(Way):
             for port in (*self.aside, self.outward):
                 domain.take(port)
 
+    @abstractmethod
     def only(self) -> Any:
-        raise NotImplementedError
+        """An order after which there is no peer."""
 
+    @abstractmethod
     def enlist(self, nets: tuple[tuple[bytes, int], ...]) -> Any:
-        raise NotImplementedError
+        """An order that makes the peer known, with the networks that are behind it."""
 
+    @abstractmethod
     def session(self) -> Any:
         """A new one; none if there were enough in this story."""
-        raise NotImplementedError
 
+    @abstractmethod
     def order(self, chance: Any) -> Any:
-        raise NotImplementedError
+        """One that could come at any time."""
 
     def sudden(self, chance: Any) -> Callable[[int], object]:
         if chance.random() < 0.2:
@@ -165,8 +169,9 @@ class Crypto(Way):
         self.told.append(str(given))
         return lambda which: self.pair.both[which].give("orders", [given])
 
+    @abstractmethod
     def nearly_used_up(self, chance: Any) -> Callable[[int], object]:
-        raise NotImplementedError
+        """The last counters of a session are near."""
 
     @staticmethod
     def key(number: int) -> bytes:
@@ -325,6 +330,9 @@ class Counting(Way):
 
     counters: tuple[str, ...] = ()
 
+    def begin(self, chance: Any, number: int) -> None:
+        """It knows of no packet but the one at hand."""
+
     def remembered(self, which: int) -> Any:
         page = self.pair.both[which].page
         return [page.counter(name).value for name in self.counters]
@@ -356,7 +364,7 @@ class ToTun(Counting):
         return [data for data, _ in emptied(self.devices[which])]
 
 
-class FromTun(Counting):
+class FromTun(Counting, FromDevice):
     outward = "plain_out"
     counters = ("packets_in", "bytes_in", "malformed")
 
@@ -388,7 +396,7 @@ class FromTun(Counting):
             del read[chance.randrange(len(read)) + 1 :]
         return bytes(read)
 
-    def arrive(self, which: int, one: Any) -> None:
+    def arrive(self, which: int, one: bytes) -> None:
         self.devices[which].send(one)
 
 
@@ -429,7 +437,7 @@ class ToUdp(Counting):
         return found
 
 
-class FromUdp(Counting):
+class FromUdp(Counting, FromDevice):
     outward = "arrived"
     aside = ("handshakes_arrived",)
     counters = ("datagrams_in", "bytes_in", "malformed", "bad_mac1")
@@ -455,7 +463,7 @@ class FromUdp(Counting):
                 del one[chance.choice((148, 92, 64, 32)) :]
         return bytes(one)
 
-    def arrive(self, which: int, one: Any) -> None:
+    def arrive(self, which: int, one: bytes) -> None:
         self.wan.sendto(one, self.places[which])
 
 

@@ -304,6 +304,7 @@ def test_thousands_of_routes_are_each_there(host: Namespace) -> None:
         ),
         (STEADY, {**HOST_MODE, "tunnel": "lan0"}, "lan0: there is such an interface already"),
         (STEADY, {**INLINE, "wan": "none0"}, "there is no interface 'none0' here"),
+        (STEADY, {**INLINE, "wan": "lo"}, "lo leads nowhere: name the interface of the LAN or the WAN"),
         (STEADY, {**INLINE, "lan_addresses": ["10.9.0.9/24"]}, "there is a route to"),
         ({**STEADY, "mid": "unborn"}, INLINE, "mid ended with status 1"),
     ],

@@ -54,3 +54,36 @@ def test_who_may_not_look_where_a_name_may_lead_is_told_so(
     with pytest.raises(SystemExit):
         building.load(Path("filter"))
     assert "cannot be looked at by this user" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("said", "why", "then"),
+    [
+        (".", ". is a directory", "a file in it"),
+        ("filter", "filter does not say where in the network the box stands", "septum up filter --lan eth1 --wan eth2"),
+        ("vpn", "vpn does not say where in the network the box stands", "septum up wg0.conf"),
+    ],
+)
+def test_what_is_no_file_of_a_tunnel_is_told_what_to_say_instead(
+    said: str, why: str, then: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        building.up(Path(said))
+    assert ended.value.code == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert why in first and then in second
+
+
+def test_a_state_directory_that_cannot_be_made_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "wg0.conf"
+    file.write_text("[Interface]\nPrivateKey = yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n")
+    file.chmod(0o600)
+    monkeypatch.setenv("SEPTUM_STATE_DIR", str(file / "state"))
+    monkeypatch.setenv("SEPTUM_RUN_DIR", str(tmp_path / "run"))
+    with pytest.raises(SystemExit):
+        building.up(file)
+    said = capsys.readouterr().err
+    assert f"{file}/state: Not a directory: run as root, or set " in said and "Errno" not in said

@@ -9,18 +9,8 @@ from dataclasses import dataclass, field
 from appliance.vchan.messages import Packets
 from components.filter import main
 from components.filter.ruleset import encode
+from tests.unit.fake_guest import FakeCounter
 from tests.unit.filter.talk import ruleset, tcp_back, tcp_out, udp_back, udp_out
-
-
-@dataclass
-class Counter:
-    value: int = 0
-
-    def add(self, n: int) -> None:
-        self.value += n
-
-    def set(self, n: int) -> None:
-        self.value = n
 
 
 @dataclass
@@ -46,7 +36,7 @@ class FakeGuest:
             self.settings["shards"] = shards
         self.encrypts = [Out() for _ in range(encrypts)]
         self.outs = {"tunnel_out": self.encrypts[0], "red_out": Out()}
-        self.counters: dict[str, Counter] = {}
+        self.counters: dict[str, FakeCounter] = {}
         self.handlers: dict[str, Callable[[Packets, float], None]] = {}
         self.lines: list[tuple[str, str]] = []
         self.log = self
@@ -73,8 +63,8 @@ class FakeGuest:
         assert port == "tunnel_in"
         return [f"decrypt{number}" for number in range(1, len(self.encrypts) + 1)]
 
-    def counter(self, name: str) -> Counter:
-        return self.counters.setdefault(name, Counter())
+    def counter(self, name: str) -> FakeCounter:
+        return self.counters.setdefault(name, FakeCounter())
 
     def receive(self, port: str, handler: Callable[[Packets, float], None], into: Sequence[Out]) -> None:
         assert list(into) == {"red_in": self.encrypts, "tunnel_in": [self.outs["red_out"]]}[port]

@@ -16,6 +16,7 @@ from septum.v1.tail import TailReply, TailRequest
 from components.log import main
 from components.log.lines import BURST, RATE, Entry, Lines, printable
 from components.log.tail import AT_ONCE, MOST_KEPT, Tail
+from tests.unit.fake_guest import FakeCounter
 
 
 def written(entries: list[Entry]) -> list[bytes]:
@@ -85,22 +86,11 @@ def test_silence_after_a_flood_is_explained_once() -> None:
 
 
 @dataclass
-class Counter:
-    value: int = 0
-
-    def add(self, n: int) -> None:
-        self.value += n
-
-    def set(self, n: int) -> None:
-        self.value = n
-
-
-@dataclass
 class FakeGuest:
     """As much of a guest as log uses."""
 
     devices: dict[str, int]
-    counters: dict[str, Counter] = field(default_factory=dict)
+    counters: dict[str, FakeCounter] = field(default_factory=dict)
     say: Callable[[str, Record, float], None] = lambda sender, message, now: None
     tick: Callable[[float], float] = lambda now: now
     ask: Callable[[str, TailRequest], TailReply] | None = None
@@ -117,8 +107,8 @@ class FakeGuest:
         assert port == "tail" and share < 1
         self.ask = handler
 
-    def counter(self, name: str) -> Counter:
-        return self.counters.setdefault(name, Counter())
+    def counter(self, name: str) -> FakeCounter:
+        return self.counters.setdefault(name, FakeCounter())
 
     def receive_many(self, port: str, handler: Callable[[str, Record, float], None]) -> None:
         assert port == "records"

@@ -19,21 +19,11 @@ from components.net import clear, virtio
 from components.net import red as red_module
 from components.net.face import READS
 from components.net.tun import Tun
+from tests.unit.fake_guest import FakeCounter
 from tests.unit.net.kernel_tun import OFFLOADS, Net
 from tests.unit.net.packets import payload, plain, tcp, udp
 
 pytestmark = pytest.mark.usefixtures("loops")
-
-
-@dataclass
-class Counter:
-    value: int = 0
-
-    def add(self, n: int) -> None:
-        self.value += n
-
-    def set(self, value: int) -> None:
-        self.value = value
 
 
 @dataclass
@@ -61,7 +51,7 @@ class FakeGuest:
         self.settings = {"mtu": 1420}
         self.devices = {self.device: tun}
         self.wire = Wire()
-        self.counters: dict[str, Counter] = {}
+        self.counters: dict[str, FakeCounter] = {}
         self.events: list[str] = []
         self.log = self
         self.arrived: Callable[[float], bool]
@@ -77,8 +67,8 @@ class FakeGuest:
         assert port == "log"
         handler(0.0)
 
-    def counter(self, name: str) -> Counter:
-        return self.counters.setdefault(name, Counter())
+    def counter(self, name: str) -> FakeCounter:
+        return self.counters.setdefault(name, FakeCounter())
 
     def out(self, port: str) -> Wire:
         assert port == self.out_port

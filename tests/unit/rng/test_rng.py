@@ -20,6 +20,7 @@ from components.rng.accounts import RESEED_REQUESTS, RESEED_SECONDS, Accounts
 from components.rng.drbg import MOST_REQUESTS, HmacDrbg, ReseedRequired, self_test
 from components.rng.health import WINDOW, HealthFailure, HealthTests, proportion_cutoff, repetition_cutoff
 from components.rng.sources import Jitter, Kernel
+from tests.unit.fake_guest import FakeCounter
 
 x = bytes.fromhex
 
@@ -246,22 +247,11 @@ def test_after_a_health_failure_nobody_is_answered() -> None:
 
 
 @dataclass
-class Counter:
-    value: int = 0
-
-    def add(self, n: int) -> None:
-        self.value += n
-
-    def set(self, n: int) -> None:
-        self.value = n
-
-
-@dataclass
 class FakeGuest:
     """As much of a guest as rng uses."""
 
     served: dict[str, Callable[..., RandomReply | NonceReply]] = field(default_factory=dict)
-    counters: dict[str, Counter] = field(default_factory=dict)
+    counters: dict[str, FakeCounter] = field(default_factory=dict)
     lines: list[tuple[str, str]] = field(default_factory=list)
     tick: Callable[[float], None] = lambda now: None
 
@@ -272,8 +262,8 @@ class FakeGuest:
     def error(self, event: str, text: str) -> None:
         self.lines.append((event, text))
 
-    def counter(self, name: str) -> Counter:
-        return self.counters.setdefault(name, Counter())
+    def counter(self, name: str) -> FakeCounter:
+        return self.counters.setdefault(name, FakeCounter())
 
     def serve(self, port: str, handler: Callable[..., RandomReply | NonceReply]) -> None:
         self.served[port] = handler

@@ -16,6 +16,7 @@ from septum.v1.blobs import BLOB_ABSENT, BLOB_FULL, BLOB_OK, BLOB_STALE, BlobRep
 
 from components.store import main
 from components.store.slots import IMAGE, LARGEST_BLOB, NAMES, NAMES_OF_ONE, SLOT, VERSIONS, Full, Image, Stale, Store
+from tests.unit.fake_guest import FakeCounter
 
 
 class Disk:
@@ -286,22 +287,11 @@ def test_whatever_is_in_the_image_is_no_blob() -> None:
 
 
 @dataclass
-class Counter:
-    value: int = 0
-
-    def add(self, n: int) -> None:
-        self.value += n
-
-    def set(self, n: int) -> None:
-        self.value = n
-
-
-@dataclass
 class FakeGuest:
     """As much of a guest as the store uses."""
 
     devices: dict[str, int]
-    counters: dict[str, Counter] = field(default_factory=dict)
+    counters: dict[str, FakeCounter] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     ask: Callable[[str, BlobRequest], BlobReply] = lambda consumer, request: BlobReply()
     tick: Callable[[float], None] = lambda now: None
@@ -313,8 +303,8 @@ class FakeGuest:
     def warning(self, event: str, text: str) -> None:
         self.lines.append(event)
 
-    def counter(self, name: str) -> Counter:
-        return self.counters.setdefault(name, Counter())
+    def counter(self, name: str) -> FakeCounter:
+        return self.counters.setdefault(name, FakeCounter())
 
     def serve(
         self, port: str, handler: Callable[[str, BlobRequest], BlobReply], when: Callable[[], bool] | None = None
