@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 import bench.cores
+import bench.scale
 import bench.stages
 from bench.domains import best_pairs, limit
 from bench.machine import before, describe
@@ -175,3 +176,7 @@ def test_crossings_are_timed_on_one_cpu_and_on_others(monkeypatch: pytest.Monkey
     heads, rows = bench.stages.crossings()
     assert len(rows) == 2 * len(bench.stages.SIZES)
     assert all(len(row) == len(heads) for row in rows)
+
+
+def test_keymgr_answers_handshakes_without_domains_around_it() -> None:
+    assert bench.scale.handshakes(count=3) > 0
