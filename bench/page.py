@@ -195,8 +195,9 @@ them, and a new one is looked up in tables ([decision 30](decisions/0030-what-th
 {{kind: {{"median", "min", "max", "runs", "unit"}}}}}}`, one run a round, and what ran where to
 `build/bench-about.json`. `PEER=path` compares with another `wireguard-go`; where the kernel has a WireGuard, it takes
 part. `make benchmarks` writes this page after that. `make bench-stages` has the price of each crossing and each
-domain; what a packet may cost in instructions and system calls is tested: [decision
-20](decisions/0020-work-is-counted-not-timed.md).
+domain, `make bench-scale` what [ten thousand peers](decisions/0021-ten-thousand-peers.md) do to one stream, and how
+many handshakes a second one core answers; `make soak` looks for an hour whether memory and rate stay flat. What a
+packet may cost in instructions and system calls is tested: [decision 20](decisions/0020-work-is-counted-not-timed.md).
 """
 
 
