@@ -35,8 +35,7 @@ pytestmark = pytest.mark.root
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = Path(__file__).with_name("seal_child.py")
-SITE_PACKAGES = next(path for path in sys.path if path.endswith("site-packages"))
-PATH = [str(ROOT), str(ROOT / "proto"), SITE_PACKAGES]
+PATH = [str(ROOT), str(ROOT / "proto"), *(path for path in sys.path if path.endswith("site-packages"))]
 DESCRIPTORS = (0, 1, 2, 9)
 SEALING_BUDGET = 0.010  # seconds
 
