@@ -103,7 +103,7 @@ packages-demo packages-test packages-bench packages-fuzz packages-xen: packages-
 # The compiled loops, where there is a compiler; where there is none, one is looked for each time
 COMPILED := $(wildcard appliance/*/*.pyx appliance/*/*.pxd components/*/*.pyx components/*/*.pxd)
 .venv/.compiled: $(COMPILED) setup.py .venv/.runtime
-	@$(BIN)/python setup.py -q build_ext --inplace -j 4
+	@$(BIN)/python setup.py -q build_ext --inplace
 	@! ls components/{net,crypto}/fast.*.so >/dev/null 2>&1 || touch $@
 
 # Domains write no bytecode: whatever changed since would be compiled at each start of each of them, and measured. The

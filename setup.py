@@ -14,11 +14,12 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SHARED = "appliance.vchan.shared"
+QUIET = ("-g0", "-Wno-unused-function")  # Cython writes more than is used
 
 
 def module(path: str, level: str, *libraries: str) -> Extension:
     """``path`` without its suffix, compiled with optimization ``level``; without symbols for a debugger."""
-    flags = [level, "-g0"]
+    flags = [level, *QUIET]
     name = path.replace("/", ".")
     made = Extension(name, [f"{path}.pyx"], extra_compile_args=flags, libraries=list(libraries), optional=True)
     made.shared_utility_qualified_name = SHARED
@@ -27,7 +28,7 @@ def module(path: str, level: str, *libraries: str) -> Extension:
 
 def shared() -> Extension:
     """What Cython brings for views of memory, once for all: it is most of what each module would be compiled from."""
-    made = Extension(SHARED, [SHARED.replace(".", "/") + ".c"], extra_compile_args=["-O2", "-g0"], optional=True)
+    made = Extension(SHARED, [SHARED.replace(".", "/") + ".c"], extra_compile_args=["-O2", *QUIET], optional=True)
     made.shared_utility_qualified_name = SHARED
     return made
 
@@ -67,7 +68,21 @@ class BuildOrGoOn(build_ext):
                 source = made.sources[0]
                 print(f"{source} is not compiled and Python does its work: no {', no '.join(lacking)}", file=sys.stderr)
         self.extensions = [made for made in self.extensions if not missing(made)]
+        self.done = 0
+        if self.extensions:
+            print(f"Compiling {len(self.extensions)} modules: a minute or two")
         super().run()
 
+    def build_extension(self, ext: Extension) -> None:
+        """Says on a terminal how far it is."""
+        super().build_extension(ext)
+        self.done += 1
+        if sys.stdout.isatty():
+            print(f"\r  {self.done:3}/{len(self.extensions)} {ext.name:50.50}", end="", flush=True)
+            if self.done == len(self.extensions):
+                print(f"\r{'':60}\r", end="", flush=True)
 
-setup(ext_modules=list(MODULES), cmdclass={"build_ext": BuildOrGoOn})
+
+# For its editable install pip would build them in silence; make builds them then, and shows it. One by one: Cython
+# keeps what it has read in one place for all threads, and two that compile at once find each other's declarations there
+setup(ext_modules=[] if "editable_wheel" in sys.argv else list(MODULES), cmdclass={"build_ext": BuildOrGoOn})
