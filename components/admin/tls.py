@@ -6,9 +6,11 @@ without one is let in (CERT_OPTIONAL) as nobody. Sessions are not resumed: what 
 
 from __future__ import annotations
 
+import errno
 import os
 import ssl
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 _MOST_READ: Final = 64 << 10
@@ -19,8 +21,8 @@ class TlsError(Exception):
 
 
 def context(chain_pem: str, key_pem: str, authority_pem: str) -> ssl.SSLContext:
-    """What all connections share. To be made before the seal: OpenSSL reads keys from files alone, here from memory
-    that has a name. Errors: ssl.SSLError, OSError.
+    """What all connections share. To be made before the seal: OpenSSL reads keys from files alone, here from pipes: a
+    guest's kernel has no memory that has a name. Errors: ssl.SSLError, OSError.
     """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = made.maximum_version = ssl.TLSVersion.TLSv1_3
@@ -29,13 +31,25 @@ def context(chain_pem: str, key_pem: str, authority_pem: str) -> ssl.SSLContext:
     made.verify_flags |= ssl.VERIFY_X509_STRICT
     made.num_tickets = 0
     made.load_verify_locations(cadata=authority_pem)
-    fd = os.memfd_create("septum-identity", os.MFD_CLOEXEC)
-    try:
-        os.write(fd, f"{key_pem.strip()}\n{chain_pem.strip()}\n".encode())
-        made.load_cert_chain(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
+    with _readable(chain_pem) as chain, _readable(key_pem) as key:
+        made.load_cert_chain(chain, key)
     return made
+
+
+@contextmanager
+def _readable(pem: str) -> Iterator[str]:
+    """The name of a file that has ``pem``, to be read once. Errors: OSError if it is more than a pipe holds."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        content = f"{pem.strip()}\n".encode()
+        try:
+            if os.write(writer, content) != len(content):
+                raise OSError(errno.EFBIG, f"{os.strerror(errno.EFBIG)}: {len(content)} bytes of PEM")
+        finally:
+            os.close(writer)  # who has read it all is at the end
+        yield f"/proc/self/fd/{reader}"
+    finally:
+        os.close(reader)
 
 
 class Tls:
