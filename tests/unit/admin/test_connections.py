@@ -14,12 +14,12 @@ from septum.admin.v1 import admin_pb2 as pb
 
 from appliance.management import authority
 from appliance.signed.statements import public_key
-from components.admin import grpcwire
+from components.admin import grpcwire, tls
 from components.admin.certificates import Issuer
 from components.admin.client import MOST_OUTPUT, MOST_PENDING, OPENINGS, TIMES
 from components.admin.ratelimit import LOCKED, MOST_REMEMBERED, OFFENCES, Buckets, LockOut
 from components.admin.status import Code
-from tests.unit.admin.box import WALL, Box, Caller, Failed, certificate_of, made, request_for
+from tests.unit.admin.box import WALL, Box, Caller, Failed, certificate_of, identity, made, request_for
 from tests.unit.signed.box import seed
 
 VERSION = "/septum.admin.v1.Box/GetVersion"
@@ -472,3 +472,9 @@ def test_from_a_suspect_network_only_who_shows_a_certificate_is_heard() -> None:
     nobody, known = box.call("", must_be_known=True), box.call(must_be_known=True)
     assert nobody.client.is_over and not nobody.client.offence
     assert known.call(VERSION, b"", pb.Version).name == "t0"
+
+
+def test_an_identity_that_no_pipe_holds_is_refused_and_nobody_waits() -> None:
+    of = identity()
+    with pytest.raises(OSError, match="File too large"):
+        tls.context("x" * (1 << 20), of.key, of.root)
