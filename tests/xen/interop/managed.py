@@ -64,10 +64,13 @@ def state(some: Some) -> dict[str, Any]:
             "state": "running",
             "restarts": some.restarts.get(name, 0),
             "counters": some.backend.describe(name)["counters"],
+            "heartbeat_age": 0.0,
+            **dict.fromkeys(("pss_kib", "last_death", "rebuild_ms")),
         }
         for name in some.names
     ]
-    return {"name": BOX, "assembly": "vpn_managed", "backend": "xen", "uptime": time.monotonic(), "domains": rows}
+    box = {"name": BOX, "assembly": "vpn_managed", "backend": "xen", "uptime": time.monotonic(), "domains": rows}
+    return {**box, "channels": [], "listen_port": 51820, "tunnel": None, "addresses": []}
 
 
 def main(where: str, address: str, port: str, seconds: str) -> None:
