@@ -256,6 +256,7 @@ class Box:
 
     def enroll(self, name: str, role: Role) -> None:
         """Makes an administrator of ``name``."""
+        self.head()  # config may be the last of all to come up
         now = int(time.time() * 1000)
         self.roster(self.chain.invite(name, role, at=now, expires=now + 600_000))
         self.roster(self.chain.enroll(name, at=now))

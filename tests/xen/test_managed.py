@@ -54,12 +54,12 @@ class Managed:
     def ctl(self, *words: str, code: int = 0) -> Any:
         command = self.rig.lan.command(CTL, "--timeout", "120", *words, "--json")
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == code, f"{words}: {done.returncode} {done.stdout} {done.stderr}"
+        assert done.returncode == code, f"{words}: {done.returncode} {done.stdout} {done.stderr}\n{self.said()}"
         return json.loads(done.stdout) if done.stdout.strip() else None
 
     def start(self) -> None:
         """In dom0, until ``end``."""
-        words = f"/usr/bin/python3.11 -B /septum/tests/xen/interop/managed.py {FOLDER} {ADMIN} {PORT} 1800"
+        words = f"/usr/bin/python3.11 -B /septum/tests/xen/interop/managed.py {FOLDER} {ADMIN} {PORT}"
         where = "PYTHONPATH=/septum:/septum/proto SEPTUM_PATIENCE=10 PYTHONUNBUFFERED=1"
         self.rig.run(f"{where} setsid {words} > {FOLDER}/said 2>&1 < /dev/null &", check=True)
         self.line(0, 1300)
@@ -74,6 +74,10 @@ class Managed:
                 return dict(json.loads(lines[number]))
             assert time.monotonic() < over and "Traceback" not in said, said + self.rig.run("xl list")[1]
             time.sleep(2)
+
+    def said(self) -> str:
+        """All that the monitor said, and what is left of its guests."""
+        return self.rig.run(f"cat {FOLDER}/said; xl list")[1]
 
     def end(self) -> dict[str, Any]:
         self.rig.run(["touch", f"{FOLDER}/end"], check=True)

@@ -82,7 +82,7 @@ class Survey:
 
 
 def _shown(said: Mapping[str, Any], label: str) -> dict[str, str]:
-    create, build = said["c_info"], said["b_info"]
+    create, build = said.get("c_info", {}), said.get("b_info", {})  # what is not said is not as planned
     devices = {
         kind: len(said[kind])
         for kind in ("disks", "nics", "pcidevs", "vfbs", "vkbs", "vtpms", "usbctrls", "usbdevs", "p9s", "channels")

@@ -711,7 +711,8 @@ def test_one_question_for_all_guests_and_none_that_xl_is_not_done_with() -> None
         def run(self, *words: str) -> str:
             asked.append(words)
             if words[1] == "-l":
-                return json.dumps([{"domid": 0}, *({"domid": n, "config": configured} for n in (1, 2, 3))])
+                known = {1: configured, 2: configured, 3: {}}
+                return json.dumps([{"domid": 0}, *({"domid": n, "config": said} for n, said in known.items())])
             return "Name ID Mem VCPUs State Time(s) Security Label\n" + "".join(
                 f"wg0-{n} {n} 48 1 -b---- 0.1 system_u:system_r:d{n}_t\n" for n in (1, 2, 3)
             )
@@ -721,7 +722,7 @@ def test_one_question_for_all_guests_and_none_that_xl_is_not_done_with() -> None
         found = survey.seen(domid, store, {1, 2})
         assert (found["label"], found["memory"]) == (f"system_u:system_r:d{domid}_t", "48 MiB")
     assert asked == [("list", "-l"), ("list", "-Z")]
-    survey.seen(3, store, {1, 2, 3})  # it was being built before
+    assert survey.seen(3, store, {1, 2, 3})["type"] == "None"  # it was being built before; xl does not say of what type
     assert len(asked) == 4
     with pytest.raises(OSError, match="does not know"):
         survey.seen(4, store)

@@ -1,6 +1,6 @@
 """Four guests of a managed gateway: admin, whom administrators call, config, store and log. Runs in dom0:
 
-    managed.py FOLDER ADDRESS PORT SECONDS   one JSON object when they run; then it goes on until there is FOLDER/end
+    managed.py FOLDER ADDRESS PORT   one JSON object when they run; then it goes on until there is FOLDER/end
 
 FOLDER has what `septum init` made, in management/. ADDRESS is on dom0's interface ``lan``, which becomes admin's; in
 the place of the box's other two are interfaces that lead nowhere. Xen must enforce the policy of vpn-managed.toml.
@@ -73,7 +73,7 @@ def state(some: Some) -> dict[str, Any]:
     return {**box, "channels": [], "listen_port": 51820, "tunnel": None, "addresses": []}
 
 
-def main(where: str, address: str, port: str, seconds: str) -> None:
+def main(where: str, address: str, port: str) -> None:
     folder = Path(where)
     (folder / "end").unlink(missing_ok=True)
     for name in NOWHERE:
@@ -84,7 +84,7 @@ def main(where: str, address: str, port: str, seconds: str) -> None:
     assert built.network is not None
     place = Bridges(built.network, BOX, directory, built.devices)
     place.open()
-    telling = Telling([domain.name for domain in built.domains], lambda: state(some))
+    telling = Telling(NAMES, lambda: state(some))
     identity = devices.open_identity(folder / "management/identity.json")
     some = Some(built, NAMES, folder, place.sides, {**telling.devices, "identity": identity})
     seen: dict[str, Any] = {}
@@ -96,15 +96,16 @@ def main(where: str, address: str, port: str, seconds: str) -> None:
             ["ip", "-o", "addr", "show", "dev", "lan"], check=True, capture_output=True, text=True
         ).stdout
         print(json.dumps(seen), flush=True)
-        over = time.monotonic() + float(seconds)
-        ordered = []
-        while not (folder / "end").exists() and time.monotonic() < over:
-            some.turn()
-            if (name := telling.turn(time.monotonic())) is not None:
-                ordered.append(name)
-                some.destroy(name)
-                some.run(name)
-                some.restarts[name] = some.restarts.get(name, 0) + 1
+        ordered: list[str] = []
+
+        def ordered_or_end() -> str | bool:
+            return telling.turn(time.monotonic()) or (folder / "end").exists()
+
+        while (name := some.until("neither ordered nor ended", ordered_or_end)) is not True:
+            ordered.append(name)
+            some.destroy(name)
+            some.run(name)
+            some.restarts[name] = some.restarts.get(name, 0) + 1
         print(json.dumps({"ordered": ordered, "living": list(some.backend.living), "log": some.lines}), flush=True)
     finally:
         some.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 import shutil
@@ -22,6 +23,8 @@ from .places import XEN, step
 
 BOOT: Final = 600.0
 """Seconds that booting may take. On a quiet machine of two cores it takes 15."""
+_NUMBERS: Final = itertools.count(1)
+"""Of this process's machines: each has a folder of its own, in which its console stays."""
 
 
 class Rig:
@@ -46,7 +49,7 @@ class Rig:
         if policy and not xsm:
             raise ValueError("a policy needs xsm=True")
         self.xsm = xsm
-        self.folder = XEN / f"run/{name or os.getpid()}"
+        self.folder = XEN / "run" / (name or f"{os.getpid()}-{next(_NUMBERS)}")
         self._policy = policy
         self._guest_logs = guest_logs
         self._memory, self._dom0_memory = memory, dom0_memory
