@@ -16,9 +16,8 @@ from typing import Any, Final
 import pytest
 
 from appliance.assembly.load import VPN, load
-from appliance.xsm.policy import compiled_policy
 from tests.xen.machines import Machines
-from tests.xen.rig import Rig, guest, hypervisor
+from tests.xen.rig import Rig, guest
 from tests.xen.rig.places import step
 
 pytestmark = pytest.mark.timeout(2400)
@@ -61,12 +60,9 @@ def _search(rig: Rig, xsm: str, names: tuple[str, ...]) -> Found:
 
 
 @pytest.fixture(scope="module")
-def walled(machines: Machines) -> Found:
+def walled(gateway: Rig) -> Found:
     """Xen with XSM and the policy of the gateway. dom0 tries to have it changed, then the intruders come."""
-    flask = hypervisor.with_xsm().flask
-    assert flask is not None
-    rig = machines.lend("walled", lambda: Rig(policy=compiled_policy(ASSEMBLY, flask)))
-    return _search(rig, "enforcing", ())
+    return _search(gateway, "enforcing", ())
 
 
 @pytest.fixture(scope="module")
