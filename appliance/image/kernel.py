@@ -1,9 +1,9 @@
-"""The two kernels, from Debian's source package and the small configurations in ``kernel/``.
+"""The two kernels, from Debian's source package with the patches and the small configurations in ``kernel/``.
 
 ``plain`` is for domains that have channels and nothing else, ``net`` for those that face a network. Both are built in
 one tree, ``plain`` first: of what ``net`` needs most is there then. They are built once for what goes into them: source
-package, configurations, compiler. The same goes in, the same bytes come out: time, user, host and path of the build are
-said to be others than they are.
+package, patches, configurations, compiler. The same goes in, the same bytes come out: time, user, host and path of the
+build are said to be others than they are.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ _CONFIGS: Final = Path(__file__).with_name("kernel")
 _FRAGMENTS: Final[dict[Flavour, tuple[str, ...]]] = {"plain": ("plain",), "net": ("plain", "net")}
 _LINES: Final[dict[Flavour, int]] = {"plain": 900, "net": 500}
 """About as many lines as a build prints, in this order: only for the display of progress."""
+
+PATCHES: Final = tuple(sorted(_CONFIGS.glob("*.patch")))
+"""What Debian's source is changed by; each says why."""
 
 # Of the source, what no configuration here can want; Kconfig files stay, for they are read in any case
 _LEAVE_OUT: Final = (
@@ -107,7 +110,8 @@ def key(of: Source) -> str:
     tools = _run("gcc", "--version").splitlines()[0] + _run("ld", "--version").splitlines()[0]
     recipe = Path(__file__).read_bytes()
     configurations = [configuration(flavour) for flavour in FLAVOURS]
-    return store.key("kernels", of.sha256, *configurations, tools, hashlib.sha256(recipe).hexdigest())
+    patches = [patch.read_text() for patch in PATCHES]
+    return store.key("kernels", of.sha256, *patches, *configurations, tools, hashlib.sha256(recipe).hexdigest())
 
 
 def get(flavour: Flavour, out: Path, progress: Progress) -> Kernel:
@@ -156,12 +160,23 @@ def _unpack(package: Path, into: Path) -> None:
     (into / "Documentation/Kconfig").touch()
 
 
+def _patch(work: Path, of: Source) -> None:
+    """Errors: KernelError unless every patch fits as it is, line by line, and is not in the source already."""
+    for patch in PATCHES:
+        try:
+            _run("patch", "-p1", "--fuzz=0", "--forward", "--batch", f"--input={patch}", cwd=work)
+        except KernelError as error:
+            message = f"{patch.name} does not fit {PACKAGE} {of.version}: does it need it still? {error}"
+            raise KernelError(message) from None
+
+
 def _make(of: Source, out: Path, new: Path, progress: Progress) -> None:
     progress("fetching the source", 0)
     package = _fetch(of, out)
     work = new / "work"
     progress("unpacking the source", 0.02)
     _unpack(package, work)
+    _patch(work, of)
     done, lines = 0, sum(_LINES.values())
     for flavour in FLAVOURS:
         for number, line in enumerate(_build(flavour, work, new / flavour)):

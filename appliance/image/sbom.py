@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.image import store
-from appliance.image.kernel import PACKAGE, Kernel
+from appliance.image.kernel import PACKAGE, PATCHES, Kernel
 from appliance.image.tree import Part
 from appliance.image.vouch import Package
 
@@ -69,6 +69,12 @@ def bom(role: str, version: str, kernel: Kernel, parts: list[Part], site: Path) 
                 {"name": "septum:package-sha256", "value": kernel.source_sha256},
                 {"name": "septum:config-sha256", "value": kernel.config_sha256},
             ],
+            "pedigree": {
+                "patches": [
+                    {"type": "unofficial", "diff": {"text": {"contentType": "text/plain", "content": each.read_text()}}}
+                    for each in PATCHES
+                ]
+            },
         }
     )
     whole = {
