@@ -21,11 +21,16 @@ class Watching:
         del self._callbacks[fd]
         self._poll.unregister(fd)
 
-    def turn(self, seconds: float) -> None:
-        """Waits so long at most, and does what is due."""
-        for fd, _ in self._poll.poll(seconds):
+    def __len__(self) -> int:
+        return len(self._callbacks)
+
+    def turn(self, seconds: float) -> int:
+        """Waits so long at most, and does what is due. How many descriptors were ready."""
+        ready = self._poll.poll(seconds)
+        for fd, _ in ready:
             if fd in self._callbacks:  # an earlier one may have closed it
                 self._callbacks[fd]()
+        return len(ready)
 
     def close(self) -> None:
         self._poll.close()

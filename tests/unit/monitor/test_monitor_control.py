@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import threading
 import time
@@ -15,38 +14,24 @@ import pytest
 
 from appliance.monitor import control
 from appliance.monitor.control import ControlServer
+from tests.watching import Watching
 
 # What a status says of this many peers goes into no buffer of a socket
 LARGE = {"peers": [{"public_key": "x" * 44, "allowed_ips": ["192.0.2.1/32"], "received": n} for n in range(50_000)]}
 
 
-class Poller:
+class Poller(Watching):
     """Runs a server at ``path`` in this thread, for as long as it is told."""
 
     def __init__(self, path: Path) -> None:
-        self.poll = select.epoll()
-        self.callbacks: dict[int, Callable[[], None]] = {}
+        super().__init__()
         self.server = ControlServer(path, {"status": lambda: LARGE}, self.watch, self.forget)
-
-    def watch(self, fd: int, callback: Callable[[], None], events: int = select.EPOLLIN) -> None:
-        self.callbacks[fd] = callback
-        self.poll.register(fd, events)
-
-    def forget(self, fd: int) -> None:
-        del self.callbacks[fd]
-        self.poll.unregister(fd)
-
-    def turn(self, patience: float = 0.01) -> int:
-        ready = self.poll.poll(patience)
-        for fd, _ in ready:
-            self.callbacks[fd]()
-        return len(ready)
 
     def run(self, until: Callable[[], Any]) -> None:
         limit = time.monotonic() + 20
         while not until():
             assert time.monotonic() < limit
-            self.turn()
+            self.turn(0.01)
 
 
 @pytest.fixture
@@ -56,8 +41,8 @@ def poller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Poller]:
     poller = Poller(tmp_path / "box" / control.SOCKET)
     yield poller
     poller.server.close()
-    assert not poller.callbacks
-    poller.poll.close()
+    assert len(poller) == 0
+    poller.close()
 
 
 def test_an_answer_may_be_larger_than_any_buffer(poller: Poller) -> None:
@@ -75,13 +60,13 @@ def test_who_does_not_take_the_answer_is_dropped_and_keeps_nobody_waiting(poller
         deaf.sendall(b'{"op": "status"}\n')
         while poller.turn(0.2):  # until there is no more room: the server then has nothing to do
             pass
-        assert len(poller.callbacks) == 2
+        assert len(poller) == 2
         now = time.monotonic()
         server.tick(now + 60)  # a monitor that has not looked for a minute takes none of it from who asks
-        assert len(poller.callbacks) == 2
+        assert len(poller) == 2
         for half in range(1, 5):
             server.tick(now + 60 + half / 2)
-        assert len(poller.callbacks) == 1
+        assert len(poller) == 1
         deaf.settimeout(5)
         taken = 0
         while piece := deaf.recv(1 << 20):
