@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -58,6 +59,7 @@ class Some:
         directory = run_dir(BOX)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         (directory / control.LOCK).touch()
+        self._directory = directory
         self.channels = built.channels
         self.image = devices.open_store(folder)
         self.disk = DiskProcess(self.image, FIRST_OUTER_ID, self.log)
@@ -159,3 +161,4 @@ class Some:
     def close(self) -> None:
         self.control.close()
         self.backend.close()
+        shutil.rmtree(self._directory)  # else it would be a box, to the next ones on this machine
