@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -110,6 +111,7 @@ def main(where: str, address: str, port: str) -> None:
     finally:
         some.close()
         place.close()
+        shutil.rmtree(directory)
         telling.close()
         os.close(identity)
 

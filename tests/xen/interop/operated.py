@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from dataclasses import replace
@@ -165,6 +166,7 @@ def main(where: str) -> None:
     finally:
         print(json.dumps(seen), flush=True)
         some.close()
+        shutil.rmtree(some.directory)
 
 
 if __name__ == "__main__":

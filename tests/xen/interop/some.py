@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -42,7 +41,8 @@ def _images(built: ValidatedAssembly, names: Sequence[str]) -> dict[str, Boot]:
 class Some:
     """The monitor of the domains ``names`` of ``built``; the others are never there.
 
-    ``sides`` are the interfaces of those that have one; ``held`` descriptors of devices by name.
+    ``sides`` are the interfaces of those that have one; ``held`` descriptors of devices by name. ``directory`` is the
+    box's: for as long as it is there, so is a box, to whoever asks on this machine.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Some:
         directory = run_dir(BOX)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         (directory / control.LOCK).touch()
-        self._directory = directory
+        self.directory = directory
         self.channels = built.channels
         self.image = devices.open_store(folder)
         self.disk = DiskProcess(self.image, FIRST_OUTER_ID, self.log)
@@ -161,4 +161,3 @@ class Some:
     def close(self) -> None:
         self.control.close()
         self.backend.close()
-        shutil.rmtree(self._directory)  # else it would be a box, to the next ones on this machine
