@@ -94,7 +94,7 @@ def up(
     rules: Rules = None,
     backend: Annotated[
         Backend,
-        typer.Option(help="Processes of this Linux, or guests of the Xen under it (being built: docs/xen.md)."),
+        typer.Option(help="Processes of this Linux, or guests of the Xen under it (young: docs/xen.md)."),
     ] = Backend.PROCESS,
     admin: Annotated[
         str | None,
@@ -188,29 +188,72 @@ def status(box: Box = "", json_: Json = False) -> None:
 
 
 @app.command()
-def check(file: File, over: Over = None, rules: Rules = None, json_: Json = False) -> None:
+def check(
+    file: File,
+    over: Over = None,
+    rules: Rules = None,
+    backend: Annotated[
+        Backend,
+        typer.Option(
+            help="With xen (in dom0): also whether its images, this Xen and the policy it enforces are right."
+        ),
+    ] = Backend.PROCESS,
+    json_: Json = False,
+) -> None:
     """Validate FILE without touching anything; exit 0 if a box could be built from it."""
     from appliance.assembly import schemas
     from appliance.assembly.graph import outsiders
 
     assembly = building.load(file, assembly=over, rules=rules)
+    on_xen = None
+    if backend is Backend.XEN:
+        from appliance.cli import onxen
+
+        on_xen = onxen.check(assembly)
     if json_:
         outside = [{"calls": str(channel.server), "schema": channel.schema} for channel in outsiders(assembly)]
         domains = [domain.name for domain in assembly.domains]
         bypasses = [{"port": str(bypass.port), "reason": bypass.reason} for bypass in assembly.bypasses]
-        screen.as_json({"name": assembly.name, "domains": domains, "operator": outside, "bypasses": bypasses})
+        found = {"name": assembly.name, "domains": domains, "operator": outside, "bypasses": bypasses}
+        screen.as_json(found if on_xen is None else {**found, "xen": on_xen})
         return
     screen.out.print(
         f"{file}: good; {len(assembly.domains)} domains, {len(assembly.channels)} channels",
         style="green",
         soft_wrap=True,
     )
+    if on_xen is not None:
+        says = "Xen enforces its policy" if on_xen["xsm"] == "enforcing" else "xsm = absent: colluding guests may meet"
+        screen.out.print(
+            f"  on this Xen: {on_xen['guests']} guests ({on_xen['type']}) of {on_xen['memory_mib']} MiB in all; their "
+            f"images are as they were built; {says}",
+            soft_wrap=True,
+        )
     for channel in outsiders(assembly):
         labels = " ".join(sorted(schemas.forward(channel.schema) | schemas.backward(channel.schema)))
         screen.out.print(f"  the operator may call {channel.server} ({channel.schema}: {labels})", soft_wrap=True)
     for bypass in assembly.bypasses:
         line = f"  declared bypass: plaintext leaves by {bypass.port}: {bypass.reason}"
         screen.out.print(line, style="yellow", soft_wrap=True, markup=False)
+
+
+@app.command()
+def policy(
+    file: File,
+    xen: Annotated[Path, typer.Option(help="The source tree that the machine's Xen was built of: apt-get source xen.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where to: a file for the boot menu, /boot/xenpolicy-4.17-septum.")
+    ],
+    over: Over = None,
+) -> None:
+    """Make the policy that Xen is to enforce for FILE: who may share memory and events with whom.
+
+    It follows from domains and channels alone: keys, peers, addresses and rules may change without it. A policy belongs
+    to one build of Xen. Needs m4 and checkpolicy. docs/xen.md says how a machine boots with it.
+    """
+    from appliance.cli import onxen
+
+    onxen.policy(building.load(file, assembly=over), xen, output)
 
 
 @app.command()

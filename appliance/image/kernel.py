@@ -98,7 +98,10 @@ def configuration(flavour: Flavour) -> str:
 
 def _run(*command: str, cwd: Path | None = None) -> str:
     environment = {**_ENVIRONMENT, "HOME": "/nonexistent"}
-    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise KernelError(f"{command[0]} is missing: docs/images.md names what builds images") from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise KernelError(f"{' '.join(command[:3])}: {' / '.join(said[-3:]) or f'exit code {done.returncode}'}")

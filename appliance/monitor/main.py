@@ -109,10 +109,12 @@ def _on_xen(
     from appliance.monitor.xen.backend import XenBackend
     from appliance.monitor.xen.bridges import Bridges
     from appliance.monitor.xen.disk import DiskProcess
+    from appliance.monitor.xen.fit import see_room
     from appliance.monitor.xen.images import boots_of
 
     assert assembly.network is not None
     images = boots_of(assembly)
+    see_room(assembly, name)  # before an interface is taken
     place = Bridges(assembly.network, name, directory, assembly.devices)
 
     def make(devices: Mapping[str, int]) -> XenBackend:

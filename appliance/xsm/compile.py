@@ -1,7 +1,8 @@
 """Policy sources -> the policy that Xen loads, by m4 and checkpolicy, on the sources that come with the hypervisor.
 
 A compiled policy belongs to one build of Xen: its classes and permissions are numbered as in that tree. ``tree`` is
-that Xen's tools/flask/policy, with its xen/xsm/flask/policy in the folder ``hypervisor`` below it.
+tools/flask/policy of that Xen's sources, or a copy of it with their xen/xsm/flask/policy in the folder ``hypervisor``
+below it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def module(tree: Path, name: str) -> str:
 
 def _expanded(tree: Path, sections: Sequence[str]) -> str:
     """What m4 makes of Xen's declarations, macros and ``sections``."""
-    declared = [tree / "hypervisor" / name for name in ("security_classes", "initial_sids", "access_vectors")]
+    kept = tree / "hypervisor"
+    hypervisor = kept if kept.is_dir() else tree.parents[2] / "xen/xsm/flask/policy"
+    declared = [hypervisor / name for name in ("security_classes", "initial_sids", "access_vectors")]
     declared.insert(1, tree / "policy/security_classes")
     declared.append(tree / "policy/access_vectors")
     macros = [*sorted((tree / "policy/support").glob("*.spt")), tree / "policy/mls", tree / "modules/xen.if"]

@@ -89,6 +89,12 @@ def test_the_box_is_up_and_every_guest_is_sealed(scene: Scene, report: list[tupl
     assert {seal["domain"]: seal["sealed"] for seal in seals} == dict.fromkeys(kept, True), seals
 
 
+def test_what_up_looks_for_can_be_asked_alone(scene: Scene) -> None:
+    words = f"septum check /root/{BOX}.conf --assembly /septum/assemblies/box.toml --backend xen --json"
+    said = json.loads(scene.rig.run(words, 300, env={"SEPTUM_PATIENCE": "10"}, check=True)[1])["xen"]
+    assert (said["guests"], said["type"], said["xsm"]) == (len(DOMAINS), TYPE, "enforcing")
+
+
 def test_dom0_has_no_address_on_either_side(scene: Scene) -> None:
     shown = scene.rig.run("ip addr show", check=True)[1]
     assert {line.split()[1] for line in shown.splitlines() if line.split()[0] in ("inet", "inet6")} <= {

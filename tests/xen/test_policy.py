@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,24 @@ def test_it_compiles(tree: Path, name: str) -> None:
     assembly = load(ASSEMBLIES / name)
     assert generator.compiled_policy(assembly, tree)
     assert generator.compiled_policy(assembly, tree, locked=False)
+
+
+def test_the_command_makes_it_of_xens_sources(tree: Path, tmp_path: Path) -> None:
+    shutil.copytree(tree, tmp_path / "tools/flask/policy", ignore=lambda where, names: {"hypervisor"} & {*names})
+    shutil.copytree(tree / "hypervisor", tmp_path / "xen/xsm/flask/policy")
+    command = [
+        sys.executable,
+        "-m",
+        "appliance.cli.septum",
+        "policy",
+        "vpn",
+        "--xen",
+        tmp_path,
+        "-o",
+        tmp_path / "made",
+    ]
+    subprocess.run(command, check=True)
+    assert (tmp_path / "made").read_bytes() == generator.compiled_policy(load(VPN), tree)
 
 
 @pytest.mark.parametrize("rule", BREACHES)

@@ -13,7 +13,7 @@ import os
 import select
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -58,49 +58,10 @@ def pace() -> Pace:
     return Pace(quick=min(0.25, 0.1 * factor), slow=min(1.0, 0.25 * factor), limits=limits)
 
 
-class XenError(OSError):
-    """This machine's Xen cannot carry the box as asked; the text says what to do."""
-
-
-def policy_amiss(assembly: ValidatedAssembly) -> list[str]:
-    """Where the policy that Xen enforces is not what the channels say, a sentence each; asked of Xen itself."""
-    from appliance.xsm.state import Xsm, differences
-
-    xsm = Xsm()
-    try:
-        return list(differences(assembly, xsm.allowed))
-    finally:
-        xsm.close()
-
-
-def _see_enforced(assembly: ValidatedAssembly, xl: Xl, amiss: Callable[[ValidatedAssembly], list[str]]) -> None:
-    """Errors: XenError unless this Xen enforces the policy of ``assembly``."""
-    then = (
-        "Boot a Xen with XSM, the policy of this assembly and flask=enforcing (docs/xen.md), "
-        'or say xsm = "absent" under [xen] in the assembly'
-    )
-    if not xl.enforces():
-        raise XenError(
-            "this Xen enforces no policy (`xl getenforce` does not say Enforcing): two of its guests that collude "
-            f"could make a channel nobody declared. {then}"
-        )
-    if found := amiss(assembly):
-        more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
-        raise XenError(f"Xen enforces another policy than this assembly's: {'; '.join(found[:3])}{more}. {then}")
-
-
-def _see_free(titles: Collection[str], xl: Xl) -> None:
-    """Errors: XenError if a guest has one of these names: whoever has our names is ended as ours."""
-    for row in xl.list():
-        if row.name in titles:
-            raise XenError(
-                f"there is a guest {row.name} already, and it is none of this box: "
-                f"xl destroy {row.name} if nobody needs it, or give the box another name"
-            )
-
-
 class XenBackend:
-    """Builds and ends the domains of ``assembly`` as Xen guests. ``images`` and ``sides`` by domain and by side.
+    """Builds and ends the domains of ``assembly`` as Xen guests, on a Xen that is fit for them (fit.py).
+
+    ``images`` and ``sides`` are by domain and by side.
 
     ``journal`` is a descriptor for the lines of the domain that holds the journal; ``disk`` is kept for the one that
     holds the store, and the back end's to close. Of ``devices`` the one that speaks for the box gets what is in its
@@ -119,18 +80,14 @@ class XenBackend:
         journal: int,
         xl: Xl | None = None,
         store: Xenstore | None = None,
-        amiss: Callable[[ValidatedAssembly], list[str]] = policy_amiss,
         disk: Disk | None = None,
         devices: Mapping[str, int] | None = None,
         log: Callable[[int, str], None] = lambda priority, text: None,
     ) -> None:
         self._xl = xl or Xl()
-        if assembly.xen.xsm == "enforcing":
-            _see_enforced(assembly, self._xl, amiss)
         self.pace = pace()
         self._rest = min(1.0, 0.1 * patience.factor())  # between two looks in the xenstore for one guest's status page
         self._plans = with_sides(plans_of(assembly, box), dict(sides))
-        _see_free([plan.title for plan in self._plans.values()], self._xl)
         self._images = images
         self._directory = directory
         self._journal = journal
@@ -270,7 +227,7 @@ class XenBackend:
             job.wait()
             guest.domid = domid_of(self._store, guest.uuid)
             if guest.domid is None:
-                raise XenError("xl made a guest that the xenstore does not know")
+                raise XlError("xl made a guest that the xenstore does not know")
         if guest.domid is not None:
             self._built(name, guest, guest.domid)
         elif not (self._is_xl_busy() or name in self._burials):  # two of one name there cannot be

@@ -102,10 +102,9 @@ class FakeJob:
 class FakeXl:
     """The toolstack. ``configurations`` are those it was given, by the guest's name; ``asked`` all that it was told."""
 
-    def __init__(self, store: FakeStore, terminal: str, mode: str = "Enforcing") -> None:
+    def __init__(self, store: FakeStore, terminal: str) -> None:
         self._store = store
         self._terminal = terminal
-        self._mode = mode
         self._names: dict[int, str] = {}
         self._next = 1
         self.shut_down: set[int] = set()
@@ -117,9 +116,6 @@ class FakeXl:
         self.ramdisks: dict[str, bytes] = {}
         self.kernels: list[int] = []
         self.asked: list[tuple[str, ...]] = []
-
-    def enforces(self) -> bool:
-        return self._mode == "Enforcing"
 
     def create(self, configuration: int, fds: Sequence[int]) -> FakeJob:
         said: dict[str, Any] = {}

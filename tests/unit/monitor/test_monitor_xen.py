@@ -30,9 +30,10 @@ from appliance.monitor.network import NetworkError
 from appliance.monitor.telling import Telling
 from appliance.monitor.xen import backend as module
 from appliance.monitor.xen import bridges, burials, config, pages, ramdisk, seals, wiring
-from appliance.monitor.xen.backend import XenBackend, XenError
+from appliance.monitor.xen.backend import XenBackend
 from appliance.monitor.xen.bridges import Bridges
 from appliance.monitor.xen.disk import NOWHERE, Place
+from appliance.monitor.xen.fit import XenError, see_fit, see_free
 from appliance.monitor.xen.images import INDEX, Boot, boots_of
 from appliance.monitor.xen.pages import references
 from appliance.monitor.xen.plan import Plan, Side, plans_of, with_sides
@@ -83,21 +84,18 @@ class Machine:
         self,
         assembly: ValidatedAssembly,
         where: Path,
-        mode: str = "Enforcing",
-        amiss: str = "",
         held: dict[str, int] | None = None,
     ) -> None:
         self.store = FakeStore()
         self._pty = os.openpty()
         self.terminal = os.ttyname(self._pty[1])
-        self.xl = FakeXl(self.store, self.terminal, mode)
+        self.xl = FakeXl(self.store, self.terminal)
         self.journal = os.memfd_create("journal")
         arguments: Any = (assembly, "wg0", where, images(assembly, where), SIDES, self.journal, self.xl, self.store)
         self.disk = FakeDisk()
         self.lines: list[str] = []
         self.backend = XenBackend(
             *arguments,
-            amiss=lambda _: [amiss] if amiss else [],
             disk=self.disk,
             devices=held,
             log=lambda priority, text: self.lines.append(text),
@@ -425,14 +423,12 @@ def test_one_whose_interface_is_gone_before_it_is_plugged_ends_alone(
     assert "could not be built: there is no vif" in machine.backend.bury("red")
 
 
-def test_a_guest_of_somebody_elses_that_has_our_name_is_left_alone(
-    assembly: ValidatedAssembly, tmp_path: Path, machine: Machine
-) -> None:
+def test_a_guest_of_somebody_elses_that_has_our_name_is_left_alone(machine: Machine) -> None:
     machine.xl._names[77] = "wg0-log"
-    arguments: Any = (assembly, "wg0", tmp_path, images(assembly, tmp_path), SIDES, 1, machine.xl, machine.store)
     with pytest.raises(XenError, match=r"there is a guest wg0-log already.* xl destroy wg0-log"):
-        XenBackend(*arguments, amiss=lambda _: [])
+        see_free(["wg0-rng", "wg0-log"], machine.xl)  # type: ignore[arg-type]
     assert machine.xl.domid("wg0-log") == 77
+    see_free(["wg0-rng"], machine.xl)  # type: ignore[arg-type]
     del machine.xl._names[77]
 
 
@@ -654,26 +650,56 @@ def test_the_other_end_of_an_interface_goes_into_its_bridge() -> None:
 # refusals ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def dom0(tmp_path: Path) -> Path:
+    """The root of a dom0 that has what it needs."""
+    root = tmp_path / "dom0"
+    for place in ("dev/xen/gntdev", "dev/xen/evtchn", "sys/bus/xen-backend/drivers/vif", "sys/hypervisor/type"):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).write_text("xen\n")
+    return root
+
+
+def fits(assembly: ValidatedAssembly, root: Path, mode: str = "Enforcing", *amiss: str) -> None:
+    xl: Any = SimpleNamespace(enforces=lambda: mode == "Enforcing")
+    see_fit(assembly, xl, lambda _: list(amiss), root)
+
+
 @pytest.mark.parametrize("mode", ["Permissive", "Disabled", ""])
-def test_a_xen_that_enforces_nothing_is_refused(
-    assembly: ValidatedAssembly, tmp_path: Path, mode: str, machine: Machine
-) -> None:
+def test_a_xen_that_enforces_nothing_is_refused(assembly: ValidatedAssembly, dom0: Path, mode: str) -> None:
+    fits(assembly, dom0)
     with pytest.raises(XenError, match='xsm = "absent"'):
-        Machine(assembly, tmp_path, mode)
+        fits(assembly, dom0, mode)
 
 
-def test_a_xen_that_enforces_another_policy_is_refused(
-    assembly: ValidatedAssembly, tmp_path: Path, machine: Machine
-) -> None:
+def test_a_xen_that_enforces_another_policy_is_refused(assembly: ValidatedAssembly, dom0: Path) -> None:
     with pytest.raises(XenError, match="another policy than this assembly's: red may too much"):
-        Machine(assembly, tmp_path, amiss="red may too much")
+        fits(assembly, dom0, "Enforcing", "red may too much")
 
 
-def test_unless_the_assembly_says_so(assembly: ValidatedAssembly, tmp_path: Path, machine: Machine) -> None:
+@pytest.mark.parametrize(
+    ("missing", "what"),
+    [
+        ("sys/hypervisor/type", "does not run on Xen"),
+        ("dev/xen/gntdev", "modprobe xen-gntdev"),
+        ("dev/xen/evtchn", "modprobe xen-evtchn"),
+        ("sys/bus/xen-backend/drivers/vif", "modprobe xen-netback"),
+    ],
+)
+def test_a_dom0_that_lacks_something_is_told_what(
+    assembly: ValidatedAssembly, dom0: Path, missing: str, what: str
+) -> None:
+    (dom0 / missing).unlink()
+    with pytest.raises(XenError, match=what):
+        fits(assembly, dom0)
+
+
+def test_unless_the_assembly_says_so(assembly: ValidatedAssembly, tmp_path: Path, machine: Machine, dom0: Path) -> None:
     from appliance.assembly.model import _PROOF
 
     said = replace(assembly, xen=Xen(xsm="absent"), proof=_PROOF)
-    other = Machine(said, tmp_path, "Disabled")
+    fits(said, dom0, "Disabled", "red may too much")
+    other = Machine(said, tmp_path)
     other.up()
     assert "seclabel" not in other.xl.configurations["wg0-keymgr"]
     other.close()

@@ -25,8 +25,8 @@ from appliance.management.trust import trust
 from appliance.monitor import devices
 from appliance.monitor.places import run_dir
 from appliance.monitor.telling import Telling
-from appliance.monitor.xen.backend import policy_amiss
 from appliance.monitor.xen.bridges import Bridges
+from appliance.monitor.xen.fit import policy_amiss
 from tests.xen.interop.some import BOX, CONF, Some
 
 NAMES: Final = ("log", "store", "config", "admin")

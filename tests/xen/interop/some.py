@@ -20,6 +20,7 @@ from appliance.monitor.places import run_dir
 from appliance.monitor.sandbox.plan import FIRST_OUTER_ID
 from appliance.monitor.xen.backend import XenBackend
 from appliance.monitor.xen.disk import DiskProcess
+from appliance.monitor.xen.fit import see_room
 from appliance.monitor.xen.images import Boot, boots_of
 from appliance.monitor.xen.plan import Side
 from tests.watching import Watching
@@ -53,6 +54,7 @@ class Some:
         sides: Mapping[str, Side] | None = None,
         held: Mapping[str, int] | None = None,
     ) -> None:
+        see_room(built, BOX)
         self.names = tuple(names)
         self.lines: list[str] = []
         self.restarts: dict[str, int] = {}
