@@ -50,6 +50,9 @@ _ENVIRONMENT: Final = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
 }
 
+# Switched off though the source has it: allnoconfig knows no defaults, and a new version may bring another one
+_MITIGATION: Final = re.compile(r"^# CONFIG_((?:MITIGATION_|CPU_SRSO|CPU_\w+_ENTRY)\w*) is not set$", re.MULTILINE)
+
 Progress = Callable[[str, float], None]
 """Is told what is being done, and which share of it is done: 0 to 1."""
 
@@ -130,6 +133,8 @@ def build(of: Source, out: Path, progress: Progress) -> dict[Flavour, Kernel]:
 
 def _kernel(folder: Path, flavour: Flavour, of: Source) -> Kernel:
     config = (folder / "config").read_bytes()
+    if store.digest(folder / "kernel") != (folder / "sha256").read_text():
+        raise KernelError(f"{folder / 'kernel'} is not what was built: remove {folder.parent}, and build anew")
     compressed = (folder / "kernel.zst").stat().st_size
     return Kernel(folder / "kernel", compressed, flavour, of.version, of.sha256, hashlib.sha256(config).hexdigest())
 
@@ -137,15 +142,20 @@ def _kernel(folder: Path, flavour: Flavour, of: Source) -> Kernel:
 def _fetch(of: Source, out: Path) -> Path:
     """The package, checked against the hash that apt's signed lists have."""
     folder = store.get(out, store.key("package", of.sha256), lambda new: _download(of, new))
+    _see(folder / "package.deb", of)  # however long it has lain there
     return folder / "package.deb"
 
 
 def _download(of: Source, new: Path) -> None:
     _run("apt-get", "download", "-o", "APT::Sandbox::User=root", PACKAGE, cwd=new)
     (new / of.file).rename(new / "package.deb")
-    found = store.digest(new / "package.deb")
+    _see(new / "package.deb", of)
+
+
+def _see(package: Path, of: Source) -> None:
+    found = store.digest(package)
     if found != of.sha256:
-        raise KernelError(f"{of.file} has the hash {found}, and its list says {of.sha256}: apt-get update")
+        raise KernelError(f"{package} has the hash {found}, and apt's list says {of.sha256}: remove it, apt-get update")
 
 
 def _unpack(package: Path, into: Path) -> None:
@@ -198,10 +208,13 @@ def _build(flavour: Flavour, work: Path, into: Path) -> Iterator[str]:
     refused = _refused(wanted.read_text(), config)
     if refused:
         raise KernelError(f"the kernel's configuration did not take {', '.join(refused)}: what do they depend on?")
+    if bare := _MITIGATION.findall(config):
+        raise KernelError(f"this source can mitigate {', '.join(bare)}, which kernel/plain.config does not switch on")
     yield from _compile(work)
     _run("strip", "-s", "-o", str(into / "kernel"), str(work / "vmlinux"))
     _run("zstd", "-19", "-q", "--single-thread", str(into / "kernel"), "-o", str(into / "kernel.zst"))
     (into / "config").write_text(config)
+    (into / "sha256").write_text(store.digest(into / "kernel"))
     wanted.unlink()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -92,10 +93,18 @@ def index(out: Path, images: Mapping[str, Image]) -> None:
     """Adds to ``images.json`` in ``out``, by component and role: what a monitor needs that builds nothing itself.
 
     The folder can be copied as it is; paths are relative to it, and what the file says is what a boot is checked by.
+    Errors: ImageError if a file is not what its manifest says.
     """
+    with open(out / f".{INDEX}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # who builds other images meanwhile adds theirs before or after
+        _add(out, images)
+
+
+def _add(out: Path, images: Mapping[str, Image]) -> None:
     file = out / INDEX
     known = json.loads(file.read_bytes()) if file.exists() else {}
     for name, each in images.items():
+        each.check()
         known[name] = {
             "kernel": str(each.kernel.relative_to(out)),
             "kernel_sha256": each.kernel_sha256,

@@ -28,15 +28,23 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+def own(out: Path) -> None:
+    """Makes the folder of a store, unless it is there. Errors: PermissionError if others can write to it."""
+    out.mkdir(mode=0o755, parents=True, exist_ok=True)
+    stat = os.stat(out)
+    if stat.st_uid != os.geteuid() or stat.st_mode & 0o022:
+        raise PermissionError(f"{out} can be written by others, who could put there what is booted: chown, chmod go-w")
+
+
 def get(out: Path, name: str, make: Callable[[Path], None]) -> Path:
     """The entry ``name`` of the store ``out``; if there is none, ``make`` fills a new folder that becomes it.
 
     Who builds the same at the same time waits for the first. Errors: whatever ``make`` raises; then there is no entry.
     """
     entry = out / name
+    own(out)
     if entry.is_dir():
         return entry
-    out.mkdir(parents=True, exist_ok=True)
     with open(out / f".{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not entry.is_dir():
@@ -45,6 +53,7 @@ def get(out: Path, name: str, make: Callable[[Path], None]) -> Path:
             new.mkdir(mode=0o755)
             try:
                 make(new)
+                os.sync()  # its name says that all of it is there
                 os.rename(new, entry)
             finally:
                 shutil.rmtree(new, ignore_errors=True)

@@ -187,7 +187,7 @@ def test_a_domain_runs_not_much_later_than_a_shell_says_a_word(
         ("xen: start to running", f"shell's word {shell:.1f} s, rng {ready:.1f} s: {ready / shell:.2f} times as long")
     )
     report.append(("xen: steps of it", ", ".join(f"{step} {at:.1f} s" for step, at in steps.items())))
-    assert ready < 12 * shell
+    assert ready < 8 * shell  # 2.6 to 4.6 have been seen
 
 
 def test_two_kernels_and_no_more(images: dict[str, Image]) -> None:

@@ -60,9 +60,9 @@ def boots_of(assembly: ValidatedAssembly, where: Path | None = None) -> dict[str
 def _read(file: Path) -> dict[str, Any]:
     try:
         with file.open("rb") as opened:
-            stat = os.fstat(opened.fileno())
-            if stat.st_uid != os.geteuid() or stat.st_mode & 0o022:
-                raise ImageError(f"{file} can be written by others: chown root, chmod 644")
+            for what, stat in ((file, os.fstat(opened.fileno())), (file.parent, os.stat(file.parent))):
+                if stat.st_uid != os.geteuid() or stat.st_mode & 0o022:
+                    raise ImageError(f"{what} can be written by others: chown root, chmod go-w")
             index = json.loads(opened.read(_MOST))
     except ImageError:
         raise

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from appliance.image import store
 from appliance.image.kernel import get
 
 from . import elf, kmods
@@ -84,7 +85,7 @@ def small(init: bytes, modules: Mapping[str, bytes]) -> Guest:
         (scratch / "kernel").write_bytes(kernel.file.read_bytes())
         (scratch / "initramfs").write_bytes(archive(_furnished(tree, init, modules)))
 
-    return _made("small", (kernel.config_sha256, [deb.name for deb in debs], init, sorted(modules.items())), fill)
+    return _made("small", (store.digest(kernel.file), [deb.name for deb in debs], init, sorted(modules.items())), fill)
 
 
 def _made(name: str, recipe: object, fill: Callable[[Path], None]) -> Guest:
