@@ -61,3 +61,11 @@ def test_the_index_keeps_what_it_knows_and_has_relative_paths(made: manifest.Ima
     assert store.digest(out / entry["kernel"]) == entry["kernel_sha256"]
     assert store.digest(out / entry["ramdisk"]) == entry["ramdisk_sha256"]
     assert (entry["memory_mib"], entry["kernel_args"]) == (48, "console=hvc0")
+
+
+def test_no_index_names_an_image_that_was_changed(made: manifest.Image) -> None:
+    made.ramdisk.write_bytes(b"another")
+    out = made.manifest.parent
+    with pytest.raises(manifest.ImageError):
+        manifest.index(out, {"rng/rng": made})
+    assert not (out / manifest.INDEX).exists()

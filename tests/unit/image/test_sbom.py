@@ -53,6 +53,12 @@ def test_the_kernel_and_what_wheels_were_linked_with_are_in_it(bill: bytes) -> N
     assert [each["name"] for each in packages["cryptography"]["components"]] == ["b.so", "openssl"]
 
 
+def test_what_linux_is_changed_by_is_in_it_whole(bill: bytes) -> None:
+    (found,) = [one for one in json.loads(bill)["components"] if one["name"] == "linux-source-6.1"]
+    (patch,) = found["pedigree"]["patches"]
+    assert "+\tx86_platform.calibrate_cpu = xen_tsc_khz;" in patch["diff"]["text"]["content"]
+
+
 def test_references_are_unique_and_nothing_tells_of_time(bill: bytes) -> None:
     references = [each["bom-ref"] for each in json.loads(bill)["components"]]
     assert len(set(references)) == len(references)

@@ -51,3 +51,10 @@ def test_what_failed_leaves_no_entry_and_is_tried_again(tmp_path: Path) -> None:
     assert not (tmp_path / "name").exists()
     entry = store.get(tmp_path, "name", lambda new: None)
     assert list(entry.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_a_folder_that_others_write_to_is_no_store(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    with pytest.raises(PermissionError, match="can be written by others"):
+        store.get(tmp_path, "name", lambda new: None)

@@ -786,9 +786,13 @@ def test_an_index_of_images(assembly: ValidatedAssembly, tmp_path: Path) -> None
         (tmp_path / INDEX).write_text(json.dumps({**index, "net/red": {**entry, **change}}))
         with pytest.raises(ImageError, match="net/red"):
             boots_of(assembly, tmp_path)
-    (tmp_path / INDEX).chmod(0o666)
-    with pytest.raises(ImageError, match="written by others"):
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    for what, mode in ((tmp_path, 0o777), (tmp_path / INDEX, 0o666)):
         boots_of(assembly, tmp_path)
+        what.chmod(mode)
+        with pytest.raises(ImageError, match=f"{what} can be written by others"):
+            boots_of(assembly, tmp_path)
+        what.chmod(0o700)
 
 
 def test_up_on_xen_needs_no_library_that_reads_command_lines() -> None:
