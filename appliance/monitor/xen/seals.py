@@ -115,19 +115,23 @@ def _labels(said: str) -> dict[int, str]:
 
 def _writable(domid: int, store: Permissions) -> str:
     home = store.home(domid)
-    own, leaves, open_to_all = 0, 0, 0
+    own, leaves, open_to_all, foreign = 0, 0, 0, 0
     pending = [home]
     while pending:
         path = pending.pop()
         owner, *others = store.permissions(path)
         own += owner[1:] == str(domid)
         open_to_all += owner[0] != "n"  # the owner's letter is what everybody else may
-        leaves += any(entry in (f"b{domid}", f"w{domid}") for entry in others)
+        writers = {entry[1:] for entry in others if entry[0] in "bw"} - {"0"}
+        leaves += str(domid) in writers
+        foreign += bool(writers - {str(domid)})
         pending += [f"{path}/{entry}" for entry in store.directory(path)]
     if own:
         return f"{own} nodes are the guest's own"
     if open_to_all:
         return f"{open_to_all} nodes are open to everybody"
+    if foreign:
+        return f"{foreign} nodes are another guest's to write"
     return f"dom0's; writes {leaves} leaves"
 
 

@@ -750,6 +750,16 @@ def test_one_question_for_all_guests_and_none_that_xl_is_not_done_with() -> None
     assert asked == [("list", "-l"), ("list", "-Z")]
     assert survey.seen(3, store, {1, 2, 3})["type"] == "None"  # it was being built before; xl does not say of what type
     assert len(asked) == 4
+    home = store.home(1)
+    store.write(f"{home}/data/status", "")
+    for entries, shown in (
+        (["n0", "b1", "r7"], "dom0's; writes 1 leaves"),
+        (["n0", "r1", "b7"], "1 nodes are another guest's to write"),
+        (["r0", "b1"], "1 nodes are open to everybody"),
+        (["n1"], "1 nodes are the guest's own"),
+    ):
+        store.set_permissions(f"{home}/data/status", entries)
+        assert survey.seen(1, store)["xenstore"] == shown
     with pytest.raises(OSError, match="does not know"):
         survey.seen(4, store)
     store.close()
