@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.system.lab import Lab, Managed, pair
+from tests.system.lab import Lab, Managed, own_kib, pair
 
 pytestmark = pytest.mark.root
 
 WATCHERS = 200
 WRITERS = 50
 SECONDS = 20.0
-GROWTH = 3 << 20  # bytes: what an interpreter's memory goes up and down by
+WARM = 3  # times that they come before memory is looked at: after five it has stopped growing, by less each time
+GROWTH = 4 << 20  # bytes: what an interpreter's memory goes up and down by
 
 
 @pytest.fixture
@@ -29,9 +30,8 @@ def box() -> Iterator[Managed]:
 
 
 def memory(box: Managed) -> dict[str, int]:
-    return {
-        one["name"]: int(one["memory"]) for one in box.ctl("status")["domains"] if one["name"] in ("admin", "config")
-    }
+    domains = box.domains()
+    return {name: own_kib(int(domains[name]["pid"])) << 10 for name in ("admin", "config")}
 
 
 def crowd(box: Managed, seconds: float, homes: list[Path], viewer: Path) -> Any:
@@ -53,24 +53,27 @@ def test_a_crowd_of_administrators(box: Managed) -> None:
     for name, role in (("viewer", "viewer"), *((name, "operator") for name in names)):
         box.enroll(name, role)
     homes, viewer = [box.directory / name for name in names], box.directory / "viewer"
-    warm = crowd(box, SECONDS / 2, homes, viewer)
+    rounds = [crowd(box, SECONDS / 4, homes, viewer) for _ in range(WARM)]
     begin = memory(box)
     before = {one["name"]: one["restarts"] for one in box.ctl("status")["domains"]}
     found = crowd(box, SECONDS, homes, viewer)
     end = memory(box)
 
-    for one in (warm, found):
+    rounds.append(found)
+    for one in rounds:
         assert not one["broken"] and not one["stuck"], one
     # Nobody starves: each watcher has seen the box again and again
     assert min(found["seen"]) >= SECONDS / 4, sorted(found["seen"])[:10]
     # No update is lost: each acknowledged commit is a revision of its own, and what is in force has everybody's last
-    accepted = [revision for one in (warm, found) for each in one["accepted"].values() for revision in each]
+    accepted = [revision for one in rounds for each in one["accepted"].values() for revision in each]
     head = box.ctl("config", "show")
     assert len(accepted) == len(set(accepted))
     assert set(accepted) == set(range(1, head["revision"] + 1))
     keepalives = {peer["number"]: peer["keepalive"] for peer in box.ctl("peers", "list")}
-    last = {int(number): value or warm["last"][number] for number, value in found["last"].items()}
-    assert keepalives == {number: value for number, value in last.items() if value}
+    last: dict[int, int] = {}
+    for one in rounds:
+        last |= {int(number): value for number, value in one["last"].items() if value}
+    assert keepalives == last
     took = sorted(found["took"])
     rate = sum(map(len, found["accepted"].values())) / SECONDS
     print(

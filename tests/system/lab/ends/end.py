@@ -26,12 +26,17 @@ def wait_for(what: str, condition: Callable[[], object], seconds: float = 10, ev
 
 def pss_kib(pids: list[int]) -> int:
     """Proportional set size: what these processes cost, shared pages divided among those who share them."""
-    total = 0
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1])
-    return total
+    return sum(_rollup(pid, "Pss") for pid in pids)
+
+
+def own_kib(pid: int) -> int:
+    """What this process alone has, and has written to: it does not change with who else maps the same libraries."""
+    return _rollup(pid, "Private_Dirty")
+
+
+def _rollup(pid: int, what: str) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))
 
 
 def cpu_seconds(pid: int) -> float:
