@@ -245,6 +245,7 @@ def policy(
         Path, typer.Option("--output", "-o", help="Where to: a file for the boot menu, /boot/xenpolicy-4.17-septum.")
     ],
     over: Over = None,
+    json_: Json = False,
 ) -> None:
     """Make the policy that Xen is to enforce for FILE: who may share memory and events with whom.
 
@@ -253,7 +254,7 @@ def policy(
     """
     from appliance.cli import onxen
 
-    onxen.policy(building.load(file, assembly=over), xen, output)
+    onxen.policy(building.load(file, assembly=over), xen, output, json_)
 
 
 @app.command()

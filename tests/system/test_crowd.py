@@ -17,8 +17,8 @@ pytestmark = pytest.mark.root
 WATCHERS = 200
 WRITERS = 50
 SECONDS = 20.0
-WARM = 3  # times that they come before memory is looked at: after five it has stopped growing, by less each time
-GROWTH = 4 << 20  # bytes: what an interpreter's memory goes up and down by
+WARM = 5  # times that they come before memory is looked at: by then it has stopped growing, by less each time
+GROWTH = 3 << 20  # bytes: what an interpreter's memory goes up and down by
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from appliance.assembly.load import VPN, load
+from appliance.assembly.model import _PROOF, Network
 from appliance.cli.commands import app
-from appliance.monitor.xen import fit
+from appliance.monitor import main
+from appliance.monitor.notify import Logger
+from appliance.monitor.xen import bridges, fit
 from appliance.monitor.xen import xl as tools
 
 
@@ -56,6 +60,20 @@ def test_a_xen_that_fits(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (images / "ramdisk").write_bytes(b"another")
     code, said = ran("check", "vpn", "--backend", "xen")
     assert code == 1 and "is not what was built" in said
+
+
+def test_up_looks_at_xen_before_it_takes_an_interface(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[object] = []
+    monkeypatch.setattr(bridges, "Bridges", lambda *what: taken.append(what))
+    built = replace(load(VPN), network=Network("wg0", lan="eth1", wan="eth2"), proof=_PROOF)
+    with pytest.raises(fit.XenError, match="does not run on Xen"):
+        main._on_xen(built, "wg0", tmp_path, None, Logger("wg0", 2))
+    assert taken == []
+    monkeypatch.setattr(fit, "see_room", lambda assembly, box: None)
+    main._on_xen(built, "wg0", tmp_path, None, Logger("wg0", 2))
+    assert len(taken) == 1
 
 
 def test_a_policy_is_made_of_xens_sources_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -58,19 +59,11 @@ def test_it_compiles(tree: Path, name: str) -> None:
 def test_the_command_makes_it_of_xens_sources(tree: Path, tmp_path: Path) -> None:
     shutil.copytree(tree, tmp_path / "tools/flask/policy", ignore=lambda where, names: {"hypervisor"} & {*names})
     shutil.copytree(tree / "hypervisor", tmp_path / "xen/xsm/flask/policy")
-    command = [
-        sys.executable,
-        "-m",
-        "appliance.cli.septum",
-        "policy",
-        "vpn",
-        "--xen",
-        tmp_path,
-        "-o",
-        tmp_path / "made",
-    ]
-    subprocess.run(command, check=True)
-    assert (tmp_path / "made").read_bytes() == generator.compiled_policy(load(VPN), tree)
+    made = tmp_path / "made"
+    command = ["-m", "appliance.cli.septum", "policy", "vpn", "--xen", tmp_path, "-o", made, "--json"]
+    said = json.loads(subprocess.run([sys.executable, *command], check=True, capture_output=True).stdout)
+    assert said["bytes"] == made.stat().st_size and "keymgr" in said["domains"]
+    assert made.read_bytes() == generator.compiled_policy(load(VPN), tree)
 
 
 @pytest.mark.parametrize("rule", BREACHES)
