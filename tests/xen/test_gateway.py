@@ -21,7 +21,7 @@ from tests.xen.rig.qemu import MACS
 
 pytestmark = pytest.mark.timeout(1800)
 
-BESIDE = ("rng", "log", "store", "keymgr")  # no packet passes them
+BESIDE = ("keymgr", "rng", "log", "store")  # no packet passes them; keymgr first: its next life begins a session
 PATH = ("encrypt", "decrypt", "filter", "red", "black")
 DOMAINS = BESIDE + PATH
 ANSWER = 60.0  # seconds for a first answer: the machine is emulated, and a retry of a handshake takes 5 s
@@ -89,56 +89,11 @@ def test_the_box_is_up_and_every_guest_is_sealed(scene: Scene, report: list[tupl
     assert {seal["domain"]: seal["sealed"] for seal in seals} == dict.fromkeys(kept, True), seals
 
 
-def test_what_up_looks_for_can_be_asked_alone(scene: Scene) -> None:
-    words = f"septum check /root/{BOX}.conf --assembly /septum/assemblies/box.toml --backend xen --json"
-    said = json.loads(scene.rig.run(words, 300, env={"SEPTUM_PATIENCE": "10"}, check=True)[1])["xen"]
-    assert (said["guests"], said["type"], said["xsm"]) == (len(DOMAINS), TYPE, "enforcing")
-
-
 def test_dom0_has_no_address_on_either_side(scene: Scene) -> None:
     shown = scene.rig.run("ip addr show", check=True)[1]
     assert {line.split()[1] for line in shown.splitlines() if line.split()[0] in ("inet", "inet6")} <= {
         "127.0.0.1/8", "::1/128",
     }  # fmt: skip
-
-
-@pytest.mark.parametrize("side", ["red", "black"])
-def test_dom0_hears_nothing_of_either_side(scene: Scene, side: str) -> None:
-    """Linux takes a packet for any of its addresses by any of its interfaces. Not from a neighbour of red's or black's
-    who knows such an address and the card's, nor by an address that every bridge hands up; and the same pings do arrive
-    once the bridge is an ordinary one.
-    """
-    rig, card = scene.rig, {"red": "lan", "black": "wan"}[side]
-    host = scene.left.host if side == "red" else scene.right.gateway
-
-    def heard(mac: str) -> int:
-        host.run("ip", "neigh", "replace", ELSEWHERE, "lladdr", mac, "dev", TAP)
-        before = _pings_of(rig)
-        host.run("ping", "-c", "3", "-i", "0.2", "-W", "1", ELSEWHERE, check=False)
-        return _pings_of(rig) - before
-
-    def switch(filtering: int, forwarded: str) -> None:
-        rig.run(f"echo {filtering} > /sys/class/net/{BOX}.{side}/bridge/vlan_filtering", check=True)
-        rig.run(f"echo {forwarded} > /sys/class/net/{card}/brport/group_fwd_mask", check=True)
-
-    host.run("ip", "route", "replace", ELSEWHERE, "dev", TAP)
-    rig.run(f"ip address replace {ELSEWHERE}/32 dev lo", check=True)
-    try:
-        assert [heard(MACS[card]), heard(LLDP)] == [0, 0]
-        switch(0, "0")
-        assert heard(MACS[card]) > 0 and heard(LLDP) > 0
-        switch(1, "0xfffd")
-        assert [heard(MACS[card]), heard(LLDP)] == [0, 0]
-    finally:
-        switch(1, "0xfffd")
-        rig.run(f"ip address del {ELSEWHERE}/32 dev lo", check=True)
-        host.run("ip", "route", "del", ELSEWHERE, "dev", TAP)
-
-
-def _pings_of(rig: Rig) -> int:
-    """How many dom0 has got so far, by whatever interface."""
-    names, values = (line.split() for line in rig.run("grep ^Icmp: /proc/net/snmp", check=True)[1].splitlines())
-    return int(values[names.index("InEchos")])
 
 
 def test_handshake_and_ping(scene: Scene) -> None:
@@ -216,8 +171,66 @@ def destroy(scene: Scene, domain: str, report: list[tuple[str, str]]) -> None:
 def test_a_destroyed_guest_is_rebuilt_beside_a_running_connection(
     scene: Scene, domain: str, report: list[tuple[str, str]]
 ) -> None:
-    """These come first: the session grows old meanwhile."""
+    """These and what follows come before its renewal: the session grows old meanwhile."""
     destroy(scene, domain, report)
+
+
+def test_what_up_looks_for_can_be_asked_alone(scene: Scene) -> None:
+    words = f"septum check /root/{BOX}.conf --assembly /septum/assemblies/box.toml --backend xen --json"
+    said = json.loads(scene.rig.run(words, 300, env={"SEPTUM_PATIENCE": "10"}, check=True)[1])["xen"]
+    assert (said["guests"], said["type"], said["xsm"]) == (len(DOMAINS), TYPE, "enforcing")
+
+
+@pytest.mark.parametrize("side", ["red", "black"])
+def test_dom0_hears_nothing_of_either_side(scene: Scene, side: str) -> None:
+    """Linux takes a packet for any of its addresses by any of its interfaces. Not from a neighbour of red's or black's
+    who knows such an address and the card's, nor by an address that every bridge hands up; and the same pings do arrive
+    once the bridge is an ordinary one.
+    """
+    rig, card = scene.rig, {"red": "lan", "black": "wan"}[side]
+    host = scene.left.host if side == "red" else scene.right.gateway
+
+    def heard(mac: str) -> int:
+        host.run("ip", "neigh", "replace", ELSEWHERE, "lladdr", mac, "dev", TAP)
+        before = _pings_of(rig)
+        host.run("ping", "-c", "3", "-i", "0.2", "-W", "1", ELSEWHERE, check=False)
+        return _pings_of(rig) - before
+
+    def switch(filtering: int, forwarded: str) -> None:
+        rig.run(f"echo {filtering} > /sys/class/net/{BOX}.{side}/bridge/vlan_filtering", check=True)
+        rig.run(f"echo {forwarded} > /sys/class/net/{card}/brport/group_fwd_mask", check=True)
+
+    host.run("ip", "route", "replace", ELSEWHERE, "dev", TAP)
+    rig.run(f"ip address replace {ELSEWHERE}/32 dev lo", check=True)
+    try:
+        assert [heard(MACS[card]), heard(LLDP)] == [0, 0]
+        switch(0, "0")
+        assert heard(MACS[card]) > 0 and heard(LLDP) > 0
+        switch(1, "0xfffd")
+        assert [heard(MACS[card]), heard(LLDP)] == [0, 0]
+    finally:
+        switch(1, "0xfffd")
+        rig.run(f"ip address del {ELSEWHERE}/32 dev lo", check=True)
+        host.run("ip", "route", "del", ELSEWHERE, "dev", TAP)
+
+
+def _pings_of(rig: Rig) -> int:
+    """How many dom0 has got so far, by whatever interface."""
+    names, values = (line.split() for line in rig.run("grep ^Icmp: /proc/net/snmp", check=True)[1].splitlines())
+    return int(values[names.index("InEchos")])
+
+
+def test_no_guest_is_saved_to_a_disk(scene: Scene) -> None:
+    """`xl save` would write a guest's memory to a file. Under the policy it is refused, the guest runs on, and what is
+    in the file is its configuration.
+    """
+    before = scene.box.domains()["rng"]
+    code, said = scene.rig.run(["xl", "save", str(before["domid"]), "/root/saved"], 120)
+    assert code != 0, said
+    assert int(scene.rig.run("stat -c %s /root/saved && rm /root/saved", check=True)[1]) < 4096
+    after = scene.box.domains()["rng"]
+    assert (after["domid"], after["state"]) == (before["domid"], "running")
+    assert scene.rig.run(f"xl vcpu-list {after['domid']}", check=True)[1].splitlines()[-1].split()[4] in ("-b-", "r--")
 
 
 def test_a_session_is_replaced_under_a_running_connection(scene: Scene, report: list[tuple[str, str]]) -> None:

@@ -1,10 +1,9 @@
 """Every domain of an assembly as a guest that an attacker owns: each tries everything on each other. Runs in dom0,
 prints JSON.
 
-    python3.11 -m tests.xen.intruder.matrix ASSEMBLY GUESTS DOMAIN…
+    python3.11 -m tests.xen.intruder.matrix ASSEMBLY GUEST DOMAIN…
 
-Each domain NAMED is a small guest. In the place of the last one there is then one more of the same label whose kernel
-is the attacker's too. GUESTS is a folder with small.kernel, small.ramdisk, large.kernel, large.ramdisk.
+Each domain NAMED is a guest whose kernel is the attacker's too: GUEST is a folder with that kernel and its ramdisk.
 
 What is found is only written down here; tests/xen/test_intruders.py says what it should have been.
 """
@@ -72,7 +71,7 @@ def store(crew, names):
 
 
 def powers(crew, name, victim, hands, frame):
-    """What those who administer Xen can do, by a guest on another one; ``hands`` None is the guest's own, or dom0's.
+    """What those who administer Xen can do, tried by the guest ``name`` on another one, or by dom0 with ``hands``.
 
     ``frame`` is a page of the victim's.
     """
@@ -103,14 +102,10 @@ def dump(name):
 
 
 def main():
-    file, guests, *names = sys.argv[1:]
+    file, guest, *names = sys.argv[1:]
     assembly = load(Path(file))
     names = names or [domain.name for domain in assembly.domains]
-    images = {
-        kind: (f"{guests}/{kind}.kernel", f"{guests}/{kind}.ramdisk", memory)
-        for kind, memory in (("small", 64), ("large", 160))
-    }
-    crew, found = Crew(assembly, images), {"names": names, "seconds": {}}
+    crew, found = Crew(assembly, Path(guest)), {"names": names, "seconds": {}}
     begun = time.monotonic()
 
     def lap(what):
@@ -118,7 +113,6 @@ def main():
         print(f"{what}: {found['seconds'][what]} s", file=sys.stderr, flush=True)
 
     try:
-        *_, victim, intruder = names
         for name in names:
             crew.create(name, type="pv")
         lap("created")
@@ -131,18 +125,15 @@ def main():
         lap("guesses")
         found["store"] = store(crew, names)
         lap("store")
-        found["dump"] = {name: dump(crew.plans[name].title) for name in names}
+        # Each is refused at once; where nobody refuses, one is enough to see it, and takes fifteen seconds
+        dumped = names if assembly.xen.xsm == "enforcing" else names[:1]
+        found["dump"] = {name: dump(crew.plans[name].title) for name in dumped}
         lap("dump")
-        xl("destroy", crew.plans[intruder].title)
-        crew.create(intruder, "large", type="pv")
-        crew.start(intruder)
-        lap("ready with a kernel of its own")
         hands = probe.Probe()
-        frame = hands.frame_of(crew.ids[victim])
-        found["powers"] = {
-            "guest": powers(crew, intruder, victim, None, frame),
-            "dom0": powers(crew, "dom0", victim, hands, frame),
-        }
+        victims = dict(zip(names, [*names[1:], names[0]], strict=True))
+        frames = {name: hands.frame_of(crew.ids[name]) for name in names}
+        found["powers"] = {name: powers(crew, name, victim, None, frames[victim]) for name, victim in victims.items()}
+        found["powers"]["dom0"] = powers(crew, "dom0", names[0], hands, frames[names[0]])
         lap("powers")
         # Whatever was tried: all are still there, and answer
         found["alive"] = {name: crew.probe(name, "port_for", 0) for name in names}

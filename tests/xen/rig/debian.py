@@ -10,7 +10,7 @@ import subprocess
 import tarfile
 import tempfile
 import urllib.parse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from .cpio import Entry, Tree, file, folder, link
@@ -55,15 +55,20 @@ def _or_update(*command: str) -> str:
         return apt(*command)
 
 
+def listed(packages: Sequence[str]) -> dict[str, str]:
+    """Of the newest of ``packages`` that apt knows of: name of the file, which has the version in it -> its hash."""
+    found = dict(_LISTED.findall(_or_update("apt-get", "--print-uris", "download", *packages)))
+    if len(found) < len(packages):
+        raise PackageError(f"apt knows {len(found)} of {len(packages)} packages: {' '.join(packages)}")
+    return found
+
+
 def download(packages: Sequence[str]) -> list[Path]:
     """The .deb files of ``packages``, the newest that apt knows of: from build/xen/debs, where they stay, or the
     archive."""
     for attempt in (0, 1):
-        listed = dict(_LISTED.findall(_or_update("apt-get", "--print-uris", "download", *packages)))
-        if len(listed) < len(packages):
-            raise PackageError(f"apt knows {len(listed)} of {len(packages)} packages: {' '.join(packages)}")
         try:
-            return _into_pool(listed)
+            return _into_pool(listed(packages))
         except PackageError:  # the lists are older than the archive
             if attempt:
                 raise
@@ -71,20 +76,19 @@ def download(packages: Sequence[str]) -> list[Path]:
     raise AssertionError("two attempts return or raise")
 
 
-def _into_pool(listed: Mapping[str, str]) -> list[Path]:
-    """``listed``: name of a file -> its hash. A file is in the pool whole, under a name with its version, or not at
-    all."""
+def _into_pool(names: Collection[str]) -> list[Path]:
+    """A file is in the pool whole, under a name with its version, or not at all."""
     pool = XEN / "debs"
     pool.mkdir(parents=True, exist_ok=True)
     with open(XEN / "debs.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        missing = [name for name in listed if not (pool / name).exists()]
+        missing = [name for name in names if not (pool / name).exists()]
         if missing:
             with step(f"downloading {len(missing)} Debian packages"), tempfile.TemporaryDirectory(dir=XEN) as scratch:
                 apt("apt-get", "download", *(_wanted(name) for name in missing), cwd=Path(scratch))
                 for name in missing:
                     (Path(scratch) / name).rename(pool / name)
-    return [pool / name for name in sorted(listed)]
+    return [pool / name for name in sorted(names)]
 
 
 def _wanted(name: str) -> str:

@@ -1,9 +1,7 @@
 """Guests for tests: Python as PID 1, and a program of the test's own.
 
-Not what Septum boots. ``build`` uses Debian's kernel with every Xen device there is, /dev/xen/privcmd too, by which a
-program makes any hypercall it likes: what an attacker has who owns the kernel of a domain. ``small`` uses the kernel of
-Septum's own images; it starts in a fraction of the time, and offers what every component has: grants, event channels,
-the xenstore.
+Not what Septum boots: Debian's kernel with every Xen device there is, /dev/xen/privcmd too, by which a program makes
+any hypercall it likes. That is what an attacker has who owns the kernel of a domain.
 """
 
 from __future__ import annotations
@@ -12,13 +10,10 @@ import hashlib
 import lzma
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-from appliance.image import store
-from appliance.image.kernel import get
 
 from . import elf, kmods
 from .bytecode import compiled
@@ -59,43 +54,25 @@ def build(init: bytes, modules: Mapping[str, bytes]) -> Guest:
     /modules holds what it has to load first, in the order of names.
     """
     debs, version = packages()
-
-    def fill(scratch: Path) -> None:
-        wanted = [deb for deb in debs if deb.name.split("_")[0] in (*_PACKAGES, f"linux-image-{version}")]
-        tree = unpack(wanted, _LEAVE_OUT)
-        (scratch / "kernel").write_bytes(_unpacked(tree[f"boot/vmlinuz-{version}"].data))
-        kmods.keep(tree, version, MODULES)
-        order = tree["etc/modules.order"].data.decode().split()
-        drivers = {
-            f"modules/{number:02}-{path.rsplit('/', 1)[1]}": file(tree[path[1:]].data)
-            for number, path in enumerate(order)
-        }
-        (scratch / "initramfs").write_bytes(archive(_furnished(tree, init, modules) | drivers))
-
-    return _made("guest", (version, [deb.name for deb in debs], init, sorted(modules.items())), fill)
-
-
-def small(init: bytes, modules: Mapping[str, bytes]) -> Guest:
-    """The same on the kernel of Septum's images without a network. Errors: KernelError."""
-    debs, _ = packages()
-    kernel = get("plain", XEN / "images", lambda doing, share: None)
-
-    def fill(scratch: Path) -> None:
-        tree = unpack([deb for deb in debs if deb.name.split("_")[0] in _PACKAGES], _LEAVE_OUT)
-        (scratch / "kernel").write_bytes(kernel.file.read_bytes())
-        (scratch / "initramfs").write_bytes(archive(_furnished(tree, init, modules)))
-
-    return _made("small", (store.digest(kernel.file), [deb.name for deb in debs], init, sorted(modules.items())), fill)
-
-
-def _made(name: str, recipe: object, fill: Callable[[Path], None]) -> Guest:
-    own = Path(__file__).read_bytes()
-    target = XEN / f"{name}-{hashlib.sha256(repr(recipe).encode() + own).hexdigest()[:16]}"
+    recipe = (version, [deb.name for deb in debs], init, sorted(modules.items()), Path(__file__).read_bytes())
+    target = XEN / f"guest-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]}"
     with making(target) as scratch:
         if scratch:
             with step("a guest for tests"):
-                fill(scratch)
+                _fill(scratch, debs, version, init, modules)
     return Guest(target / "kernel", target / "initramfs")
+
+
+def _fill(scratch: Path, debs: Iterable[Path], version: str, init: bytes, modules: Mapping[str, bytes]) -> None:
+    wanted = [deb for deb in debs if deb.name.split("_")[0] in (*_PACKAGES, f"linux-image-{version}")]
+    tree = unpack(wanted, _LEAVE_OUT)
+    (scratch / "kernel").write_bytes(_unpacked(tree[f"boot/vmlinuz-{version}"].data))
+    kmods.keep(tree, version, MODULES)
+    order = tree["etc/modules.order"].data.decode().split()
+    drivers = {
+        f"modules/{number:02}-{path.rsplit('/', 1)[1]}": file(tree[path[1:]].data) for number, path in enumerate(order)
+    }
+    (scratch / "initramfs").write_bytes(archive(_furnished(tree, init, modules) | drivers))
 
 
 def _furnished(tree: Tree, init: bytes, modules: Mapping[str, bytes]) -> Tree:

@@ -58,7 +58,10 @@ def stock(packages: Tree) -> Hypervisor:
 
 def with_xsm() -> Hypervisor:
     """Xen with XSM/FLASK. Errors: debian.PackageError, or CalledProcessError after the compiler's last words."""
-    key = hashlib.sha256((CONFIG + _SOURCES).encode()).hexdigest()[:16]
+    # Debian's own build tells when there is a newer release; apt's lists have it, and no one has to be asked
+    compiler = subprocess.run(["gcc", "--version"], capture_output=True, check=True).stdout
+    made_of = (*debian.listed(["xen-hypervisor-4.17-amd64"]), compiler, Path(__file__).read_bytes())
+    key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
     target = XEN / f"xen-xsm-{key}"
     with making(target) as scratch:
         if scratch:
@@ -106,10 +109,11 @@ def _make(folder: Path) -> None:
     log = folder / "build.log"
     for target in ("olddefconfig", "build"):
         with log.open("ab") as into:
+            # Before the guests' kernels, which are needed later and give way to everything
             command = [
                 "nice",
                 "-n",
-                "19",
+                "10",
                 "make",
                 f"-j{len(os.sched_getaffinity(0))}",
                 "XEN_TARGET_ARCH=x86_64",
