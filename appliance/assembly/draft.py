@@ -63,11 +63,12 @@ NETWORK: Final[Shape] = {
     "wan_gateways": _ADDRESSES,
     "admin": Key(TEXT, pattern=r"[0-9A-Fa-f.:\[\]]{1,48}", looks="an address and a port, as 192.0.2.1:50051"),
 }
+_CPUS: Final = r"[0-9]{1,4}(-[0-9]{1,4})?"
 XEN: Final[Shape] = {
     # A box whose policy is not enforced says so in so many words: on stock Xen two colluding guests can make a channel
     "xsm": Key(TEXT, default="enforcing", known=("enforcing", "absent")),
     "type": Key(TEXT, default="pvh", known=("pv", "pvh")),
-    "cpus": Key(TEXT, default="", pattern=r"[0-9]{1,4}([-,][0-9]{1,4}){0,15}", looks="a list of CPUs, as 2-3 or 0,2"),
+    "cpus": Key(TEXT, default="", pattern=rf"({_CPUS}(,{_CPUS}){{0,15}})?", looks="a list of CPUs, as 2-3 or 0,2"),
 }
 NETWORK_RULE: Final = (
     "network",

@@ -631,6 +631,30 @@ def test_a_network_with_wrong_keys(tmp_path: Path, lines: str) -> None:
     assert (found.validator, found.line) == ("keys", len(text.splitlines()))
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2",
+        "true",
+        '["2"]',
+        '"all"',
+        '"2-"',
+        '",2"',
+        '"2, 3"',
+        '"^3"',
+        '"node:0"',
+        '"12345"',
+        '"2-3-4"',
+        '"2\\n"',
+        '"٢"',
+    ],
+)
+def test_cpus_that_are_none(tmp_path: Path, value: str) -> None:
+    text = f"{TEXT}[xen]\ncpus = {value}\n"
+    (found,) = findings(text, tmp_path)
+    assert (found.validator, found.line) == ("keys", line_of(text, "cpus ="))
+
+
 def test_lan_without_a_network() -> None:
     with pytest.raises(AssemblyError, match=r"lan and wan given, but the file has no \[network\]"):
         load(VPN, lan="eth0", wan="eth1")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
+from appliance.assembly.load import VPN
 from appliance.assembly.model import ValidatedAssembly
 from appliance.xsm.policy import compiled_policy
 
@@ -28,6 +30,29 @@ class Machines:
         machine, self._machine = self._machine, None
         if machine is not None:
             machine.close()
+
+
+_FIT: Final = """
+import sys
+from contextlib import closing
+from pathlib import Path
+from appliance.assembly.load import load
+from appliance.monitor.xen.fit import XenError, see_fit
+from appliance.monitor.xen.xl import Xl
+with closing(Xl()) as xl:
+    try:
+        see_fit(load(Path(sys.argv[1])), xl)
+        print("fit")
+    except XenError as error:
+        print(error)
+"""
+
+
+def fit(rig: Rig, xsm: str) -> str:
+    """What `septum up` says of this Xen, for the gateway with ``xsm`` in its assembly: why it refuses it, or "fit"."""
+    box = "/septum/assemblies/box.toml"  # beside the rules that it names
+    rig.put(box, f'{VPN.read_text()}\n[xen]\nxsm = "{xsm}"\n'.encode())
+    return rig.python(_FIT, 120, box).strip()
 
 
 def policy_of(assembly: ValidatedAssembly) -> bytes:

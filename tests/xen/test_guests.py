@@ -44,13 +44,14 @@ def description(component: str) -> bytes:
     return cpio.archive([cpio.file("description.json", json.dumps(said).encode(), 0o400)])
 
 
-def test_two_guests_and_dom0(rig: Rig, images: dict[str, Image]) -> None:
+@pytest.mark.parametrize("kind", ["pv", "pvh"])
+def test_two_guests_and_dom0(rig: Rig, images: dict[str, Image], kind: str) -> None:
     """The real PID 1: seals itself, meets its peers, outlives one of them."""
     image = images["rng"]
     rig.put("/g/kernel", image.kernel.read_bytes())
     for component in PORTS:
         rig.put(f"/g/{component}", description(component) + images[component].ramdisk.read_bytes())
-    words = ["/septum/tests/xen/interop/pair.py", "/g/kernel", "/g/rng", "/g/log", str(image.memory_mib)]
+    words = ["/septum/tests/xen/interop/pair.py", kind, "/g/kernel", "/g/rng", "/g/log", str(image.memory_mib)]
     command = f"PYTHONPATH=/septum:/septum/proto /usr/bin/python3.11 -B {shlex.join([*words, image.kernel_args])}"
     try:
         seen = json.loads(rig.run(command, 600, check=True)[1].splitlines()[-1])

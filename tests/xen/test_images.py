@@ -172,7 +172,7 @@ def test_a_domain_runs_not_much_later_than_a_shell_says_a_word(
     rig: Rig, guests: Guests, images: dict[str, Image], bare: bytes, report: list[tuple[str, str]]
 ) -> None:
     """From the monitor's first step to a domain that is sealed, seen to be, let go, and runs: a rebuild is that."""
-    put_images(rig, XEN / "images", ["rng/rng"])
+    put_images(rig, XEN / "images")
     shells: list[float] = []
     lives: list[dict[str, float]] = []
     try:

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.xen.machines import fit
 from tests.xen.rig import Rig, RigError, RigTimeout
 
 pytestmark = pytest.mark.timeout(900)  # the first test of a session builds and boots the machine
@@ -22,6 +23,22 @@ def test_dom0_runs_on_xen_and_its_tools_speak_to_it(rig: Rig) -> None:
 
 def test_xen_enforces_a_policy(rig: Rig) -> None:
     assert rig.run("xl getenforce")[1].strip() == "Enforcing"  # its exit code is the mode: 1
+
+
+def test_an_intruders_call_that_stops_the_enforcing_does_stop_it_where_dom0_may(rig: Rig) -> None:
+    """The control of what no intruder, and under a box's policy not even dom0, gets (test_intruders.py)."""
+    try:
+        rig.python(
+            "import sys; sys.path[:0] = ['/septum/tests/xen/intruder']; import probe; probe.Probe().stop_enforcing()"
+        )
+        assert rig.run("xl getenforce")[1].strip() == "Permissive"
+    finally:
+        rig.run("xl setenforce 1", check=True)
+    assert rig.run("xl getenforce")[1].strip() == "Enforcing"
+
+
+def test_septum_refuses_a_xen_under_another_policy_than_the_boxs(rig: Rig) -> None:
+    assert fit(rig, "enforcing").startswith("Xen enforces another policy than this assembly's")
 
 
 def test_nothing_went_wrong_while_dom0_started(rig: Rig) -> None:

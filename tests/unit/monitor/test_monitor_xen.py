@@ -7,8 +7,11 @@ import hashlib
 import json
 import os
 import re
+import select
+import shutil
 import subprocess
 import sys
+import tty
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from appliance.assembly.load import ASSEMBLIES
+from appliance.assembly.load import ASSEMBLIES, VPN, load
 from appliance.assembly.model import Network, ValidatedAssembly, Xen
 from appliance.assembly.wgquick import from_wgquick
 from appliance.cli.septum import plain_up
@@ -87,8 +90,8 @@ class Machine:
         held: dict[str, int] | None = None,
     ) -> None:
         self.store = FakeStore()
-        self._pty = os.openpty()
-        self.terminal = os.ttyname(self._pty[1])
+        self.pty = os.openpty()
+        self.terminal = os.ttyname(self.pty[1])
         self.xl = FakeXl(self.store, self.terminal)
         self.journal = os.memfd_create("journal")
         arguments: Any = (assembly, "wg0", where, images(assembly, where), SIDES, self.journal, self.xl, self.store)
@@ -109,7 +112,7 @@ class Machine:
 
     def close(self) -> None:
         self.backend.close()
-        for fd in (*self._pty, self.journal):
+        for fd in (*self.pty, self.journal):
             os.close(fd)
 
 
@@ -138,6 +141,18 @@ def test_nothing_in_a_guest_that_it_does_not_need(plans: dict[str, Plan]) -> Non
         assert said["maxmem"] == said["memory"] == 48
         assert said["seclabel"] == f"system_u:system_r:septum_{name}_t"
         assert said["init_seclabel"] == said["seclabel"] + "_building"
+
+
+@pytest.mark.parametrize(("table", "line"), [('[xen]\ncpus = "2-3"\n', b'cpus = "2-3"'), ("[xen]\n", None), ("", None)])
+def test_all_guests_are_pinned_or_none(table: str, line: bytes | None, tmp_path: Path) -> None:
+    shutil.copy(VPN.parent / "vpn.rules", tmp_path)
+    file = tmp_path / "box.toml"
+    file.write_text(f"{VPN.read_text()}\n{table}")
+    pinned = plans_of(load(file), "wg0")
+    assert len(pinned) == 9
+    for name, plan in pinned.items():
+        lines = config.render(made(plan)).splitlines()
+        assert [said for said in lines if re.match(rb"cpus\b", said)] == ([line] if line else []), name
 
 
 def test_only_the_two_faces_have_an_interface(plans: dict[str, Plan]) -> None:
@@ -395,6 +410,17 @@ def test_a_console_that_comes_late_is_waited_for(machine: Machine) -> None:
     machine.backend.turn()
     assert machine.store.nodes[f"{home}/septum/go"] == ""
     assert machine.backend.living == ("rng",)
+
+
+def test_what_a_guest_prints_does_nothing_to_a_terminal_or_the_journal(machine: Machine) -> None:
+    machine.backend.start("log")
+    machine.backend.turn()
+    tty.setraw(machine.pty[0])
+    os.write(machine.pty[0], b"so \x1b[31mangry\x07\r\n\xff\x9b more\n")
+    select.select([machine.pty[1]], [], [], 20)
+    machine.backend.turn()
+    assert os.pread(machine.journal, 100, 0) == b"so ?[31mangry?\n?? more\n"
+    assert machine.backend.bury("log").splitlines()[-2:] == ["  so ?[31mangry?", "  ?? more"]
 
 
 def test_what_was_written_to_one_that_was_just_going_is_not_left_behind(machine: Machine) -> None:

@@ -1,7 +1,7 @@
 """Two guests with Septum's own PID 1, and dom0 in the place of a third domain: what a monitor must do, and no more.
 
-Runs in dom0:  pair.py KERNEL RNG LOG MIB ARGUMENTS…   prints one JSON object of what it saw. RNG and LOG are ramdisks,
-MIB is the memory of each, ARGUMENTS are for the kernel. Channels:
+Runs in dom0:  pair.py TYPE KERNEL RNG LOG MIB ARGUMENTS…   prints one JSON object of what it saw. TYPE is pv or pvh,
+RNG and LOG are ramdisks, MIB is the memory of each, ARGUMENTS are for the kernel. Channels:
 
     0  dom0 ──random──► rng     calls
     1  rng ──records──► log     a stream between two guests
@@ -49,8 +49,9 @@ def xl(*words: str) -> str:
 
 
 class Pair:
-    def __init__(self, kernel: str, ramdisks: dict[str, str], memory_mib: int, arguments: str) -> None:
-        self.kernel, self.ramdisks, self.memory_mib, self.arguments = kernel, ramdisks, memory_mib, arguments
+    def __init__(self, kind: str, kernel: str, ramdisks: dict[str, str], memory_mib: int, arguments: str) -> None:
+        self.kind, self.kernel, self.ramdisks, self.memory_mib = kind, kernel, ramdisks, memory_mib
+        self.arguments = arguments
         self.store = Xenstore()
         self.gntdev = gntdev.open_device()
         self.ids: dict[str, int] = {}
@@ -60,7 +61,7 @@ class Pair:
     def create(self, name: str) -> None:
         config = Path(f"/tmp/{name}.cfg")
         config.write_text(
-            f'name = "{name}"\ntype = "pv"\nkernel = "{self.kernel}"\nramdisk = "{self.ramdisks[name]}"\n'
+            f'name = "{name}"\ntype = "{self.kind}"\nkernel = "{self.kernel}"\nramdisk = "{self.ramdisks[name]}"\n'
             f'extra = "{self.arguments}"\nmemory = {self.memory_mib}\nmaxmem = {self.memory_mib}\n'
             'vcpus = 1\non_poweroff = "destroy"\non_crash = "destroy"\non_reboot = "destroy"\nnomigrate = 1\n'
             'tsc_mode = "native"\nvfb = []\n'
@@ -201,9 +202,9 @@ def call(end: Endpoint, length: int) -> bytes:
     return bytes(reply.random)
 
 
-def main(kernel: str, rng: str, log: str, memory_mib: str, *arguments: str) -> None:
+def main(kind: str, kernel: str, rng: str, log: str, memory_mib: str, *arguments: str) -> None:
     seen: dict[str, Any] = {}
-    pair = Pair(kernel, {"rng": rng, "log": log}, int(memory_mib), " ".join(arguments))
+    pair = Pair(kind, kernel, {"rng": rng, "log": log}, int(memory_mib), " ".join(arguments))
     began = time.monotonic()
     for name in ("rng", "log"):
         pair.create(name)

@@ -15,11 +15,14 @@ import time
 from pathlib import Path
 
 from appliance.assembly.load import load
+from appliance.monitor.xen.console import Console
 from tests.xen.intruder import probe, xs
 from tests.xen.intruder.crew import Crew, xl
 
 VERSION = "ask for Xen's version"  # the one thing here that is anybody's right
 REFS, PORTS = 24, 24
+WATCHES = 128  # how many a guest may have: dom0/init, and docs/xen.md for a real machine
+SHOUTED = 2 << 20  # bytes
 
 
 def collusion(crew, names):
@@ -49,25 +52,59 @@ def guesses(crew, names):
 
 
 def store(crew, names):
-    """What each reads and writes in the homes of the others and of dom0; and the same paths, read by dom0."""
+    """What each reads and changes in the homes of the others, and finds elsewhere; then dom0 does the same, on the same
+    paths, and each what is its right in its own home."""
     found = {}
     ours = xs.Store()
     for victim in names:
         home = f"/local/domain/{crew.ids[victim]}"
-        secret = {f"{home}/data/answer", f"{home}/console/ring-ref", f"{home}/ask", f"{home}/name"}
+        spare = f"{home}/data/spare"
+        ours.write(spare, "nobody's")
+        tried = {
+            f"read {path}": ("read", f"{home}/{path}") for path in ("data/answer", "console/ring-ref", "ask", "name")
+        }
+        tried |= {
+            f"read {path}": ("read", path) for path in ("/local/domain/0/name", f"/libxl/{crew.ids[victim]}/type")
+        }
+        tried |= {f"list {path}": ("directory", path) for path in (home, "/local/domain", "/libxl", "/vm", "/tool")}
+        tried |= {
+            "write": ("write", spare, "was here"),
+            "make": ("write", f"{spare}/more", ""),
+            "permit": ("set_permissions", spare, "n0", f"b{crew.ids[victim]}"),
+            "remove": ("remove", spare),
+        }
         for one in names:
             if one != victim:
-                seen = {path.removeprefix(home): crew.ask(one, "store", "read", path) for path in secret}
-                seen["list"] = crew.ask(one, "store", "directory", home)
-                seen["write"] = crew.ask(one, "store", "write", f"{home}/data/intruder", "was here")
-                seen["remove"] = crew.ask(one, "store", "remove", f"{home}/data")
-                seen["permit"] = crew.ask(one, "store", "set_permissions", f"{home}/data", "n0", f"r{crew.ids[one]}")
-                found[f"{one} {victim}"] = seen
-        found[f"{victim} itself"] = {
-            path.removeprefix(home): crew.ask(victim, "store", "read", path) for path in secret
-        }
-        found[f"dom0 {victim}"] = {path.removeprefix(home): bool(ours.read(path)) for path in secret}
+                found[f"{one} {victim}"] = crew.ask(one, "store", "each", tried)["ok"]
+        found[f"dom0 {victim}"] = ours.each(tried)
+        own = {what: do for what, do in tried.items() if what.startswith("read") and do[1].startswith(home)}
+        own["write"] = ("write", f"{home}/data/answer", "")
+        found[f"{victim} itself"] = crew.ask(victim, "store", "each", own)["ok"]
     return found
+
+
+def flood(crew, name):
+    """What one guest can heap up in dom0: nodes and watches in the xenstore, text on its console."""
+    home = f"/local/domain/{crew.ids[name]}"
+    console = Console(xs.Store().read(f"{home}/console/tty"))
+    before = _resident("xenconsoled")
+    found = {
+        "node in its own home": crew.ask(name, "store", "write", f"{home}/data/flood", ""),
+        "watches": crew.ask(name, "store", "hoard_watches", 4 * WATCHES)["ok"],
+        "shouted": crew.probe(name, "shout", SHOUTED)["ok"],
+    }
+    looks = [len(console.look()) for _ in range(64)]
+    console.drain()
+    found |= {"longest look": max(looks), "kept": len(console.untrusted_words)}
+    found |= {"xenconsoled grew by": _resident("xenconsoled") - before}
+    console.close()
+    return found
+
+
+def _resident(name):
+    """Bytes of memory that the daemon ``name`` of dom0 has."""
+    (number,) = subprocess.run(["pidof", name], check=True, capture_output=True, text=True).stdout.split()
+    return int(Path(f"/proc/{number}/statm").read_text().split()[1]) * 4096
 
 
 def powers(crew, name, victim, hands, frame):
@@ -87,7 +124,6 @@ def powers(crew, name, victim, hands, frame):
         "stop enforcing": ("stop_enforcing",),
     }
     if hands:
-        del tried["stop enforcing"]  # dom0 would succeed: see policy()
         return {what: probe.attempt(lambda do=do: getattr(hands, do[0])(*do[1:])) for what, do in tried.items()}
     return {what: crew.probe(name, *do) for what, do in tried.items()}
 
@@ -113,10 +149,7 @@ def main():
         print(f"{what}: {found['seconds'][what]} s", file=sys.stderr, flush=True)
 
     try:
-        for name in names:
-            crew.create(name, type="pv")
-        lap("created")
-        crew.start(*names)
+        crew.gather(names)
         lap("ready")
         found["labels"] = xl("list", "-Z") if assembly.xen.xsm == "enforcing" else ""
         found["collusion"] = collusion(crew, names)
@@ -125,6 +158,8 @@ def main():
         lap("guesses")
         found["store"] = store(crew, names)
         lap("store")
+        found["flood"] = flood(crew, names[0])
+        lap("flood")
         # Each is refused at once; where nobody refuses, one is enough to see it, and takes fifteen seconds
         dumped = names if assembly.xen.xsm == "enforcing" else names[:1]
         found["dump"] = {name: dump(crew.plans[name].title) for name in dumped}

@@ -60,6 +60,25 @@ class Store:
     def watch(self, path):
         self.ask(WATCH, path.encode() + b"\0", b"w\0")
 
+    def hoard_watches(self, count):
+        """How many watches it gets, of ``count``, until it is refused one."""
+        for number in range(count):
+            try:
+                self.ask(WATCH, b"ask\0", b"%d\0" % number)
+            except (Refused, OSError):  # Linux asks for a watch itself, and says the error in its own way
+                return number
+        return count
+
+    def each(self, tried):
+        """Of each method and its arguments: {"ok": what it returns}, or {"error": the name of what refused it}."""
+        return {what: self._attempt(*do) for what, do in tried.items()}
+
+    def _attempt(self, name, *arguments):
+        try:
+            return {"ok": getattr(self, name)(*arguments)}
+        except Refused as error:
+            return {"error": str(error)}
+
     def wait(self):
         """Until something that is watched has changed since the last time."""
         while not self.events:

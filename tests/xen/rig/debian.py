@@ -9,14 +9,18 @@ import re
 import subprocess
 import tarfile
 import tempfile
+import threading
 import urllib.parse
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from appliance.image import store
 
 from .cpio import Entry, Tree, file, folder, link
 from .places import XEN, step
 
 _LISTED = re.compile(r"^'[^']+' (\S+\.deb) \d+ (\S+)$", re.MULTILINE)
+_UPDATE = threading.Lock()  # apt lets one at a time, and has nobody wait
 _MERGED = ("bin", "sbin", "lib", "lib64")
 """Top level names that have become links into usr (Debian's UsrMerge); in the packages of Debian 12 they are still
 folders."""
@@ -50,7 +54,7 @@ def _or_update(*command: str) -> str:
     try:
         return apt(*command)
     except PackageError:
-        with step("fetching the package lists"):
+        with _UPDATE, step("fetching the package lists"):
             apt("apt-get", "update")
         return apt(*command)
 
@@ -72,23 +76,29 @@ def download(packages: Sequence[str]) -> list[Path]:
         except PackageError:  # the lists are older than the archive
             if attempt:
                 raise
-            apt("apt-get", "update")
+            with _UPDATE:
+                apt("apt-get", "update")
     raise AssertionError("two attempts return or raise")
 
 
-def _into_pool(names: Collection[str]) -> list[Path]:
-    """A file is in the pool whole, under a name with its version, or not at all."""
+def _into_pool(wanted: Mapping[str, str]) -> list[Path]:
+    """``wanted``: as ``listed`` gives it. A file is taken from the pool if it has that hash, however long it has lain
+    there."""
     pool = XEN / "debs"
     pool.mkdir(parents=True, exist_ok=True)
     with open(XEN / "debs.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        missing = [name for name in names if not (pool / name).exists()]
+        missing = [name for name, digest in wanted.items() if not _is(pool / name, digest)]
         if missing:
             with step(f"downloading {len(missing)} Debian packages"), tempfile.TemporaryDirectory(dir=XEN) as scratch:
                 apt("apt-get", "download", *(_wanted(name) for name in missing), cwd=Path(scratch))
                 for name in missing:
                     (Path(scratch) / name).rename(pool / name)
-    return [pool / name for name in sorted(names)]
+    return [pool / name for name in sorted(wanted)]
+
+
+def _is(path: Path, digest: str) -> bool:
+    return path.exists() and digest == f"SHA256:{store.digest(path)}"
 
 
 def _wanted(name: str) -> str:

@@ -58,9 +58,9 @@ def stock(packages: Tree) -> Hypervisor:
 
 def with_xsm() -> Hypervisor:
     """Xen with XSM/FLASK. Errors: debian.PackageError, or CalledProcessError after the compiler's last words."""
-    # Debian's own build tells when there is a newer release; apt's lists have it, and no one has to be asked
-    compiler = subprocess.run(["gcc", "--version"], capture_output=True, check=True).stdout
-    made_of = (*debian.listed(["xen-hypervisor-4.17-amd64"]), compiler, Path(__file__).read_bytes())
+    # Named after Debian's own build, which apt's lists have: when there is a newer one, it is time to look for sources
+    tools = [subprocess.run([tool, "--version"], capture_output=True, check=True).stdout for tool in ("gcc", "ld")]
+    made_of = (*debian.listed(["xen-hypervisor-4.17-amd64"]), *tools, Path(__file__).read_bytes())
     key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
     target = XEN / f"xen-xsm-{key}"
     with making(target) as scratch:
