@@ -17,7 +17,7 @@ from pathlib import Path
 from appliance.assembly.load import load
 from appliance.monitor.xen.console import Console
 from tests.xen.intruder import probe, xs
-from tests.xen.intruder.crew import Crew, xl
+from tests.xen.intruder.crew import QUOTAS, Crew, xl
 
 VERSION = "ask for Xen's version"  # the one thing here that is anybody's right
 REFS, PORTS = 24, 24
@@ -84,13 +84,15 @@ def store(crew, names):
 
 
 def flood(crew, name):
-    """What one guest can heap up in dom0: nodes and watches in the xenstore, text on its console."""
+    """What one guest can heap up in dom0 and Xen: nodes and watches in the xenstore, event channels, text on its
+    console."""
     home = f"/local/domain/{crew.ids[name]}"
     console = Console(xs.Store().read(f"{home}/console/tty"))
     before = _resident("xenconsoled")
     found = {
         "node in its own home": crew.ask(name, "store", "write", f"{home}/data/flood", ""),
         "watches": crew.ask(name, "store", "hoard_watches", 4 * WATCHES)["ok"],
+        "event channels": crew.probe(name, "hoard_ports", 0, 2 * QUOTAS["max_event_channels"])["ok"],
         "shouted": crew.probe(name, "shout", SHOUTED)["ok"],
     }
     looks = [len(console.look()) for _ in range(64)]
