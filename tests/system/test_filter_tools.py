@@ -369,7 +369,8 @@ def test_floods_of_segments_that_belong_to_nothing_open_nothing(world: World, fl
         flows = world.box.domains()["filter"]["counters"]["flows"]
         lab.right.host.run(*command, check=False, timeout=30)
         wait_for("bytes after the flood", transfer.running)
-        assert world.box.domains()["filter"]["counters"]["flows"] <= flows + 4
+        # Two thousand would have opened as many; a few are the transfer's, and what was not on the page yet before
+        assert world.box.domains()["filter"]["counters"]["flows"] <= flows + 20
     assert transfer.intact
 
 
