@@ -231,7 +231,7 @@ def test_no_guest_is_saved_to_a_disk(scene: Scene) -> None:
     assert int(scene.rig.run("stat -c %s /root/saved && rm /root/saved", check=True)[1]) < 4096
     after = scene.box.domains()["rng"]
     assert (after["domid"], after["state"]) == (before["domid"], "running")
-    assert scene.rig.run(f"xl vcpu-list {after['domid']}", check=True)[1].splitlines()[-1].split()[4] in ("-b-", "r--")
+    assert scene.rig.run(f"xl vcpu-list {after['domid']}", check=True)[1].splitlines()[-1].split()[4][-1] != "p"
 
 
 def test_a_session_is_replaced_under_a_running_connection(scene: Scene, report: list[tuple[str, str]]) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from appliance.assembly.load import VPN, load
 from tests.xen.intruder.crew import QUOTAS
+from tests.xen.intruder.matrix import SHOUTED, WATCHES
 from tests.xen.machines import Machines, fit
 from tests.xen.rig import Rig, guest
 from tests.xen.rig.places import step
@@ -25,7 +26,6 @@ pytestmark = pytest.mark.timeout(2400)
 
 BOX: Final = "/septum/assemblies/box.toml"  # beside the rules that it names
 HERE: Final = Path(__file__).parent / "intruder"
-WATCHES, SHOUTED = 128, 2 << 20
 STOCK: Final = ("keymgr", "rng", "red", "log")
 """Without labels one domain is like another: a few are enough."""
 
