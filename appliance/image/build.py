@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -54,9 +55,24 @@ def build(assembly: ValidatedAssembly, out: Path, progress: Progress = _silent, 
 
 def build_roles(roles: Iterable[Role], out: Path, progress: Progress = _silent, entry: str = ENTRY) -> dict[str, Image]:
     """The image of each of ``roles``, in the store ``out``. Errors: BuildError."""
+    with underway(roles, out, progress, entry) as images:
+        return {name: image.result() for name, image in images.items()}
+
+
+@contextmanager
+def underway(
+    roles: Iterable[Role], out: Path, progress: Progress = _silent, entry: str = ENTRY
+) -> Iterator[dict[str, Future[Image]]]:
+    """The image of each of ``roles`` to come, in the store ``out``: there before those that wait for another kernel.
+
+    The store's index has them at the end, all or none. Errors: BuildError, at the end.
+    """
     wanted = {role.name: role for role in roles}
     try:
-        return _build_all(wanted, out.absolute(), progress, entry)
+        with _begun(wanted, out.absolute(), progress, entry) as images:
+            yield images
+            built = {f"{wanted[name].component}/{name}": image.result() for name, image in images.items()}
+        manifest.index(out.absolute(), built)
     except subprocess.CalledProcessError as error:
         said = (error.stderr or b"").decode(errors="replace").strip().splitlines()
         raise BuildError(f"{error.cmd[0]}: {' / '.join(said[-3:]) or error.returncode}") from error
@@ -72,24 +88,31 @@ def build_roles(roles: Iterable[Role], out: Path, progress: Progress = _silent, 
         raise BuildError(str(error)) from error
 
 
-def _build_all(roles: dict[str, Role], out: Path, progress: Progress, entry: str) -> dict[str, Image]:
+@contextmanager
+def _begun(roles: dict[str, Role], out: Path, progress: Progress, entry: str) -> Iterator[dict[str, Future[Image]]]:
     source = kernel.source()
+    kernels: dict[kernel.Flavour, Future[kernel.Kernel]] = {flavour(role): Future() for role in roles.values()}
     # All images wait for their kernel at the end; what takes a processor takes one of as many as there are
     busy = BoundedSemaphore(os.cpu_count() or 1)
     with ThreadPoolExecutor(len(roles) or 1) as pool, ThreadPoolExecutor(1) as bench:
-        kernels = bench.submit(_kernels, source, out, progress)
-        images = {
-            name: pool.submit(_image, role, kernels, source, out, progress, entry, busy) for name, role in roles.items()
+        bench.submit(_kernels, kernels, source, out, progress)
+        yield {
+            name: pool.submit(_image, role, kernels[flavour(role)], source, out, progress, entry, busy)
+            for name, role in roles.items()
         }
-        built = {name: future.result() for name, future in images.items()}
-    manifest.index(out, {f"{roles[name].component}/{name}": each for name, each in built.items()})
-    return built
 
 
-def _kernels(source: kernel.Source, out: Path, progress: Progress) -> dict[kernel.Flavour, kernel.Kernel]:
-    built = kernel.build(source, out, lambda doing, share: progress("kernels", doing, share))
-    progress("kernels", "there", 1)
-    return built
+def _kernels(
+    wanted: dict[kernel.Flavour, Future[kernel.Kernel]], source: kernel.Source, out: Path, progress: Progress
+) -> None:
+    try:
+        for each in kernel.build(source, wanted, out, lambda doing, share: progress("kernels", doing, share)):
+            wanted[each.flavour].set_result(each)
+        progress("kernels", "there", 1)
+    except BaseException as error:
+        for coming in wanted.values():
+            if not coming.done():
+                coming.set_exception(error)
 
 
 def _schemas(role: Role) -> set[str]:
@@ -98,7 +121,7 @@ def _schemas(role: Role) -> set[str]:
 
 def _image(
     role: Role,
-    kernels: Future[dict[kernel.Flavour, kernel.Kernel]],
+    booted: Future[kernel.Kernel],
     source: kernel.Source,
     out: Path,
     progress: Progress,
@@ -116,8 +139,7 @@ def _image(
         role.name,
         entry,
         _recipe(),
-        flavour(role),
-        kernel.key(source),
+        kernel.key(source, flavour(role)),
         *(str(value) for value in budget),
         *(f"{place} {digests[path]}" for place, path in sorted(made_of.native.items())),
         *(f"{module.name} {module.origin and digests[module.origin]}" for module in made_of.modules),
@@ -133,7 +155,7 @@ def _image(
             archive = tree.archive(parts)
             ramdisk = subprocess.run(_COMPRESS, input=archive, capture_output=True, check=True).stdout
         progress(role.name, "waiting for its kernel", 0.9)
-        of = kernels.result()[flavour(role)]
+        of = booted.result()
         _write(new, role, of, parts, ramdisk, len(archive), budget)
         _within(budget, role, of.compressed + len(ramdisk), parts)
 

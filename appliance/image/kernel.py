@@ -1,9 +1,9 @@
 """The two kernels, from Debian's source package with the patches and the small configurations in ``kernel/``.
 
-``plain`` is for domains that have channels and nothing else, ``net`` for those that face a network. Both are built in
-one tree, ``plain`` first: of what ``net`` needs most is there then. They are built once for what goes into them: source
-package, patches, configurations, compiler. The same goes in, the same bytes come out: time, user, host and path of the
-build are said to be others than they are.
+``plain`` is for domains that have channels and nothing else, ``net`` for those that face a network. Where both are
+built it is in one tree, ``plain`` first: of what ``net`` needs most is there then. Each is built once for what goes
+into it: source package, patches, configuration, compiler. The same goes in, the same bytes come out: time, user, host
+and path of the build are said to be others than they are.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -25,8 +26,8 @@ PACKAGE: Final = "linux-source-6.1"
 
 _CONFIGS: Final = Path(__file__).with_name("kernel")
 _FRAGMENTS: Final[dict[Flavour, tuple[str, ...]]] = {"plain": ("plain",), "net": ("plain", "net")}
-_LINES: Final[dict[Flavour, int]] = {"plain": 900, "net": 500}
-"""About as many lines as a build prints, in this order: only for the display of progress."""
+_LINES: Final[dict[Flavour, int]] = {"plain": 900, "net": 1500}
+"""About as many lines as a build prints, with those for the other one before it: only for the display of progress."""
 
 PATCHES: Final = tuple(sorted(_CONFIGS.glob("*.patch")))
 """What Debian's source is changed by; each says why."""
@@ -111,30 +112,33 @@ def _run(*command: str, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def key(of: Source) -> str:
-    """What the kernels follow from, as one hash."""
+def key(of: Source, flavour: Flavour) -> str:
+    """What the kernel of ``flavour`` follows from, as one hash."""
     tools = _run("gcc", "--version").splitlines()[0] + _run("ld", "--version").splitlines()[0]
-    recipe = Path(__file__).read_bytes()
-    configurations = [configuration(flavour) for flavour in FLAVOURS]
+    recipe = store.digest(Path(__file__))
     patches = [patch.read_text() for patch in PATCHES]
-    return store.key("kernels", of.sha256, *patches, *configurations, tools, hashlib.sha256(recipe).hexdigest())
+    return store.key("kernel", of.sha256, *patches, configuration(flavour), tools, recipe)
 
 
-def get(flavour: Flavour, out: Path, progress: Progress) -> Kernel:
-    """The kernel of ``flavour``, from the store below ``out`` or built now. Errors: KernelError, OSError."""
-    return build(source(), out, progress)[flavour]
+def build(of: Source, wanted: Collection[Flavour], out: Path, progress: Progress) -> Iterator[Kernel]:
+    """Each kernel that is ``wanted``, once it is there: from the store ``out``, or built now of a known source.
 
-
-def build(of: Source, out: Path, progress: Progress) -> dict[Flavour, Kernel]:
-    """All kernels of a known source, from the store below ``out`` or built now. Errors: KernelError, OSError."""
-    folder = store.get(out, key(of), lambda new: _make(of, out, new, progress))
-    return {flavour: _kernel(folder / flavour, flavour, of) for flavour in FLAVOURS}
+    Who builds into the same store at the same time waits. Errors: KernelError, OSError.
+    """
+    with store.locked(out, "kernels"):
+        tree = _Tree(of, out, progress, max((_LINES[flavour] for flavour in wanted), default=1))
+        try:
+            for flavour in sorted(wanted, key=FLAVOURS.index):
+                folder = store.get(out, key(of, flavour), partial(tree.make, flavour))
+                yield _kernel(folder, flavour, of)
+        finally:
+            tree.remove()
 
 
 def _kernel(folder: Path, flavour: Flavour, of: Source) -> Kernel:
     config = (folder / "config").read_bytes()
     if store.digest(folder / "kernel") != (folder / "sha256").read_text():
-        raise KernelError(f"{folder / 'kernel'} is not what was built: remove {folder.parent}, and build anew")
+        raise KernelError(f"{folder / 'kernel'} is not what was built: remove {folder}, and build anew")
     compressed = (folder / "kernel.zst").stat().st_size
     return Kernel(folder / "kernel", compressed, flavour, of.version, of.sha256, hashlib.sha256(config).hexdigest())
 
@@ -183,27 +187,42 @@ def _patch(work: Path, of: Source) -> None:
             raise KernelError(message) from None
 
 
-def _make(of: Source, out: Path, new: Path, progress: Progress) -> None:
-    progress("fetching the source", 0)
-    package = _fetch(of, out)
-    work = new / "work"
-    progress("unpacking the source", 0.02)
-    _unpack(package, work)
-    _patch(work, of)
-    done, lines = 0, sum(_LINES.values())
-    for flavour in FLAVOURS:
-        for number, line in enumerate(_build(flavour, work, new / flavour)):
-            progress(f"{flavour}: {line}", 0.1 + 0.9 * (done + min(number, _LINES[flavour])) / lines)
-        done += _LINES[flavour]
-    shutil.rmtree(work)
+class _Tree:
+    """The source unpacked, for as long as it is built in: ``lines`` lines or so, of which ``progress`` is told."""
+
+    def __init__(self, of: Source, out: Path, progress: Progress, lines: int) -> None:
+        self._of = of
+        self._out = out
+        self._work = out / ".kernels.tree"
+        self._progress = progress
+        self._lines = lines
+        self._done = 0
+        self.remove()  # of one that was killed
+
+    def make(self, flavour: Flavour, into: Path) -> None:
+        """Builds the kernel of ``flavour``, with what is there of another one before."""
+        if not self._work.exists():
+            self._prepare()
+        for line in _build(flavour, self._work, into):
+            self._done += 1
+            self._progress(f"{flavour}: {line}", 0.1 + 0.9 * min(self._done / self._lines, 1))
+
+    def _prepare(self) -> None:
+        self._progress("fetching the source", 0)
+        package = _fetch(self._of, self._out)
+        self._progress("unpacking the source", 0.02)
+        _unpack(package, self._work)
+        _patch(self._work, self._of)
+
+    def remove(self) -> None:
+        shutil.rmtree(self._work, ignore_errors=True)
 
 
 def _build(flavour: Flavour, work: Path, into: Path) -> Iterator[str]:
     """Makes the kernel of ``flavour`` in the tree ``work``, which may hold the objects of another; what it is at."""
-    into.mkdir()
     wanted = into / "wanted"
     wanted.write_text(configuration(flavour))
-    _run("make", "-s", f"KCONFIG_ALLCONFIG={wanted}", "allnoconfig", cwd=work)
+    _run("make", "-s", f"KCONFIG_ALLCONFIG={wanted.absolute()}", "allnoconfig", cwd=work)
     config = (work / ".config").read_text()
     refused = _refused(wanted.read_text(), config)
     if refused:

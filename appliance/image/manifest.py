@@ -100,19 +100,24 @@ def index(out: Path, images: Mapping[str, Image]) -> None:
         _add(out, images)
 
 
+def entry(out: Path, of: Image) -> dict[str, Any]:
+    """What the index of ``out`` has of one image."""
+    return {
+        "kernel": str(of.kernel.relative_to(out)),
+        "kernel_sha256": of.kernel_sha256,
+        "ramdisk": str(of.ramdisk.relative_to(out)),
+        "ramdisk_sha256": of.ramdisk_sha256,
+        "kernel_args": of.kernel_args,
+        "memory_mib": of.memory_mib,
+    }
+
+
 def _add(out: Path, images: Mapping[str, Image]) -> None:
     file = out / INDEX
     known = json.loads(file.read_bytes()) if file.exists() else {}
     for name, each in images.items():
         each.check()
-        known[name] = {
-            "kernel": str(each.kernel.relative_to(out)),
-            "kernel_sha256": each.kernel_sha256,
-            "ramdisk": str(each.ramdisk.relative_to(out)),
-            "ramdisk_sha256": each.ramdisk_sha256,
-            "kernel_args": each.kernel_args,
-            "memory_mib": each.memory_mib,
-        }
+        known[name] = entry(out, each)
     new = file.with_suffix(".new")
     new.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
     new.replace(file)

@@ -9,7 +9,8 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -45,8 +46,7 @@ def get(out: Path, name: str, make: Callable[[Path], None]) -> Path:
     own(out)
     if entry.is_dir():
         return entry
-    with open(out / f".{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(out, name):
         if not entry.is_dir():
             new = out / f".{name}.new"
             shutil.rmtree(new, ignore_errors=True)  # of one that was killed
@@ -59,6 +59,15 @@ def get(out: Path, name: str, make: Callable[[Path], None]) -> Path:
                 shutil.rmtree(new, ignore_errors=True)
     (out / f".{name}.lock").unlink(missing_ok=True)
     return entry
+
+
+@contextmanager
+def locked(out: Path, name: str) -> Iterator[None]:
+    """Nobody else holds the lock ``name`` of the store ``out``, in this process or another: who asks for it waits."""
+    own(out)
+    with open(out / f".{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def digest_of(data: bytes) -> str:

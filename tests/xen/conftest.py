@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `pytest` as well as `python -m pytest`
 
 from appliance.assembly.load import VPN, load
-from appliance.image.build import build
+from appliance.image.build import underway
 from appliance.image.manifest import Image
 from tests.xen.machines import Machines, policy_of
 from tests.xen.rig import Rig, hypervisor
@@ -120,8 +120,28 @@ def gateway(machines: Machines) -> Rig:
     return machines.lend("gateway", lambda: Rig(policy=policy_of(load(VPN)), memory=3072))
 
 
+class Images(Mapping[str, Image]):
+    """The image of each domain of the gateway: who asks for one waits for it, and for no other."""
+
+    def __init__(self, coming: Mapping[str, Future[Image]]) -> None:
+        self._coming = coming
+
+    def __getitem__(self, name: str) -> Image:
+        coming = self._coming[name]
+        if coming.done():
+            return coming.result()
+        with step(f"waiting for the image of {name} and its kernel (two kernels take ten minutes on two cores, once)"):
+            return coming.result()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._coming)
+
+    def __len__(self) -> int:
+        return len(self._coming)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def building(request: pytest.FixtureRequest) -> Iterator[Future[dict[str, Image]] | None]:
+def building(request: pytest.FixtureRequest) -> Iterator[Images]:
     """Xen, and kernels and images if a test needs them, begun with the first test: there is a processor to spare.
 
     Whoever needs Xen asks for it, waits for this one, and is told what went wrong with it.
@@ -133,13 +153,17 @@ def building(request: pytest.FixtureRequest) -> Iterator[Future[dict[str, Image]
         if name == "kernels" and share == 1:
             TOOK["two kernels, beside other work"] = time.monotonic() - began
 
-    with ThreadPoolExecutor(2) as bench:
+    wanted = load(VPN).domains if "images" in used else ()
+    with ThreadPoolExecutor(1) as bench:
         bench.submit(hypervisor.with_xsm)
-        yield bench.submit(build, load(VPN), XEN / "images", progress) if "images" in used else None
+        if not wanted:
+            yield Images({})
+            return
+        with underway((domain.role for domain in wanted), XEN / "images", progress) as coming:
+            yield Images({domain.name: coming[domain.role.name] for domain in wanted})
 
 
 @pytest.fixture(scope="session")
-def images(building: Future[dict[str, Image]]) -> dict[str, Image]:
+def images(building: Images) -> Images:
     """Of each domain of the gateway."""
-    with step("waiting for kernels and images (they take ten minutes on two cores, once)"):
-        return building.result()
+    return building

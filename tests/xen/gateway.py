@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from appliance.image import manifest
+from appliance.image.manifest import Image
 from tests.system.lab import Conf, LabError, Namespace, Site
 from tests.system.lab.namespace import run
 from tests.system.lab.topology import switch_offloads_off
@@ -99,11 +101,12 @@ def assembly_text(xen: Mapping[str, str]) -> str:
     return (ROOT / "assemblies/vpn.toml").read_text() + f"\n[xen]\n{table}"
 
 
-def put_images(rig: Rig, store: Path, keys: Collection[str] = ()) -> None:
-    """The images that the store's index names, or those of them that have these ``keys``, into dom0."""
-    index = json.loads((store / "images.json").read_text())
-    if keys:
-        index = {key: index[key] for key in keys}
+def put_images(rig: Rig, store: Path, images: Iterable[Image]) -> None:
+    """The ``images``, which lie in ``store``, and the index that a monitor looks them up in, into dom0."""
+    index = {}
+    for image in images:
+        contents = image.contents()
+        index[f"{contents['component']}/{contents['role']}"] = manifest.entry(store.absolute(), image)
     rig.put(f"{IMAGES}/images.json", json.dumps(index).encode(), 0o644)
     there = set()
     for entry in index.values():

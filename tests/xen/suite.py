@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -73,5 +74,6 @@ def run(rig: Rig, paths: Sequence[str], timeout: float = 1200) -> dict[str, int]
 
 def _counts(paths: Sequence[str]) -> dict[str, int]:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *paths]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}  # as -v
+    listed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     return dict(Counter(line.partition("::")[0] for line in listed.splitlines() if "::" in line))

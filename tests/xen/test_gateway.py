@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import pytest
@@ -55,10 +55,10 @@ class _Wan:
 
 
 @pytest.fixture(scope="module")
-def scene(gateway: Rig, images: dict[str, Image]) -> Iterator[Scene]:
+def scene(gateway: Rig, images: Mapping[str, Image]) -> Iterator[Scene]:
     rig = gateway
     with world(rig) as (left, right):
-        put_images(rig, XEN / "images")
+        put_images(rig, XEN / "images", images.values())
         own, stock = pair(left, right, psk=True)
         box = XenBox(rig, own, {"xsm": "enforcing", "type": TYPE})
         try:

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import tomllib
+from collections.abc import Mapping
 from typing import Any, Final
 
 import pytest
@@ -46,7 +47,7 @@ def description(component: str) -> bytes:
     return cpio.archive([cpio.file("description.json", json.dumps(said).encode(), 0o400)])
 
 
-def test_two_guests_and_dom0(rig: Rig, images: dict[str, Image]) -> None:
+def test_two_guests_and_dom0(rig: Rig, images: Mapping[str, Image]) -> None:
     """The real PID 1: seals itself, meets its peers, outlives one of them."""
     image = images["rng"]
     rig.put("/g/kernel", image.kernel.read_bytes())

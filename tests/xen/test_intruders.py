@@ -17,7 +17,7 @@ import pytest
 
 from appliance.assembly.load import VPN, load
 from tests.xen.intruder.crew import QUOTAS
-from tests.xen.intruder.matrix import SHOUTED, WATCHES
+from tests.xen.intruder.matrix import GRANTS, MAPPINGS, SHOUTED, WATCHES
 from tests.xen.machines import Machines, fit
 from tests.xen.rig import Rig, guest
 from tests.xen.rig.places import step
@@ -143,12 +143,14 @@ def test_no_domain_sees_or_changes_anothers_home_in_the_xenstore(machine: str, r
 
 @pytest.mark.parametrize("machine", ["walled", "bare"])
 def test_a_guest_heaps_up_next_to_nothing(machine: str, request: Any) -> None:
-    """Its home is dom0's, the xenstore counts its watches, Xen its event channels, and of what it prints so much is
-    kept and no more."""
+    """Its home is dom0's, the xenstore counts its watches, Xen its event channels, grants and mappings, and of what it
+    prints so much is kept and no more."""
     seen = request.getfixturevalue(machine).table["flood"]
     assert seen["node in its own home"] == {"error": "EACCES"}
     assert 0 < seen["watches"] <= WATCHES
     assert 0 < seen["event channels"] < QUOTAS["max_event_channels"]
+    assert GRANTS / 2 < seen["grants"] <= GRANTS
+    assert MAPPINGS / 2 < seen["mappings"] <= MAPPINGS
     assert seen["shouted"] >= SHOUTED
     assert 0 < seen["longest look"] <= 4096 and 0 < seen["kept"] <= 4096
     assert seen["xenconsoled grew by"] < 2 << 20

@@ -90,8 +90,8 @@ def box(machines: Machines, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     rig = machines.lend("managed", lambda: Rig(policy=policy_of(assembly), memory=2048))
     roles = {domain.role.name: domain.role for domain in assembly.domains}
     with step("images of a managed gateway"):
-        build_roles(roles.values(), XEN / "images")
-    put_images(rig, XEN / "images", [f"{role.component}/{name}" for name, role in roles.items() if name in ROLES])
+        images = build_roles(roles.values(), XEN / "images")
+    put_images(rig, XEN / "images", [images[name] for name in ROLES])
     folder = tmp_path_factory.mktemp("managed")
     rig.lan.run("ip", "address", "replace", OWN, "dev", TAP)
     rig.lan.run("ip", "link", "set", TAP, "up")

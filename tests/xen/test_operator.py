@@ -6,6 +6,7 @@ Two guests of the gateway, its own images and its own policy, the monitor's own 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -19,8 +20,8 @@ pytestmark = pytest.mark.timeout(3600)  # the first build of a kernel, and of th
 
 
 @pytest.fixture(scope="module")
-def seen(gateway: Rig, images: dict[str, Image], report: list[tuple[str, str]]) -> dict[str, Any]:
-    put_images(gateway, XEN / "images", ["filter/filter", "store/store"])
+def seen(gateway: Rig, images: Mapping[str, Image], report: list[tuple[str, str]]) -> dict[str, Any]:
+    put_images(gateway, XEN / "images", (images["filter"], images["store"]))
     command = "PYTHONPATH=/septum:/septum/proto /usr/bin/python3.11 -B /septum/tests/xen/interop/operated.py /root/some"
     _, said = gateway.run(command, 1800, check=True, env={"SEPTUM_PATIENCE": "10"})
     found: dict[str, Any] = json.loads(said.splitlines()[-1])

@@ -23,6 +23,8 @@ VERSION = "ask for Xen's version"  # the one thing here that is anybody's right
 REFS, PORTS = 24, 24
 WATCHES = 128  # how many a guest may have: dom0/init, and docs/xen.md for a real machine
 SHOUTED = 2 << 20  # bytes
+# What has room in as many frames as a guest is given (xen/common/grant_table.c): entries of 8 bytes, of 16
+GRANTS, MAPPINGS = QUOTAS["max_grant_frames"] * 512, QUOTAS["max_maptrack_frames"] * 256
 
 
 def collusion(crew, names):
@@ -83,16 +85,19 @@ def store(crew, names):
     return found
 
 
-def flood(crew, name):
-    """What one guest can heap up in dom0 and Xen: nodes and watches in the xenstore, event channels, text on its
-    console."""
+def flood(crew, name, server):
+    """What one guest can heap up in dom0 and Xen: nodes and watches in the xenstore, event channels, grants, mappings
+    of a page that the ``server`` of its channel grants it, text on its console."""
     home = f"/local/domain/{crew.ids[name]}"
     console = Console(xs.Store().read(f"{home}/console/tty"))
     before = _resident("xenconsoled")
+    page = crew.probe(server, "offer", crew.ids[name], "to be mapped again and again")["ok"]["ref"]
     found = {
         "node in its own home": crew.ask(name, "store", "write", f"{home}/data/flood", ""),
         "watches": crew.ask(name, "store", "hoard_watches", 4 * WATCHES)["ok"],
         "event channels": crew.probe(name, "hoard_ports", 0, 2 * QUOTAS["max_event_channels"])["ok"],
+        "grants": crew.probe(name, "hoard_grants", crew.ids[server], 2 * GRANTS)["ok"],
+        "mappings": crew.probe(name, "hoard_maps", crew.ids[server], page, 2 * MAPPINGS)["ok"],
         "shouted": crew.probe(name, "shout", SHOUTED)["ok"],
     }
     looks = [len(console.look()) for _ in range(64)]
@@ -160,7 +165,8 @@ def main():
         lap("guesses")
         found["store"] = store(crew, names)
         lap("store")
-        found["flood"] = flood(crew, names[0])
+        ends = ((channel.client.domain, channel.server.domain) for channel in assembly.channels)
+        found["flood"] = flood(crew, *next(pair for pair in ends if {*pair} <= {*names}))
         lap("flood")
         # Each is refused at once; where nobody refuses, one is enough to see it, and takes fifteen seconds
         dumped = names if assembly.xen.xsm == "enforcing" else names[:1]

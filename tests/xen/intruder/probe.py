@@ -15,6 +15,7 @@ import os
 import struct
 
 PAGE = 4096
+BATCH = 64  # pages that are granted, or mapped, by one call
 
 
 def _ioc(letter, number, size):
@@ -110,6 +111,42 @@ class Probe:
             return count
         finally:
             os.close(events)
+
+    def hoard_grants(self, peer, count):
+        """How many pages it gets to grant to ``peer``, of ``count``, until it is refused more."""
+        with open("/sys/module/xen_gntalloc/parameters/limit", "w") as limit:  # Linux' own: an attacker's has none
+            limit.write(str(2 * count))
+        device = os.open("/dev/xen/gntalloc", os.O_RDWR)
+        try:
+            for number in range(0, count, BATCH):
+                request = struct.pack("<HHIQ", peer, 1, BATCH, 0) + bytes(4 * BATCH)
+                if "error" in attempt(lambda request=request: _asked(device, ALLOC_GREF, request)):
+                    return number
+            return count
+        finally:
+            os.close(device)
+
+    def hoard_maps(self, peer, ref, count):
+        """How many times it gets to map the page that ``peer`` grants under ``ref``, of ``count``, until it is refused
+        more."""
+        device = os.open("/dev/xen/gntdev", os.O_RDWR)
+        windows = []
+
+        def window():
+            request = bytearray(struct.pack("<IIQ", BATCH, 0, 0) + struct.pack("<II", peer, ref) * BATCH)
+            fcntl.ioctl(device, MAP_GRANT, request)
+            (index,) = struct.unpack_from("<Q", request, 8)
+            windows.append(mmap.mmap(device, BATCH * PAGE, offset=index))
+
+        try:
+            for number in range(0, count, BATCH):
+                if "error" in attempt(window):
+                    return number
+            return count
+        finally:
+            for each in windows:
+                each.close()
+            os.close(device)
 
     def shout(self, count):
         """Bytes that went to the console, of ``count``."""
