@@ -35,8 +35,6 @@ ORDER = (
     *("test_operator", "test_gateway"),
 )
 
-LONG = ("test_operator.py", "test_managed.py")
-"""What --short leaves out: boxes beyond the gateway."""
 LEFT = pytest.StashKey[list[str]]()
 
 
@@ -44,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--short",
         action="store_true",
-        help="Xen: leave the longest tests to who changes what they are about, and name them at the end",
+        help="Xen: leave what is marked long to who changes what it is about, and name it at the end",
     )
 
 
@@ -56,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--short"):
-        left = [item for item in items if item.path.name in LONG]
+        left = [item for item in items if item.get_closest_marker("long")]
         config.stash[LEFT] = [item.nodeid.removeprefix("tests/xen/") for item in left]
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]

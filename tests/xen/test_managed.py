@@ -25,7 +25,7 @@ from tests.xen.rig import Rig
 from tests.xen.rig.nets import TAP
 from tests.xen.rig.places import XEN, step
 
-pytestmark = pytest.mark.timeout(3600)  # the first build of a kernel, and of the machine
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]  # the first build of a kernel, and of the machine
 
 BOX, PORT = "some", 50051
 OWN, ADMIN = "198.51.100.2/24", "198.51.100.1"

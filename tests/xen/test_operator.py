@@ -16,7 +16,7 @@ from tests.xen.gateway import put_images
 from tests.xen.rig import Rig
 from tests.xen.rig.places import XEN
 
-pytestmark = pytest.mark.timeout(3600)  # the first build of a kernel, and of the machine
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]  # the first build of a kernel, and of the machine
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,9 @@ VERSION = "ask for Xen's version"  # the one thing here that is anybody's right
 REFS, PORTS = 24, 24
 WATCHES = 128  # how many a guest may have: dom0/init, and docs/xen.md for a real machine
 SHOUTED = 2 << 20  # bytes
-# What has room in as many frames as a guest is given (xen/common/grant_table.c): entries of 8 bytes, of 16
-GRANTS, MAPPINGS = QUOTAS["max_grant_frames"] * 512, QUOTAS["max_maptrack_frames"] * 256
+# What has room in the frames of a guest (xen/common/grant_table.c): an entry of 8 bytes for a grant, two of
+# 16 for a mapping, since Linux in a PV guest maps for itself as well
+GRANTS, MAPPINGS = QUOTAS["max_grant_frames"] * 4096 // 8, QUOTAS["max_maptrack_frames"] * 4096 // (2 * 16)
 
 
 def collusion(crew, names):
@@ -87,17 +88,17 @@ def store(crew, names):
 
 def flood(crew, name, server):
     """What one guest can heap up in dom0 and Xen: nodes and watches in the xenstore, event channels, grants, mappings
-    of a page that the ``server`` of its channel grants it, text on its console."""
+    of pages that the ``server`` of its channel grants it, text on its console."""
     home = f"/local/domain/{crew.ids[name]}"
     console = Console(xs.Store().read(f"{home}/console/tty"))
     before = _resident("xenconsoled")
-    page = crew.probe(server, "offer", crew.ids[name], "to be mapped again and again")["ok"]["ref"]
+    pages = crew.probe(server, "offer_pages", crew.ids[name])["ok"]
     found = {
         "node in its own home": crew.ask(name, "store", "write", f"{home}/data/flood", ""),
         "watches": crew.ask(name, "store", "hoard_watches", 4 * WATCHES)["ok"],
         "event channels": crew.probe(name, "hoard_ports", 0, 2 * QUOTAS["max_event_channels"])["ok"],
         "grants": crew.probe(name, "hoard_grants", crew.ids[server], 2 * GRANTS)["ok"],
-        "mappings": crew.probe(name, "hoard_maps", crew.ids[server], page, 2 * MAPPINGS)["ok"],
+        "mappings": crew.probe(name, "hoard_maps", crew.ids[server], pages, 2 * MAPPINGS)["ok"],
         "shouted": crew.probe(name, "shout", SHOUTED)["ok"],
     }
     looks = [len(console.look()) for _ in range(64)]

@@ -112,6 +112,12 @@ class Probe:
         finally:
             os.close(events)
 
+    def offer_pages(self, peer):
+        """Pages granted to the domain ``peer`` until this one ends: as many as are mapped by one call."""
+        request = bytearray(struct.pack("<HHIQ", peer, 1, BATCH, 0) + bytes(4 * BATCH))
+        fcntl.ioctl(self._alloc, ALLOC_GREF, request)
+        return struct.unpack_from(f"<{BATCH}I", request, 16)
+
     def hoard_grants(self, peer, count):
         """How many pages it gets to grant to ``peer``, of ``count``, until it is refused more."""
         with open("/sys/module/xen_gntalloc/parameters/limit", "w") as limit:  # Linux' own: an attacker's has none
@@ -126,14 +132,16 @@ class Probe:
         finally:
             os.close(device)
 
-    def hoard_maps(self, peer, ref, count):
-        """How many times it gets to map the page that ``peer`` grants under ``ref``, of ``count``, until it is refused
-        more."""
+    def hoard_maps(self, peer, refs, count):
+        """How many mappings it gets of the pages that ``peer`` has offered as ``refs``, all of them again and again, of
+        ``count``, until it is refused more."""
         device = os.open("/dev/xen/gntdev", os.O_RDWR)
         windows = []
 
         def window():
-            request = bytearray(struct.pack("<IIQ", BATCH, 0, 0) + struct.pack("<II", peer, ref) * BATCH)
+            request = bytearray(
+                struct.pack("<IIQ", BATCH, 0, 0) + b"".join(struct.pack("<II", peer, ref) for ref in refs)
+            )
             fcntl.ioctl(device, MAP_GRANT, request)
             (index,) = struct.unpack_from("<Q", request, 8)
             windows.append(mmap.mmap(device, BATCH * PAGE, offset=index))
