@@ -49,10 +49,10 @@ def _meant(file: Path) -> Path:
     if str(file) == file.name and own.is_file():
         return own
     if file.is_dir():
-        _fail(f"{file} is a directory", f"a file in it: septum up {file}/wg0.conf")
+        _fail(f"{file} is a directory", f"a file in it, as {file}/wg0.conf")
     if file.suffix == ".toml":
         _fail(f"{file}: there is no such file", f"one of the ready-made ones by its name: {_names()}")
-    _fail(f"{file}: there is no such file", f"septum up /path/to/wg0.conf, or put it at {usual}")
+    _fail(f"{file}: there is no such file", f"name it by its path, or put it at {usual}")
 
 
 def load(

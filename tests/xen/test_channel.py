@@ -10,7 +10,7 @@ import pytest
 
 from tests.xen import suite
 from tests.xen.rig import Rig
-from tests.xen.rig.places import ROOT
+from tests.xen.rig.places import ROOT, step
 
 INTEROP = ROOT / "tests/xen/interop"
 LIBRARIES = ("xenvchan", "xengnttab", "xenevtchn", "xenstore", "xentoollog", "xentoolcore", "pthread")
@@ -33,7 +33,8 @@ SUITES = {
 def passed(rig: Rig) -> dict[str, int]:
     """How many of each suite, run by pytest in dom0."""
     suite.put(rig)
-    return suite.run(rig, list(SUITES.values()))
+    with step("the channel's suites in dom0"):
+        return suite.run(rig, list(SUITES.values()))
 
 
 @pytest.mark.parametrize("name", SUITES)
