@@ -45,7 +45,8 @@ def _meant(file: Path) -> Path:
             return usual
     except PermissionError:
         # It may be what is meant: to take a ready-made assembly of that name for it would be a guess
-        _fail(f"{usual} may be there, and cannot be looked at by this user", f"sudo, or the file's own path, as {own}")
+        path = f"the file's own path{f', as {own}' if own.is_file() else ''}"
+        _fail(f"{usual} may be there, and cannot be looked at by this user", f"sudo, or {path}")
     if str(file) == file.name and own.is_file():
         return own
     if file.is_dir():
