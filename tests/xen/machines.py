@@ -57,6 +57,4 @@ def fit(rig: Rig, xsm: str) -> str:
 
 def policy_of(assembly: ValidatedAssembly) -> bytes:
     """For the Xen that the rig boots."""
-    flask = hypervisor.with_xsm().flask
-    assert flask is not None
-    return compiled_policy(assembly, flask)
+    return compiled_policy(assembly, hypervisor.with_xsm().flask)

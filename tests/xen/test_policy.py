@@ -44,9 +44,7 @@ BREACHES = (
 
 @pytest.fixture(scope="module")
 def tree() -> Path:
-    flask = hypervisor.with_xsm().flask
-    assert flask is not None
-    return flask
+    return hypervisor.with_xsm().flask
 
 
 @pytest.mark.parametrize("name", ["vpn.toml", "vpn-managed.toml"])

@@ -78,6 +78,7 @@ def test_a_card_leads_to_its_namespace(rig: Rig, side: str) -> None:
         space.run("ip", "addr", "flush", "dev", "tap0")
 
 
+@pytest.mark.long
 def test_septum_runs_in_dom0_from_this_checkout(rig: Rig) -> None:
     assert "septum" in rig.run("septum --help", check=True)[1]
     assert rig.python("import appliance.monitor.main as m, pyroute2, cryptography; print(m.__file__)").startswith(
@@ -85,6 +86,7 @@ def test_septum_runs_in_dom0_from_this_checkout(rig: Rig) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_command_gives_its_exact_output_and_exit_code(rig: Rig) -> None:
     assert rig.run("printf 'a\\n\\nb'; printf c >&2; exit 7") == (7, "a\n\nbc")
     assert rig.run(["printf", "%s", "$HOME '"]) == (0, "$HOME '")
@@ -95,12 +97,14 @@ def test_a_command_gives_its_exact_output_and_exit_code(rig: Rig) -> None:
         rig.run(["/nonexistent"])
 
 
+@pytest.mark.long
 def test_much_output_arrives_whole(rig: Rig) -> None:
     code, text = rig.run("seq 1 200000")
     assert code == 0
     assert text == "".join(f"{number}\n" for number in range(1, 200001))
 
 
+@pytest.mark.long
 def test_a_command_that_does_not_end_is_ended_and_the_next_one_runs(rig: Rig) -> None:
     before = time.monotonic()
     with pytest.raises(RigTimeout) as caught:
@@ -111,12 +115,14 @@ def test_a_command_that_does_not_end_is_ended_and_the_next_one_runs(rig: Rig) ->
     assert rig.run("echo next") == (0, "next\n")
 
 
+@pytest.mark.long
 def test_a_daemon_left_behind_does_not_hold_its_command_up(rig: Rig) -> None:
     code, text = rig.run("sleep 300 & echo $!", timeout=30)
     assert code == 0
     rig.run(f"kill {int(text)}", check=True)
 
 
+@pytest.mark.long
 def test_files_go_in_and_come_out_as_they_are(rig: Rig) -> None:
     data = os.urandom(8 << 20)
     begun = time.monotonic()

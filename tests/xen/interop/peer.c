@@ -1,10 +1,11 @@
-/* One end of a vchan by C's libxenvchan, for the tests of our own end against it.
+/* One end of vchans by C's libxenvchan, one after the other, for the tests of our own end against it.
  *
- *   peer server|client DOMID PATH LEFT RIGHT  echo|ping|sink|source  COUNT SIZE
+ *   peer server|client DOMID PATH LEFT RIGHT  COUNT SIZE  echo|ping|sink|source...
  *
- * LEFT and RIGHT are the least bytes of the rings (a server's). echo: COUNT times, receives SIZE bytes and sends them
- * back. ping: the other way round, and prints the median of the round trips in microseconds. sink: receives COUNT times
- * SIZE bytes, which must count up, and answers one byte. source: sends them, and prints MiB a second.
+ * The first is at PATH/0 in the xenstore, the next at PATH/1: it meets anew each time. LEFT and RIGHT are the least
+ * bytes of the rings (a server's). echo: COUNT times, receives SIZE bytes and sends them back. ping: the other way
+ * round, and prints the median of the round trips in microseconds. sink: receives COUNT times SIZE bytes, which must
+ * count up, and answers one byte. source: sends them, and prints MiB a second.
  */
 #include <libxenvchan.h>
 #include <stdint.h>
@@ -39,25 +40,23 @@ static void fill(uint8_t *data, size_t size, size_t number)
 		data[i] = (uint8_t)(number + i);
 }
 
-int main(int argc, char **argv)
+static struct libxenvchan *meet(int is_server, int domid, const char *path, size_t left, size_t right)
 {
-	if (argc != 9)
-		fail("wrong number of arguments");
-	int is_server = !strcmp(argv[1], "server"), domid = atoi(argv[2]);
-	const char *path = argv[3], *what = argv[6];
-	size_t count = strtoul(argv[7], 0, 10), size = strtoul(argv[8], 0, 10);
 	struct libxenvchan *end = 0;
-	if (is_server) {
-		end = libxenvchan_server_init(0, domid, path, strtoul(argv[4], 0, 10), strtoul(argv[5], 0, 10));
-	} else {
-		for (int i = 0; !end && i < 600; i++) {
-			end = libxenvchan_client_init(0, domid, path);
-			if (!end)
-				usleep(100000);
-		}
+	if (is_server)
+		end = libxenvchan_server_init(0, domid, path, left, right);
+	for (int i = 0; !is_server && !end && i < 600; i++) {
+		end = libxenvchan_client_init(0, domid, path);
+		if (!end)
+			usleep(100000);
 	}
 	if (!end)
 		fail("no vchan");
+	return end;
+}
+
+static void talk(struct libxenvchan *end, int is_server, size_t count, size_t size, const char *what)
+{
 	end->blocking = 1;
 	if (is_server)  /* a client there is none yet is as good as one that has not spoken */
 		while (libxenvchan_is_open(end) == 2 && !libxenvchan_data_ready(end))
@@ -102,5 +101,22 @@ int main(int argc, char **argv)
 		while (libxenvchan_is_open(end) && libxenvchan_buffer_space(end) != 1 << end->write.order)
 			libxenvchan_wait(end);
 	libxenvchan_close(end);
+	free(data);
+	free(back);
+	free(trips);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 9)
+		fail("too few arguments");
+	int is_server = !strcmp(argv[1], "server");
+	for (int i = 8; i < argc; i++) {
+		char path[64];
+		snprintf(path, sizeof path, "%s/%d", argv[3], i - 8);
+		struct libxenvchan *end =
+			meet(is_server, atoi(argv[2]), path, strtoul(argv[4], 0, 10), strtoul(argv[5], 0, 10));
+		talk(end, is_server, strtoul(argv[6], 0, 10), strtoul(argv[7], 0, 10), argv[i]);
+	}
 	return 0;
 }

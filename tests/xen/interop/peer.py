@@ -1,4 +1,4 @@
-"""The same end of a vchan as peer.c, by appliance.vchan.grants: same arguments, same bytes, same output."""
+"""The same end of vchans as peer.c, by appliance.vchan.grants: same arguments, same bytes, same output."""
 
 from __future__ import annotations
 
@@ -70,6 +70,12 @@ class End:
         while self.is_open() and not self._vchan.fits(size):
             self._sleep(NOTIFY_READ, lambda size: self._vchan.fits(size) or not self._vchan.is_settled(), size)
 
+    def close(self) -> None:
+        self._vchan.close()
+        self._wire.notify()
+        self._wire.detach()
+        self._wire.close()
+
 
 def order(least: int) -> int:
     return max(12, (least - 1).bit_length())
@@ -128,10 +134,7 @@ def pattern(number: int, size: int) -> bytes:
     return (COUNT[start : start + 256] * (size // 256 + 1))[:size]
 
 
-def main(side: str, domid: str, path: str, left: str, right: str, what: str, count: str, size: str) -> None:
-    shape = orders(int(left), int(right))
-    end = meet(Side(side), int(domid), path, shape)
-    rounds, length = int(count), int(size)
+def talk(end: End, rounds: int, length: int, what: str) -> None:
     trips = []
     data = bytearray(length)  # as in peer.c: one for all pieces
     began = time.perf_counter()
@@ -160,8 +163,16 @@ def main(side: str, domid: str, path: str, left: str, right: str, what: str, cou
         print(f"{rounds * length / (time.perf_counter() - began) / (1 << 20):.3f}")
     elif what == "ping":
         print(f"{sorted(trips)[rounds // 2] * 1e6:.1f}")
-    if what in ("echo", "sink"):
-        end.drained(1 << (shape.right if side == "server" else shape.left))
+
+
+def main(side: str, domid: str, path: str, left: str, right: str, count: str, size: str, *does: str) -> None:
+    shape = orders(int(left), int(right))
+    for number, what in enumerate(does):
+        end = meet(Side(side), int(domid), f"{path}/{number}", shape)
+        talk(end, int(count), int(size), what)
+        if what in ("echo", "sink"):
+            end.drained(1 << (shape.right if side == "server" else shape.left))
+        end.close()
 
 
 if __name__ == "__main__":

@@ -6,9 +6,11 @@ rig.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -40,11 +42,11 @@ _LEAVE_OUT: Final = re.compile(
 
 @dataclass(frozen=True)
 class Dom0:
-    """What QEMU loads, and the packages it came from."""
+    """What QEMU loads: Debian's own Xen, which has no XSM, and what it boots."""
 
+    xen: Path
     kernel: Path
     ramdisk: Path
-    packages: Tree
 
 
 def packages() -> tuple[list[Path], str]:
@@ -53,12 +55,10 @@ def packages() -> tuple[list[Path], str]:
     return debian.download([*PACKAGES, kernel]), kernel.removeprefix("linux-image-")
 
 
+@cache
 def build() -> Dom0:
     """Errors: debian.PackageError; RuntimeError if a library is missing in it."""
     debs, version = packages()
-    tree = debian.unpack(debs, _LEAVE_OUT)
-    kernel = tree.pop(f"boot/vmlinuz-{version}").data
-    kept = {path: tree.pop(path) for path in list(tree) if path.startswith("boot/")}
     own = {path.name: path.read_bytes() for path in sorted((HERE / "dom0").iterdir()) if path.is_file()}
     recipe = repr(([deb.name for deb in debs], version, own)).encode() + b"".join(
         (HERE / f"{name}.py").read_bytes() for name in ("dom0", "kmods", "cpio", "debian", "bytecode")
@@ -67,15 +67,20 @@ def build() -> Dom0:
     with making(target) as scratch:
         if scratch:
             with step("dom0's initramfs"):
-                _furnish(tree, version, own)
-                if absent := elf.missing(tree):
-                    lines = [f"{library}: {', '.join(sorted(users)[:3])}" for library, users in sorted(absent.items())]
-                    raise RuntimeError(
-                        "libraries missing in dom0, a package for each belongs in PACKAGES:\n" + "\n".join(lines)
-                    )
-                (scratch / "vmlinuz").write_bytes(kernel)
-                (scratch / "initramfs").write_bytes(archive(compiled(tree)))
-    return Dom0(target / "vmlinuz", target / "initramfs", kept)
+                _fill(scratch, debian.unpack(debs, _LEAVE_OUT), version, own)
+    return Dom0(*(target / name for name in ("xen", "vmlinuz", "initramfs")))
+
+
+def _fill(scratch: Path, tree: Tree, version: str, own: dict[str, bytes]) -> None:
+    boot = {path: tree.pop(path).data for path in list(tree) if path.startswith("boot/")}
+    (xen,) = [data for path, data in boot.items() if re.fullmatch(r"boot/xen-4\.\d+-amd64\.gz", path)]
+    _furnish(tree, version, own)
+    if absent := elf.missing(tree):
+        lines = [f"{library}: {', '.join(sorted(users)[:3])}" for library, users in sorted(absent.items())]
+        raise RuntimeError("libraries missing in dom0, a package for each belongs in PACKAGES:\n" + "\n".join(lines))
+    (scratch / "xen").write_bytes(gzip.decompress(xen))
+    (scratch / "vmlinuz").write_bytes(boot[f"boot/vmlinuz-{version}"])
+    (scratch / "initramfs").write_bytes(archive(compiled(tree)))
 
 
 def _furnish(tree: Tree, version: str, own: dict[str, bytes]) -> None:

@@ -1,5 +1,4 @@
-"""Xen as the emulated machine boots it: with XSM/FLASK from Debian's source package, or Debian's own build, which has
-none.
+"""Xen with XSM/FLASK, from Debian's source package.
 
 Debian builds its Xen without XSM, so we build it: the release of Debian's source package with Debian's defaults and the
 switches below. Beside it are kept the sources of its FLASK policy, which a generated policy stands on.
@@ -7,19 +6,17 @@ switches below. Beside it are kept the sources of its FLASK policy, which a gene
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from . import debian
-from .cpio import Tree
 from .places import XEN, making, step
 
 CONFIG: Final = """\
@@ -37,25 +34,14 @@ _SOURCES: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Hypervisor:
-    """``xen`` is the image to boot, ``flask`` the policy's sources, None if this Xen has no XSM."""
+class Hypervisor(NamedTuple):
+    """``xen`` is the image to boot, ``flask`` the sources of its policy."""
 
     xen: Path
-    flask: Path | None
+    flask: Path
 
 
-def stock(packages: Tree) -> Hypervisor:
-    """Debian's own build, out of the unpacked packages."""
-    (path,) = [path for path in packages if re.fullmatch(r"boot/xen-4\.\d+-amd64\.gz", path)]
-    image = gzip.decompress(packages[path].data)
-    target = XEN / f"xen-stock-{hashlib.sha256(image).hexdigest()[:16]}"
-    with making(target) as scratch:
-        if scratch:
-            (scratch / "xen").write_bytes(image)
-    return Hypervisor(target / "xen", None)
-
-
+@cache
 def with_xsm() -> Hypervisor:
     """Xen with XSM/FLASK. Errors: debian.PackageError, or CalledProcessError after the compiler's last words."""
     # Named after Debian's own build, which apt's lists have: when there is a newer one, it is time to look for sources

@@ -80,7 +80,7 @@ class Rig:
 
     def _boot(self) -> None:
         domain = dom0.build()
-        xen = hypervisor.with_xsm() if self.xsm else hypervisor.stock(domain.packages)
+        xen = hypervisor.with_xsm() if self.xsm else None
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         with step("this checkout for dom0"):
@@ -88,7 +88,7 @@ class Rig:
             ramdisk.write_bytes(domain.ramdisk.read_bytes() + sources.overlay())
             self._stack.callback(ramdisk.unlink, missing_ok=True)
         policy = None
-        if xen.flask:
+        if xen:
             policy = self.folder / "xenpolicy"
             policy.write_bytes(self._policy or upstream(xen.flask))
         taps = {}
@@ -98,7 +98,7 @@ class Rig:
             setattr(self, side, space)
             taps[side] = nets.tap(space)
         machine = qemu.Machine(
-            xen.xen,
+            xen.xen if xen else domain.xen,
             domain.kernel,
             ramdisk,
             policy,
