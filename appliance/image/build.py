@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from appliance.assembly.model import Role, ValidatedAssembly
 from appliance.image import budgets, kernel, manifest, sbom, store, tree, vouch
@@ -22,6 +22,7 @@ from appliance.image.closure import ENTRY, ClosureError, measure, paths
 from appliance.image.elf import ElfError
 from appliance.image.manifest import Image
 
+Made = TypeVar("Made")
 Progress = Callable[[str, str, float], None]
 """Is told of each piece of work its name, what it is at, and which share of it is done: 0 to 1."""
 
@@ -65,14 +66,19 @@ def underway(
 ) -> Iterator[dict[str, Future[Image]]]:
     """The image of each of ``roles`` to come, in the store ``out``: there before those that wait for another kernel.
 
-    The store's index has them at the end, all or none. Errors: BuildError, at the end.
+    The store's index has them at the end, all or none. Errors: BuildError, at the end and by whoever waits for one.
     """
     wanted = {role.name: role for role in roles}
+    with _begun(wanted, out.absolute(), progress, entry) as images:
+        yield images
+        built = {f"{wanted[name].component}/{name}": image.result() for name, image in images.items()}
+    _or_said(manifest.index, out.absolute(), built)
+
+
+def _or_said(do: Callable[..., Made], *arguments: object) -> Made:
+    """What ``do`` returns. Errors: BuildError for all that keeps an image from being built."""
     try:
-        with _begun(wanted, out.absolute(), progress, entry) as images:
-            yield images
-            built = {f"{wanted[name].component}/{name}": image.result() for name, image in images.items()}
-        manifest.index(out.absolute(), built)
+        return do(*arguments)
     except subprocess.CalledProcessError as error:
         said = (error.stderr or b"").decode(errors="replace").strip().splitlines()
         raise BuildError(f"{error.cmd[0]}: {' / '.join(said[-3:]) or error.returncode}") from error
@@ -90,14 +96,14 @@ def underway(
 
 @contextmanager
 def _begun(roles: dict[str, Role], out: Path, progress: Progress, entry: str) -> Iterator[dict[str, Future[Image]]]:
-    source = kernel.source()
+    source = _or_said(kernel.source)
     kernels: dict[kernel.Flavour, Future[kernel.Kernel]] = {flavour(role): Future() for role in roles.values()}
     # All images wait for their kernel at the end; what takes a processor takes one of as many as there are
     busy = BoundedSemaphore(os.cpu_count() or 1)
     with ThreadPoolExecutor(len(roles) or 1) as pool, ThreadPoolExecutor(1) as bench:
         bench.submit(_kernels, kernels, source, out, progress)
         yield {
-            name: pool.submit(_image, role, kernels[flavour(role)], source, out, progress, entry, busy)
+            name: pool.submit(_or_said, _image, role, kernels[flavour(role)], source, out, progress, entry, busy)
             for name, role in roles.items()
         }
 

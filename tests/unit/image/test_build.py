@@ -76,6 +76,13 @@ def test_a_kernel_that_fails_is_said_and_no_image_is_listed(monkeypatch: pytest.
     assert not (tmp_path / manifest.INDEX).exists()
 
 
+def test_an_error_of_who_waits_is_no_error_of_building(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(kernel, "build", lambda *_: iter([_kernel("plain"), _kernel("net")]))
+    with pytest.raises(FileNotFoundError, match="its own"), build.underway(ROLES, tmp_path):
+        raise FileNotFoundError("its own")
+    assert not (tmp_path / manifest.INDEX).exists()
+
+
 def test_who_wants_no_network_has_no_kernel_with_one_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[set[str]] = []
 

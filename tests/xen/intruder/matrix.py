@@ -149,7 +149,7 @@ def main():
     file, guest, *names = sys.argv[1:]
     assembly = load(Path(file))
     names = names or [domain.name for domain in assembly.domains]
-    crew, found = Crew(assembly, Path(guest)), {"names": names, "seconds": {}}
+    crew, found = Crew(assembly, Path(guest)), {"seconds": {}}
     begun = time.monotonic()
 
     def lap(what):
