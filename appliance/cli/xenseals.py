@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 from appliance.cli import screen, seals
@@ -42,7 +42,7 @@ def _guests(status: dict[str, Any]) -> list[dict[str, Any]]:
 
     found = []
     with ExitStack() as stack:
-        survey, store = Survey(Xl()), Xenstore()
+        survey, store = Survey(stack.enter_context(closing(Xl()))), Xenstore()
         stack.callback(store.close)
         living = [domain["domid"] for domain in status["domains"] if domain["domid"] is not None]
         for domain in status["domains"]:

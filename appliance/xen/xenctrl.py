@@ -11,6 +11,7 @@ import os
 from typing import Any, Final
 
 _PLACE: Final = "/usr/lib/x86_64-linux-gnu/libxenctrl.so.4.*"
+_HARD: Final = 1  # XEN_VCPUAFFINITY_HARD (xen, include/public/domctl.h)
 
 
 class Control:
@@ -36,6 +37,15 @@ class Control:
     def pause(self, domid: int) -> None:
         """Stops a guest, at once and for as long as nobody lets it go."""
         self._order("pause", domid)
+
+    def cpus(self, domid: int) -> frozenset[int]:
+        """The physical CPUs that the first virtual one of a guest may run on: its hard affinity."""
+        size = self.library.xc_get_cpumap_size(self.handle)
+        hard, soft = (ctypes.create_string_buffer(max(size, 1)) for _ in range(2))
+        if self.library.xc_vcpu_getaffinity(self.handle, ctypes.c_uint32(domid), 0, hard, soft, _HARD):
+            number = ctypes.get_errno()
+            raise OSError(number, f"Xen does not say where domain {domid} runs: {os.strerror(number)}")
+        return frozenset(8 * at + bit for at, byte in enumerate(hard.raw) for bit in range(8) if byte >> bit & 1)
 
     def _order(self, what: str, domid: int) -> None:
         if getattr(self.library, f"xc_domain_{what}")(self.handle, ctypes.c_uint32(domid)):

@@ -61,7 +61,7 @@ def scene(gateway: Rig, images: Mapping[str, Image]) -> Iterator[Scene]:
     with world(rig) as (left, right):
         put_images(rig, XEN / "images", images.values())
         own, stock = pair(left, right, psk=True)
-        box = XenBox(rig, own, {"xsm": "enforcing", "type": TYPE})
+        box = XenBox(rig, own, {"xsm": "enforcing", "type": TYPE, "cpus": "0-1"})
         try:
             with Capture(_Wan(right), interface=right.wan) as capture:  # type: ignore[arg-type]
                 box.up(left)
@@ -179,6 +179,20 @@ def test_what_up_looks_for_can_be_asked_alone(scene: Scene) -> None:
     words = f"septum check /root/{BOX}.conf --assembly /septum/assemblies/box.toml --backend xen --json"
     said = json.loads(scene.rig.run(words, 300, env={"SEPTUM_PATIENCE": "10"}, check=True)[1])["xen"]
     assert (said["guests"], said["type"], said["xsm"]) == (len(DOMAINS), TYPE, "enforcing")
+
+
+def test_what_was_changed_of_a_seal_shows(scene: Scene) -> None:
+    """Asked of Xen itself, and not of what xl wrote down when it made the guest."""
+    domid = scene.box.domains()["rng"]["domid"]
+    scene.rig.run(f"xl vcpu-pin {domid} 0 1", check=True)
+    try:
+        code, said = scene.rig.run("septum ps --seals --json", 300)
+    finally:
+        scene.rig.run(f"xl vcpu-pin {domid} 0 0-1", check=True)
+    seals = {seal["domain"]: seal for seal in json.loads(said)}
+    amiss = [row for row in seals["rng"]["attributes"] if not row["ok"]]
+    assert [(row["attribute"], row["wanted"], row["seen"]) for row in amiss] == [("cpus", "0-1", "1")]
+    assert code == 1 and [name for name, seal in seals.items() if not seal["sealed"]] == ["rng"]
 
 
 @pytest.mark.parametrize("side", ["red", "black"])

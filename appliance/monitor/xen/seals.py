@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from appliance.monitor.sandbox.evidence import Row
 from appliance.monitor.xen import wiring
@@ -23,12 +23,14 @@ class Permissions(Protocol):
 
 
 def wanted(plan: Plan, memory_mib: int) -> dict[str, str]:
-    """Every attribute of ``plan``'s seal, as texts."""
+    """Every attribute of ``plan``'s seal, as texts. Of CPUs nothing is planned unless the assembly names some."""
+    pinned = {"cpus": _ranges(_numbers(plan.cpus))} if plan.cpus else {}
     return {
         "type": plan.type,
         "label": plan.label or "none (xsm = absent)",
         "memory": f"{memory_mib} MiB",
         "vcpus": "1",
+        **pinned,
         "grant frames": f"{plan.max_grant_frames}",
         "maptrack frames": f"{plan.max_maptrack_frames}",
         "event channels": f"{plan.max_event_channels}",
@@ -49,12 +51,20 @@ def writable(plan: Plan) -> str:
     return f"dom0's; writes {leaves} leaves"
 
 
+class _Listed(NamedTuple):
+    """What Xen itself says of a guest, by ``xl list -Z``. ``memory`` in MiB."""
+
+    memory: int
+    vcpus: int
+    label: str
+
+
 class Survey:
-    """What xl knows of many guests, asked of it at once: it takes as long for one as for all."""
+    """What Xen and xl know of many guests, asked of xl at once: it takes as long for one as for all."""
 
     def __init__(self, xl: Xl) -> None:
         self._xl = xl
-        self._found: dict[int, tuple[Mapping[str, Any], str]] = {}
+        self._found: dict[int, tuple[Mapping[str, Any], _Listed]] = {}
 
     def seen(self, domid: int, store: Permissions, whole: Collection[int] = ()) -> dict[str, str]:
         """The same as ``wanted``, as Xen has it.
@@ -66,22 +76,29 @@ class Survey:
             self._found = self._ask({domid, *whole})
         if domid not in self._found:
             raise XlError(f"xl does not know domain {domid}")
-        configuration, label = self._found.pop(domid)  # the next look at it is a new one
-        return _shown(configuration, label) | {"xenstore": _writable(domid, store)}
+        configuration, listed = self._found.pop(domid)  # the next look at it is a new one
+        return _recorded(configuration, listed) | {
+            "cpus": _ranges(self._xl.cpus(domid)),
+            "xenstore": _writable(domid, store),
+        }
 
-    def _ask(self, domids: Collection[int]) -> dict[int, tuple[Mapping[str, Any], str]]:
+    def _ask(self, domids: Collection[int]) -> dict[int, tuple[Mapping[str, Any], _Listed]]:
         answer = json.loads(self._xl.run("list", "-l"))
         if not isinstance(answer, list):
             raise XlError("xl has no list of its guests")
-        labels = _labels(self._xl.run("list", "-Z"))
+        listed = _listed(self._xl.run("list", "-Z"))
         return {
-            one["domid"]: (one["config"], labels.get(one["domid"], "unknown"))
+            one["domid"]: (one["config"], listed[one["domid"]])
             for one in answer
-            if one.get("domid") in domids and "config" in one
+            if one.get("domid") in domids and one["domid"] in listed and "config" in one
         }
 
 
-def _shown(said: Mapping[str, Any], label: str) -> dict[str, str]:
+def _recorded(said: Mapping[str, Any], listed: _Listed) -> dict[str, str]:
+    """What xl recorded when it made the guest, or what Xen says it has if that is more.
+
+    It has less where it maps pages of others: a PV guest gives some of its own for the room.
+    """
     create, build = said.get("c_info", {}), said.get("b_info", {})  # what is not said is not as planned
     devices = {
         kind: len(said[kind])
@@ -93,9 +110,9 @@ def _shown(said: Mapping[str, Any], label: str) -> dict[str, str]:
     own = [f"{vifs} vif"] if vifs else []
     return {
         "type": str(create.get("type")),
-        "label": label,
-        "memory": f"{build.get('max_memkb', 0) // _MIB_KIB} MiB",
-        "vcpus": str(build.get("max_vcpus", 1)),
+        "label": listed.label,
+        "memory": f"{max(listed.memory, build.get('max_memkb', 0) // _MIB_KIB)} MiB",
+        "vcpus": str(max(listed.vcpus, build.get("max_vcpus", 1))),
         "grant frames": str(build.get("max_grant_frames")),
         "maptrack frames": str(build.get("max_maptrack_frames")),
         "event channels": str(build.get("event_channels")),
@@ -104,13 +121,26 @@ def _shown(said: Mapping[str, Any], label: str) -> dict[str, str]:
     }
 
 
-def _labels(said: str) -> dict[int, str]:
+def _listed(said: str) -> dict[int, _Listed]:
     rows = (line.split() for line in said.splitlines())
     return {
-        int(words[1]): words[-1] if ":" in words[-1] else "none (xsm = absent)"
+        int(words[1]): _Listed(int(words[2]), int(words[3]), words[-1] if ":" in words[-1] else "none (xsm = absent)")
         for words in rows
-        if len(words) >= 3 and words[1].isdecimal()
+        if len(words) >= 5 and words[1].isdecimal()
     }
+
+
+def _numbers(cpus: str) -> set[int]:
+    """The CPUs of "0,2-3"."""
+    ends = (part.partition("-") for part in cpus.split(","))
+    return {cpu for first, _, last in ends for cpu in range(int(first), int(last or first) + 1)}
+
+
+def _ranges(cpus: Collection[int]) -> str:
+    """Of a set of CPUs the one way to write it: "0,2-3"."""
+    firsts = sorted(cpu for cpu in cpus if cpu - 1 not in cpus)
+    lasts = sorted(cpu for cpu in cpus if cpu + 1 not in cpus)
+    return ",".join(f"{one}" if one == other else f"{one}-{other}" for one, other in zip(firsts, lasts, strict=True))
 
 
 def _writable(domid: int, store: Permissions) -> str:

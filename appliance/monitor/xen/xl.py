@@ -158,6 +158,10 @@ class Xl:
         """Stops a guest where it is, whatever xl does."""
         self._order().pause(domid)
 
+    def cpus(self, domid: int) -> frozenset[int]:
+        """The physical CPUs that a guest may run on."""
+        return self._order().cpus(domid)
+
     def _order(self) -> Control:
         if self._control is None:
             self._control = Control()

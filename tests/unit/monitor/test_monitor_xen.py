@@ -153,6 +153,7 @@ def test_all_guests_are_pinned_or_none(table: str, line: bytes | None, tmp_path:
     for name, plan in pinned.items():
         lines = config.render(made(plan)).splitlines()
         assert [said for said in lines if re.match(rb"cpus\b", said)] == ([line] if line else []), name
+        assert seals.wanted(plan, 48).get("cpus") == ("2-3" if line else None)
 
 
 def test_only_the_two_faces_have_an_interface(plans: dict[str, Plan]) -> None:
@@ -766,15 +767,20 @@ def test_one_question_for_all_guests_and_none_that_xl_is_not_done_with() -> None
                 known = {1: configured, 2: configured, 3: {}}
                 return json.dumps([{"domid": 0}, *({"domid": n, "config": said} for n, said in known.items())])
             return "Name ID Mem VCPUs State Time(s) Security Label\n" + "".join(
-                f"wg0-{n} {n} 48 1 -b---- 0.1 system_u:system_r:d{n}_t\n" for n in (1, 2, 3)
+                f"wg0-{n} {n} {16 * (1 + n)} {1 + n // 3} -b---- 0.1 system_u:system_r:d{n}_t\n" for n in (1, 2, 3)
             )
+
+        def cpus(self, domid: int) -> frozenset[int]:
+            return frozenset({0, 2, 3, 5} if domid == 1 else {1})
 
     survey, store = seals.Survey(Tool()), FakeStore()  # type: ignore[arg-type]
     for domid in (1, 2):
         found = survey.seen(domid, store, {1, 2})
         assert (found["label"], found["memory"]) == (f"system_u:system_r:d{domid}_t", "48 MiB")
+        assert found["cpus"] == ("0,2-3,5" if domid == 1 else "1")
     assert asked == [("list", "-l"), ("list", "-Z")]
-    assert survey.seen(3, store, {1, 2, 3})["type"] == "None"  # it was being built before; xl does not say of what type
+    found = survey.seen(3, store, {1, 2, 3})  # it was being built before; xl does not say of what type
+    assert (found["type"], found["memory"], found["vcpus"]) == ("None", "64 MiB", "2")  # but Xen, what it has
     assert len(asked) == 4
     home = store.home(1)
     store.write(f"{home}/data/status", "")
