@@ -49,7 +49,7 @@ soak: packages-bench .venv/.dev .venv/.compiled bytecode  ## a transfer of an ho
 fuzz: packages-fuzz .venv/.dev  ## the compiled loops under sanitizers, MINUTES=1 of damaged inputs (ARGS="--seed 7": the same again)
 	@$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),1) $(ARGS)
 
-xen-test: packages-xen .venv/.dev .venv/.compiled bytecode  ## the same components on real Xen, emulated (SHORT=1: the gateway alone, in twenty minutes from nothing; ARGS="-k channel")
+xen-test: packages-xen .venv/.dev .venv/.compiled bytecode  ## the same components on real Xen, emulated (SHORT=1: the gateway alone, from nothing in sixteen minutes of two processors; ARGS="-k channel")
 	@$(BIN)/python -m pytest --capture=sys tests/xen $(if $(SHORT),--short) $(ARGS)
 
 budgets: packages-test .venv/.dev .venv/.compiled  ## count anew what a packet may cost each domain, after a change that was meant to

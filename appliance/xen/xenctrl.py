@@ -38,6 +38,14 @@ class Control:
         """Stops a guest, at once and for as long as nobody lets it go."""
         self._order("pause", domid)
 
+    def machine_cpus(self) -> int:
+        """How many physical CPUs there are, from 0 on."""
+        count = int(self.library.xc_get_max_cpus(self.handle))
+        if count <= 0:
+            number = ctypes.get_errno()
+            raise OSError(number, f"Xen does not say how many CPUs it has: {os.strerror(number)}")
+        return count
+
     def cpus(self, domid: int) -> frozenset[int]:
         """The physical CPUs that the first virtual one of a guest may run on: its hard affinity."""
         size = self.library.xc_get_cpumap_size(self.handle)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from appliance.assembly.model import ValidatedAssembly
+from appliance.monitor.xen import cpus
 from appliance.monitor.xen.plan import plans_of
 from appliance.monitor.xen.xl import Xl
 
@@ -33,6 +34,7 @@ def see_fit(
     OSError if Xen does not answer.
     """
     _see_dom0(root)
+    _see_cpus(assembly.xen.cpus, xl)
     if assembly.xen.xsm == "enforcing":
         _see_enforced(assembly, xl, amiss or policy_amiss)
 
@@ -72,6 +74,17 @@ def _see_dom0(root: Path) -> None:
     for place, module in _NEEDED.items():
         if not (root / place).exists():
             raise XenError(f"dom0 has no /{place}: modprobe {module}, and a line {module} in /etc/modules")
+
+
+def _see_cpus(named: str, xl: Xl) -> None:
+    if not named:
+        return
+    wanted, there = cpus.numbers(named), range(xl.machine_cpus())
+    if not wanted or wanted - {*there}:
+        raise XenError(
+            f'cpus = "{named}" under [xen] in the assembly, and this machine has {cpus.ranges(there)}: '
+            "name some of these, or none for all"
+        )
 
 
 def _see_enforced(assembly: ValidatedAssembly, xl: Xl, amiss: Callable[[ValidatedAssembly], list[str]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from appliance.monitor.sandbox.evidence import Row
-from appliance.monitor.xen import wiring
+from appliance.monitor.xen import cpus, wiring
 from appliance.monitor.xen.plan import Plan
 from appliance.monitor.xen.xl import Xl, XlError
 
@@ -24,7 +24,7 @@ class Permissions(Protocol):
 
 def wanted(plan: Plan, memory_mib: int) -> dict[str, str]:
     """Every attribute of ``plan``'s seal, as texts. Of CPUs nothing is planned unless the assembly names some."""
-    pinned = {"cpus": _ranges(_numbers(plan.cpus))} if plan.cpus else {}
+    pinned = {"cpus": cpus.ranges(cpus.numbers(plan.cpus))} if plan.cpus else {}
     return {
         "type": plan.type,
         "label": plan.label or "none (xsm = absent)",
@@ -78,7 +78,7 @@ class Survey:
             raise XlError(f"xl does not know domain {domid}")
         configuration, listed = self._found.pop(domid)  # the next look at it is a new one
         return _recorded(configuration, listed) | {
-            "cpus": _ranges(self._xl.cpus(domid)),
+            "cpus": cpus.ranges(self._xl.cpus(domid)),
             "xenstore": _writable(domid, store),
         }
 
@@ -128,19 +128,6 @@ def _listed(said: str) -> dict[int, _Listed]:
         for words in rows
         if len(words) >= 5 and words[1].isdecimal()
     }
-
-
-def _numbers(cpus: str) -> set[int]:
-    """The CPUs of "0,2-3"."""
-    ends = (part.partition("-") for part in cpus.split(","))
-    return {cpu for first, _, last in ends for cpu in range(int(first), int(last or first) + 1)}
-
-
-def _ranges(cpus: Collection[int]) -> str:
-    """Of a set of CPUs the one way to write it: "0,2-3"."""
-    firsts = sorted(cpu for cpu in cpus if cpu - 1 not in cpus)
-    lasts = sorted(cpu for cpu in cpus if cpu + 1 not in cpus)
-    return ",".join(f"{one}" if one == other else f"{one}-{other}" for one, other in zip(firsts, lasts, strict=True))
 
 
 def _writable(domid: int, store: Permissions) -> str:

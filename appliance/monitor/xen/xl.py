@@ -158,6 +158,10 @@ class Xl:
         """Stops a guest where it is, whatever xl does."""
         self._order().pause(domid)
 
+    def machine_cpus(self) -> int:
+        """How many physical CPUs this machine has."""
+        return self._order().machine_cpus()
+
     def cpus(self, domid: int) -> frozenset[int]:
         """The physical CPUs that a guest may run on."""
         return self._order().cpus(domid)

@@ -688,7 +688,7 @@ def dom0(tmp_path: Path) -> Path:
 
 
 def fits(assembly: ValidatedAssembly, root: Path, mode: str = "Enforcing", *amiss: str) -> None:
-    xl: Any = SimpleNamespace(enforces=lambda: mode == "Enforcing")
+    xl: Any = SimpleNamespace(enforces=lambda: mode == "Enforcing", machine_cpus=lambda: 4)
     see_fit(assembly, xl, lambda _: list(amiss), root)
 
 
@@ -702,6 +702,22 @@ def test_a_xen_that_enforces_nothing_is_refused(assembly: ValidatedAssembly, dom
 def test_a_xen_that_enforces_another_policy_is_refused(assembly: ValidatedAssembly, dom0: Path) -> None:
     with pytest.raises(XenError, match="another policy than this assembly's: red may too much"):
         fits(assembly, dom0, "Enforcing", "red may too much")
+
+
+@pytest.mark.parametrize(
+    ("named", "fit"), [("", True), ("2-3", True), ("0-3", True), ("2-4", False), ("4", False), ("3-2", False)]
+)
+def test_cpus_that_the_machine_has_not_are_refused(
+    assembly: ValidatedAssembly, dom0: Path, named: str, fit: bool
+) -> None:
+    from appliance.assembly.model import _PROOF
+
+    said = replace(assembly, xen=replace(assembly.xen, cpus=named), proof=_PROOF)
+    if fit:
+        fits(said, dom0)
+    else:
+        with pytest.raises(XenError, match=f'cpus = "{named}" .* has 0-3: name some of these'):
+            fits(said, dom0)
 
 
 @pytest.mark.parametrize(
