@@ -84,7 +84,7 @@ def talk(rig: Rig, server: str, client: str, does: Sequence[str], count: int, si
 def test_both_roles_against_libxenvchan(peer: Rig, server: str, client: str, size: int, ring: int) -> None:
     """What is sent comes back, and what is poured in arrives in order, whichever end is C's."""
     size = min(size, ring // 2)
-    numbers = talk(peer, ENDS[server], ENDS[client], [*ANSWERS], 100, size, ring)
+    numbers = talk(peer, ENDS[server], ENDS[client], [*ANSWERS], 200, size, ring)
     assert len(numbers) == len(ANSWERS) and all(number > 0 for number in numbers)
 
 

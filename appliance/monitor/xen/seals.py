@@ -126,7 +126,7 @@ def _listed(said: str) -> dict[int, _Listed]:
     return {
         int(words[1]): _Listed(int(words[2]), int(words[3]), words[-1] if ":" in words[-1] else "none (xsm = absent)")
         for words in rows
-        if len(words) >= 5 and words[1].isdecimal()
+        if len(words) >= 5 and all(word.isdecimal() for word in words[1:4])  # else no guest of ours
     }
 
 

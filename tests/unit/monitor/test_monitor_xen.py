@@ -782,7 +782,7 @@ def test_one_question_for_all_guests_and_none_that_xl_is_not_done_with() -> None
             if words[1] == "-l":
                 known = {1: configured, 2: configured, 3: {}}
                 return json.dumps([{"domid": 0}, *({"domid": n, "config": said} for n, said in known.items())])
-            return "Name ID Mem VCPUs State Time(s) Security Label\n" + "".join(
+            return "Name ID Mem VCPUs State Time(s) Security Label\nmy 1 vm 48 1 -b---- 0.1 a:b\n" + "".join(
                 f"wg0-{n} {n} {16 * (1 + n)} {1 + n // 3} -b---- 0.1 system_u:system_r:d{n}_t\n" for n in (1, 2, 3)
             )
 
